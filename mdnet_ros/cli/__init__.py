@@ -1,0 +1,1 @@
+"""The ``mdnet`` command: one module per subcommand."""

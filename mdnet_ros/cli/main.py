@@ -1,0 +1,56 @@
+"""The ``mdnet`` command.
+
+Each subcommand is a module of this package with ``add_arguments(parser)`` and
+``run(args) -> int``; it is imported only when it is asked for, so that ``mdnet --help`` is quick
+and a missing optional library hurts only the command that needs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from mdnet_ros.errors import MDNetError
+
+#: Subcommand -> one-line help. The module has the same name, with '-' as '_'.
+COMMANDS = {
+    'demo': 'fly a camera through a synthetic scene and track it live over ROS 2',
+    'track': 'track the camera of a bag, without ROS, as fast as it goes',
+    'train': 'train or retrain the network on folders, tar packs or bags',
+    'evaluate': 'measure extractors on homographies, image matching or replayed bags',
+    'benchmark': 'time extraction, matching and tracking against peers',
+    'export': 'write the network as ONNX, TorchScript or TensorRT',
+}
+
+
+def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser, with the arguments of the subcommand that ``argv`` names."""
+    parser = argparse.ArgumentParser(prog='mdnet', description=__doc__.splitlines()[0])
+    subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for name, help_text in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=help_text, description=help_text)
+        if argv and argv[0] == name:
+            module = importlib.import_module(f'mdnet_ros.cli.{name.replace("-", "_")}')
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code (2: the user's input was wrong)."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        args = build_parser(argv).parse_args(argv)
+        return int(args.run(args))
+    except MDNetError as error:
+        print(f'mdnet: error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('mdnet: interrupted', file=sys.stderr)
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())

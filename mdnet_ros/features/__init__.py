@@ -1,0 +1,1 @@
+"""ROS-free core: image in; features, matches and tracks out."""

@@ -1,0 +1,154 @@
+"""From dense maps to keypoints: NMS, border, top-k, sub-pixel refinement, descriptor sampling.
+
+Shapes are fixed by the settings alone, never by the content of the image, so that the whole
+way can be captured as one CUDA graph or exported with static shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from mdnet_ros.features.network import NetworkOutput
+from mdnet_ros.features.types import PaddedFeatures
+
+#: Logit of a pixel that must not be detected.
+_EXCLUDED = -1e4
+#: Sub-pixel refinement looks at a window of (2·r + 1)² heatmap pixels.
+_REFINE_RADIUS = 2
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """How keypoints are picked from the heatmaps.
+
+    Attributes:
+        max_keypoints: the most keypoints of one image, shared evenly by the sets.
+        score_threshold: keypoints scoring less are not valid; in [0, 1].
+        nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels.
+        border: keypoints closer to the image's edge than this are left out, pixels.
+    """
+
+    max_keypoints: int = 2048
+    score_threshold: float = 0.0
+    nms_radius: int = 2
+    border: int = 8
+
+
+def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
+    """Where a pixel holds the maximum of its (2·radius + 1)² window.
+
+    Args:
+        logits: (B, K, H, W).
+        radius: of the window, pixels.
+
+    Returns:
+        (B, K, H, W) bool.
+    """
+    pooled = F.max_pool2d(logits, 2 * radius + 1, stride=1, padding=radius)
+    return logits == pooled
+
+
+def window_at(maps: torch.Tensor, index: torch.Tensor, radius: int) -> torch.Tensor:
+    """The (2·radius + 1)² values around pixels, row by row.
+
+    Args:
+        maps: (B, K, H, W).
+        index: (B, K, M) int64, flat pixel index y·W + x; clamped so the window stays inside.
+        radius: of the window, pixels.
+
+    Returns:
+        (B, K, M, (2·radius + 1)²).
+    """
+    b, k, h, w = maps.shape
+    x = (index % w).clamp(radius, w - 1 - radius)
+    y = (index // w).clamp(radius, h - 1 - radius)
+    steps = torch.arange(-radius, radius + 1, device=maps.device)
+    offsets = (steps[:, None] * w + steps[None, :]).reshape(-1)
+    flat = (y * w + x)[..., None] + offsets
+    values = maps.reshape(b, k, -1).gather(2, flat.reshape(b, k, -1))
+    return values.reshape(*index.shape, -1)
+
+
+def refine(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Sub-pixel position of heatmap peaks: the soft arg-max of the window's logits.
+
+    The soft arg-max makes the position differentiable, so training can sharpen it (as in
+    ALIKE, Zhao et al. 2022).
+
+    Args:
+        logits: (B, K, H, W).
+        index: (B, K, M) int64, flat pixel index of the peaks.
+
+    Returns:
+        (B, K, M, 2) x and y in pixels.
+    """
+    r, w = _REFINE_RADIUS, logits.shape[-1]
+    weight = window_at(logits, index, r).float().softmax(dim=-1)
+    steps = torch.arange(-r, r + 1, device=logits.device, dtype=torch.float32)
+    dx = (weight * steps.repeat(2 * r + 1)).sum(-1)
+    dy = (weight * steps.repeat_interleave(2 * r + 1)).sum(-1)
+    return torch.stack([(index % w) + dx, (index // w) + dy], dim=-1)
+
+
+def sample_descriptors(
+    descriptors: torch.Tensor, keypoints: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """Unit-norm descriptors at keypoints, bilinear.
+
+    Args:
+        descriptors: (B, D, H', W') map covering the image.
+        keypoints: (B, N, 2) x and y in pixels of that image.
+        size: (H, W) of that image.
+
+    Returns:
+        (B, N, D) float32.
+    """
+    h, w = size
+    scale = keypoints.new_tensor([2.0 / w, 2.0 / h])
+    grid = (keypoints + 0.5) * scale - 1.0  # pixel centres, as align_corners=False counts
+    sampled = F.grid_sample(
+        descriptors.float(), grid[:, None], mode='bilinear', padding_mode='border',
+        align_corners=False,
+    )
+    return F.normalize(sampled[:, :, 0].transpose(1, 2), dim=-1)
+
+
+def detect(
+    output: NetworkOutput,
+    settings: DetectionSettings,
+    image_size: tuple[int, int],
+    mask: torch.Tensor | None = None,
+) -> PaddedFeatures:
+    """Pick keypoints from the network's output and describe them.
+
+    Args:
+        output: of a batch of B images, possibly padded at the right and bottom.
+        settings: how to pick.
+        image_size: (height, width) of the images without padding.
+        mask: (H, W) bool, where keypoints may lie; everywhere if None.
+
+    Returns:
+        K sets of M = max_keypoints // K slots, in pixels of the network's input.
+    """
+    logits = output.logits.float()
+    b, k, h, w = logits.shape
+    height, width = image_size
+    m = max(1, settings.max_keypoints // k)
+    peaks = logits.masked_fill(~local_maxima(logits, settings.nms_radius), _EXCLUDED)
+    edge = max(settings.border, _REFINE_RADIUS)
+    inside = torch.zeros((h, w), dtype=torch.bool, device=logits.device)
+    inside[edge : height - edge, edge : width - edge] = True
+    if mask is not None:
+        inside = inside & mask
+    peaks = peaks.masked_fill(~inside, _EXCLUDED).reshape(b, k, -1)
+    best, index = peaks.topk(min(m, h * w), dim=-1)
+    scores = best.sigmoid()
+    valid = (best > _EXCLUDED) & (scores >= settings.score_threshold)
+    keypoints = refine(logits, index)
+    descriptors = sample_descriptors(
+        output.descriptors, keypoints.reshape(b, -1, 2), (h, w)
+    ).reshape(b, k, index.shape[-1], -1)
+    return PaddedFeatures(keypoints, scores * valid, descriptors, valid)

@@ -1,0 +1,217 @@
+"""The Extractor protocol and the MD-Net extractor: a uint8 image in, Features out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from mdnet_ros.errors import ImageError
+from mdnet_ros.features.detection import DetectionSettings, detect
+from mdnet_ros.features.network import MIN_SIDE, SIZE_MULTIPLE
+from mdnet_ros.features.types import Features, PaddedFeatures
+from mdnet_ros.features.weights import WeightsInfo, load_weights
+
+PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """Anything that finds and describes keypoints: MD-Net and every peer in ``baselines``."""
+
+    name: str
+
+    def __call__(self, image: np.ndarray) -> Features:
+        """Extract features.
+
+        Args:
+            image: uint8, (H, W) gray or (H, W, 3) BGR, any strides.
+
+        Raises:
+            ImageError: if the image cannot be used.
+        """
+        ...
+
+
+def to_gray(image: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 gray of a gray or BGR image.
+
+    Raises:
+        ImageError: if the image is not uint8 or not (H, W) or (H, W, 3), or is empty.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        got = getattr(image, 'dtype', type(image).__name__)
+        raise ImageError(f'image: expected a uint8 array, got {got}')
+    if image.size == 0:
+        raise ImageError(f'image: expected pixels, got shape {image.shape}')
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.ndim == 2:
+        return image
+    if image.ndim == 3 and image.shape[2] == 3:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    raise ImageError(f'image: expected shape (H, W) or (H, W, 3), got {image.shape}')
+
+
+def choose_device(device: str) -> torch.device:
+    """The torch device for ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        ValueError: if the name is unknown or the device is not there.
+    """
+    if device == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device '{device}': expected auto, cpu, cuda or cuda:N") from None
+    if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device '{device}': torch sees {torch.cuda.device_count()} CUDA devices")
+    return chosen
+
+
+class MDNetExtractor:
+    """MD-Net: several complementary keypoint sets and their descriptors.
+
+    Args:
+        weights: a shipped name (``md2net``, ``md2net-light``), a ``.safetensors`` path, or
+            None for ``md2net``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        max_keypoints: the most keypoints of one image, shared evenly by the sets.
+        score_threshold: keypoints scoring less are dropped; in [0, 1].
+        nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels.
+        border: keypoints closer to the edge of the image are left out, pixels.
+        precision: ``fp32``, ``fp16``, ``bf16``, or ``auto`` (fp16 on CUDA, else fp32).
+        max_side: larger images are shrunk to this longer side first, pixels; 0: never.
+            Keypoints are given in pixels of the original image all the same.
+
+    Raises:
+        WeightsError: if the weights are missing or corrupt.
+        ValueError: if a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        device: str = 'auto',
+        max_keypoints: int = 2048,
+        *,
+        score_threshold: float = 0.0,
+        nms_radius: int = 2,
+        border: int = 8,
+        precision: str = 'auto',
+        max_side: int = 0,
+    ) -> None:
+        if max_keypoints < 1:
+            raise ValueError(f'max_keypoints: expected at least 1, got {max_keypoints}')
+        if not 0.0 <= score_threshold <= 1.0:
+            raise ValueError(f'score_threshold: expected 0 to 1, got {score_threshold}')
+        if max_side and max_side < MIN_SIDE:
+            raise ValueError(f'max_side: expected 0 or at least {MIN_SIDE}, got {max_side}')
+        if precision not in ('auto', *PRECISIONS):
+            raise ValueError(f"precision '{precision}': expected auto, {', '.join(PRECISIONS)}")
+        network, self.info = load_weights(weights)
+        self.name = self.info.path.stem
+        self.device = choose_device(device)
+        if precision == 'auto':
+            precision = 'fp16' if self.device.type == 'cuda' else 'fp32'
+        self.precision = precision
+        self.settings = DetectionSettings(max_keypoints, score_threshold, nms_radius, border)
+        self.max_side = max_side
+        self.mask: np.ndarray | None = None
+        self._network = network.to(self.device, memory_format=torch.channels_last)
+
+    info: WeightsInfo
+
+    @property
+    def dim(self) -> int:
+        """Length of the descriptors."""
+        return self.info.config.dim
+
+    @property
+    def num_sets(self) -> int:
+        """How many keypoint sets an image has."""
+        return self.info.config.num_sets
+
+    def __call__(self, image: np.ndarray) -> Features:
+        """Extract features of one image.
+
+        Args:
+            image: uint8, (H, W) gray or (H, W, 3) BGR.
+
+        Raises:
+            ImageError: wrong type or shape, or a side shorter than ``MIN_SIDE``.
+        """
+        return self.extract_batch([image])[0]
+
+    def extract_batch(self, images: list[np.ndarray]) -> list[Features]:
+        """Extract features of images of one size (several cameras) in one pass.
+
+        Raises:
+            ImageError: as :meth:`__call__`, or if the sizes differ.
+        """
+        grays = [to_gray(image) for image in images]
+        shapes = {gray.shape for gray in grays}
+        if len(shapes) != 1:
+            raise ImageError(f'images: expected one size, got {sorted(shapes)}')
+        height, width = grays[0].shape
+        if min(height, width) < MIN_SIDE:
+            raise ImageError(
+                f'image: expected both sides at least {MIN_SIDE} px, got {width}x{height}'
+            )
+        grays, size = self._shrink(grays)
+        batch = torch.from_numpy(np.stack(grays))[:, None]
+        padded = self._run(batch, size)
+        scale = torch.tensor([width / size[1], height / size[0]], device=self.device)
+        keypoints = (padded.keypoints + 0.5) * scale - 0.5
+        padded = PaddedFeatures(keypoints, padded.scores, padded.descriptors, padded.valid)
+        return [self._to_host(padded[i], (width, height)) for i in range(len(images))]
+
+    def _shrink(self, grays: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, int]]:
+        """Images no longer than ``max_side``, and their (height, width)."""
+        height, width = grays[0].shape
+        if not self.max_side or max(height, width) <= self.max_side:
+            return grays, (height, width)
+        factor = self.max_side / max(height, width)
+        size = (max(MIN_SIDE, round(height * factor)), max(MIN_SIDE, round(width * factor)))
+        return [
+            cv2.resize(g, (size[1], size[0]), interpolation=cv2.INTER_AREA) for g in grays
+        ], size
+
+    @torch.inference_mode()
+    def _run(self, batch: torch.Tensor, size: tuple[int, int]) -> PaddedFeatures:
+        """Network and detection on (B, 1, H, W) uint8 images."""
+        height, width = size
+        x = batch.to(self.device, non_blocking=True).float() / 255.0
+        x = F.pad(x, (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE), mode='replicate')
+        dtype = PRECISIONS[self.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            output = self._network(x.contiguous(memory_format=torch.channels_last))
+        return detect(output, self.settings, size, self._mask_tensor(size, x.shape))
+
+    def _mask_tensor(
+        self, size: tuple[int, int], shape: tuple[int, ...]
+    ) -> torch.Tensor | None:
+        """The region of interest in the network's input, or None."""
+        if self.mask is None:
+            return None
+        resized = cv2.resize(self.mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+        padded = torch.zeros(shape[-2:], dtype=torch.bool)
+        padded[: size[0], : size[1]] = torch.from_numpy(resized > 0)
+        return padded.to(self.device)
+
+    def _to_host(self, padded: PaddedFeatures, image_size: tuple[int, int]) -> Features:
+        valid = padded.valid[0].cpu()
+        return Features(
+            keypoints=padded.keypoints[0].cpu()[valid].float().numpy(),
+            scores=padded.scores[0].cpu()[valid].float().numpy(),
+            sets=valid.nonzero()[:, 0].to(torch.int32).numpy(),
+            descriptors=padded.descriptors[0].cpu()[valid].float().numpy(),
+            image_size=image_size,
+            num_sets=self.num_sets,
+            padded=padded if self.device.type != 'cpu' else None,
+        )

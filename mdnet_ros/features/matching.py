@@ -1,0 +1,106 @@
+"""Mutual nearest neighbours inside each keypoint set, batched over the sets."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mdnet_ros.features.types import Features, Matches
+
+#: What an impossible pair scores; below every cosine.
+_NEVER = -2.0
+
+
+def mutual_nearest(
+    desc_a: torch.Tensor,
+    valid_a: torch.Tensor,
+    desc_b: torch.Tensor,
+    valid_b: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mutual nearest neighbours by cosine, within each entry of the batch.
+
+    Args:
+        desc_a: (K, M, D) unit-norm descriptors; M, N may be 0.
+        valid_a: (K, M) bool.
+        desc_b: (K, N, D).
+        valid_b: (K, N) bool.
+
+    Returns:
+        (K, M) int64, the partner of each row of ``a`` in ``b`` or -1; and (K, M) float32,
+        their cosine. On a tie the partner is whichever row the device's arg-max names;
+        the result is one to one in any case.
+    """
+    k, m, n = desc_a.shape[0], desc_a.shape[1], desc_b.shape[1]
+    if m == 0 or n == 0:
+        return (
+            torch.full((k, m), -1, dtype=torch.int64, device=desc_a.device),
+            torch.zeros((k, m), device=desc_a.device),
+        )
+    similarity = torch.bmm(desc_a, desc_b.transpose(1, 2))
+    if not (bool(valid_a.all()) and bool(valid_b.all())) or similarity.is_cuda:
+        similarity = similarity.masked_fill(
+            ~(valid_a[:, :, None] & valid_b[:, None, :]), _NEVER
+        )
+    best, forward = similarity.max(dim=2)
+    backward = similarity.argmax(dim=1)
+    rows = torch.arange(m, device=desc_a.device).expand(k, m)
+    mutual = (backward.gather(1, forward) == rows) & (best > _NEVER)
+    return torch.where(mutual, forward, -1), best.float()
+
+
+def _by_set(features: Features, num_sets: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """Descriptors padded to (K, M, D), validity (K, M), and the row of each slot (K, M)."""
+    counts = np.bincount(features.sets, minlength=num_sets)
+    m = int(counts.max()) if len(features) else 0
+    order = np.argsort(features.sets, kind='stable')
+    slots = np.arange(len(features)) - np.repeat(np.cumsum(counts) - counts, counts)
+    sets = features.sets[order]
+    rows = np.full((num_sets, m), -1, np.int64)
+    rows[sets, slots] = order
+    padded = np.zeros((num_sets, m, features.descriptors.shape[1]), np.float32)
+    padded[sets, slots] = features.descriptors[order]
+    return torch.from_numpy(padded), torch.from_numpy(rows >= 0), rows
+
+
+def match_mutual_nearest(
+    a: Features,
+    b: Features,
+    *,
+    across_sets: bool = False,
+    min_similarity: float = -1.0,
+) -> Matches:
+    """Match two images' features by mutual nearest neighbour.
+
+    Args:
+        a: features of the first image.
+        b: features of the second image, same descriptor length.
+        across_sets: match all keypoints against all, ignoring the sets (for comparison).
+        min_similarity: matches with a lower cosine are dropped.
+
+    Returns:
+        The matches, ordered by row in ``a``.
+
+    Raises:
+        ValueError: if the descriptors differ in length.
+    """
+    if a.descriptors.shape[1:] != b.descriptors.shape[1:]:
+        raise ValueError(
+            'descriptors: expected the same length in both images, got '
+            f'{a.descriptors.shape[1:]} and {b.descriptors.shape[1:]}'
+        )
+    if across_sets:
+        a_desc, b_desc = (torch.from_numpy(f.descriptors)[None] for f in (a, b))
+        a_valid, b_valid = (torch.ones(d.shape[:2], dtype=torch.bool) for d in (a_desc, b_desc))
+        a_rows, b_rows = (np.arange(len(f))[None] for f in (a, b))
+    else:
+        num_sets = max(a.num_sets, b.num_sets)
+        a_desc, a_valid, a_rows = _by_set(a, num_sets)
+        b_desc, b_valid, b_rows = _by_set(b, num_sets)
+    partner, cosine = mutual_nearest(a_desc, a_valid, b_desc, b_valid)
+    keep = (partner >= 0) & (cosine >= min_similarity)
+    which, slot = np.nonzero(keep.numpy())
+    rows_a = a_rows[which, slot]
+    rows_b = b_rows[which, partner.numpy()[which, slot]]
+    order = np.argsort(rows_a, kind='stable')
+    indices = np.stack([rows_a, rows_b], axis=1)[order]
+    return Matches(indices=indices, similarity=cosine.numpy()[which, slot][order])

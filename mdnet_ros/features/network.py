@@ -1,0 +1,174 @@
+"""The MD-Net network: a gray image in, K detection heatmaps and a descriptor map out.
+
+MD-Net (Santellani et al., ICPR 2022) gives an image several complementary keypoint sets. The
+backbone here is our own: all convolutions run at half resolution or below (the image is folded
+two by two into channels first), context comes from a pyramid down to 1/16, and each heatmap is
+unfolded to full resolution. Every down- and upsampling keeps cell centres aligned, so that a
+feature at cell (i, j) of a map of stride s describes pixel (s·i + (s-1)/2, s·j + (s-1)/2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+#: Height and width of the network's input must be multiples of this.
+SIZE_MULTIPLE = 16
+#: The smallest image side, in pixels, the network takes.
+MIN_SIDE = 32
+
+
+@dataclass(frozen=True)
+class MDNetConfig:
+    """What shapes a network; stored in the header of a weights file.
+
+    Attributes:
+        num_sets: K, the number of detectors, 1 to 8.
+        dim: D, the descriptor length.
+        channels: width at strides 2, 4, 8 and 16.
+    """
+
+    num_sets: int = 2
+    dim: int = 128
+    channels: tuple[int, int, int, int] = (32, 48, 96, 128)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_sets <= 8:
+            raise ValueError(f'num_sets: expected 1 to 8, got {self.num_sets}')
+        if not 8 <= self.dim <= 512:
+            raise ValueError(f'dim: expected 8 to 512, got {self.dim}')
+        if len(self.channels) != 4 or not all(4 <= c <= 1024 for c in self.channels):
+            raise ValueError(f'channels: expected four of 4 to 1024, got {self.channels}')
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> MDNetConfig:
+        """Rebuild from what :meth:`to_dict` gave; raises ValueError where it does not fit."""
+        try:
+            return MDNetConfig(
+                num_sets=int(values['num_sets']),
+                dim=int(values['dim']),
+                channels=tuple(int(c) for c in values['channels']),  # type: ignore[arg-type]
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f'network configuration: {error!r} in {values!r}') from None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+#: The two sizes that ship.
+CONFIGS = {
+    'md2net': MDNetConfig(),
+    'md2net-light': MDNetConfig(dim=64, channels=(16, 24, 44, 56)),
+}
+
+
+class NetworkOutput(NamedTuple):
+    """Dense output for a batch of B images of H x W.
+
+    Attributes:
+        logits: (B, K, H, W); the heatmaps are ``logits.sigmoid()``.
+        descriptors: (B, D, H/4, W/4), not normalised: sample first, then normalise.
+    """
+
+    logits: torch.Tensor
+    descriptors: torch.Tensor
+
+
+class _ConvBlock(nn.Sequential):
+    """3x3 convolution, batch norm, ReLU."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(
+            nn.Conv2d(c_in, c_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(c_out),
+            nn.ReLU(inplace=True),
+        )
+
+
+class _Stage(nn.Module):
+    """Halve the resolution, widen, and refine with a residual convolution."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.widen = _ConvBlock(c_in, c_out)
+        self.refine = _ConvBlock(c_out, c_out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # Average pooling keeps cell centres aligned (a strided 3x3 would shift by half a cell).
+        x = self.widen(F.avg_pool2d(x, 2))
+        return x + self.refine(x)
+
+
+def _upsample(x: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
+
+
+class MDNet(nn.Module):
+    """K detectors and one descriptor map over a shared backbone."""
+
+    def __init__(self, config: MDNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        c2, c4, c8, c16 = config.channels
+        self.normalise = nn.InstanceNorm2d(1)  # exposure and contrast of the whole image
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), _ConvBlock(4, c2), _ConvBlock(c2, c2))
+        self.stage4 = _Stage(c2, c4)
+        self.stage8 = _Stage(c4, c8)
+        self.stage16 = _Stage(c8, c16)
+        width = config.dim
+        self.lateral4 = nn.Conv2d(c4, width, 1)
+        self.lateral8 = nn.Conv2d(c8, width, 1)
+        self.lateral16 = nn.Conv2d(c16, width, 1)
+        self.mix8 = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.mix4 = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.descriptor_head = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 1),
+        )
+        self.context = nn.Conv2d(width, c2, 1)
+        self.detector_head = nn.Sequential(
+            _ConvBlock(c2, c2),
+            nn.Conv2d(c2, 4 * config.num_sets, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+
+    def forward(self, image: torch.Tensor) -> NetworkOutput:
+        """Run the network.
+
+        Args:
+            image: (B, 1, H, W) gray in [0, 1]; H and W multiples of ``SIZE_MULTIPLE``.
+
+        Returns:
+            The heatmap logits and the descriptor map.
+        """
+        x2 = self.stem(self.normalise(image))
+        x4 = self.stage4(x2)
+        x8 = self.stage8(x4)
+        x16 = self.stage16(x8)
+        pyramid = self.lateral8(x8) + _upsample(self.lateral16(x16))
+        pyramid = self.lateral4(x4) + _upsample(pyramid + self.mix8(pyramid))
+        pyramid = pyramid + self.mix4(pyramid)
+        logits = self.detector_head(x2 + _upsample(self.context(F.relu(pyramid))))
+        return NetworkOutput(logits, self.descriptor_head(pyramid))
+
+
+def count_parameters(network: nn.Module) -> int:
+    """How many trained numbers the network holds."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def count_flops(network: MDNet, width: int, height: int) -> int:
+    """Floating-point operations of one forward pass (a multiply-add counts as two)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    device = next(network.parameters()).device
+    with torch.no_grad(), counter:
+        network(torch.zeros(1, 1, height, width, device=device))
+    return int(counter.get_total_flops())

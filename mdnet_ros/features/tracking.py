@@ -1,0 +1,214 @@
+"""From a sequence of frames to persistent track ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mdnet_ros.features.geometry import Verification, inlier_mask
+from mdnet_ros.features.matching import match_mutual_nearest
+from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """Tracks seen lately but not in the last frame, oldest first."""
+
+    features: Features
+    rows: np.ndarray
+    track_ids: np.ndarray
+    ages: np.ndarray
+    stamps: np.ndarray
+    missed: np.ndarray
+
+
+def _select(features: Features, rows: np.ndarray) -> Features:
+    """Some rows of a frame's features, on the host."""
+    return Features(
+        features.keypoints[rows],
+        features.scores[rows],
+        features.sets[rows],
+        features.descriptors[rows],
+        features.image_size,
+        features.num_sets,
+    )
+
+
+def _join(a: Features, b: Features) -> Features:
+    return Features(
+        np.concatenate([a.keypoints, b.keypoints]),
+        np.concatenate([a.scores, b.scores]),
+        np.concatenate([a.sets, b.sets]),
+        np.concatenate([a.descriptors, b.descriptors]),
+        b.image_size,
+        b.num_sets,
+    )
+
+
+class FrameTracker:
+    """Follows keypoints through a sequence of frames.
+
+    Each frame is matched to the one before by mutual nearest neighbour inside each set; what
+    stays unmatched is then matched to tracks that were lost up to ``max_gap`` frames ago. Ids
+    start at 0 and are never reused, not even after :meth:`reset`.
+
+    Args:
+        max_gap: through how many frames a track may be missing and still keep its id.
+        min_similarity: matches with a lower cosine are dropped, in [-1, 1].
+        verification: geometric model that marks (not removes) outliers: ``none``,
+            ``fundamental`` or ``homography``.
+        max_error: distance to the model up to which a match is an inlier, pixels.
+        across_sets: match all keypoints against all, ignoring the sets (for comparison).
+    """
+
+    def __init__(
+        self,
+        max_gap: int = 2,
+        min_similarity: float = 0.0,
+        verification: Verification = 'fundamental',
+        max_error: float = 2.0,
+        across_sets: bool = False,
+    ) -> None:
+        if max_gap < 0:
+            raise ValueError(f'max_gap: expected at least 0, got {max_gap}')
+        self.max_gap = max_gap
+        self.min_similarity = min_similarity
+        self.verification = verification
+        self.max_error = max_error
+        self.across_sets = across_sets
+        self._next_id = 0
+        self._previous: TrackedFrame | None = None
+        self._lost: _Lost | None = None
+
+    def reset(self) -> None:
+        """Forget all tracks; ids go on from where they are."""
+        self._previous = None
+        self._lost = None
+
+    def update(self, features: Features, stamp_ns: int = 0) -> TrackedFrame:
+        """Take the next frame.
+
+        Args:
+            features: of the frame.
+            stamp_ns: the frame's stamp in nanoseconds.
+
+        Returns:
+            The frame with track ids, ages and correspondences to earlier frames.
+        """
+        previous = self._previous
+        if previous is not None and previous.features.image_size != features.image_size:
+            self.reset()  # another camera mode: pixels no longer compare
+            previous = None
+        track_ids = np.full(len(features), -1, np.int64)
+        ages = np.zeros(len(features), np.int32)
+        links: list[Correspondences] = []
+        lost = self._lost
+        lost_again = np.zeros(0, bool)
+        previous_matched = np.zeros(0, bool)
+        if previous is not None:
+            matches = match_mutual_nearest(
+                features,
+                previous.features,
+                across_sets=self.across_sets,
+                min_similarity=self.min_similarity,
+            )
+            now, then = matches.indices.T
+            track_ids[now] = previous.track_ids[then]
+            ages[now] = previous.ages[then] + 1
+            previous_matched = np.zeros(len(previous.features), bool)
+            previous_matched[then] = True
+            links.append(
+                Correspondences(
+                    now,
+                    then,
+                    previous.features.keypoints[then],
+                    np.full(len(now), previous.stamp_ns, np.int64),
+                    matches.similarity,
+                    np.ones(len(now), bool),
+                )
+            )
+        if lost is not None and len(lost.features):
+            free = np.nonzero(track_ids < 0)[0]
+            matches = match_mutual_nearest(
+                _select(features, free),
+                lost.features,
+                across_sets=self.across_sets,
+                min_similarity=self.min_similarity,
+            )
+            now, then = free[matches.indices[:, 0]], matches.indices[:, 1]
+            track_ids[now] = lost.track_ids[then]
+            ages[now] = lost.ages[then] + 1
+            lost_again = np.ones(len(lost.features), bool)
+            lost_again[then] = False
+            links.append(
+                Correspondences(
+                    now,
+                    lost.rows[then],
+                    lost.features.keypoints[then],
+                    lost.stamps[then],
+                    matches.similarity,
+                    np.ones(len(now), bool),
+                )
+            )
+        new = track_ids < 0
+        count = int(new.sum())
+        track_ids[new] = np.arange(self._next_id, self._next_id + count)
+        self._next_id += count
+        frame = TrackedFrame(
+            features, track_ids, ages, self._verified(features, links), int(stamp_ns)
+        )
+        self._lost = self._remember(previous, previous_matched, lost, lost_again)
+        self._previous = frame
+        return frame
+
+    def _verified(self, features: Features, links: list[Correspondences]) -> Correspondences:
+        """The links in one table, outliers marked; each earlier frame has its own geometry."""
+        if not links:
+            none = np.zeros(0, np.int64)
+            return Correspondences(
+                none, none, np.zeros((0, 2), np.float32), none,
+                np.zeros(0, np.float32), np.zeros(0, bool),
+            )
+        joined = [np.concatenate(parts) for parts in zip(*(vars(c).values() for c in links))]
+        table = Correspondences(*joined)
+        for stamp in np.unique(table.stamps_prev):
+            group = np.nonzero(table.stamps_prev == stamp)[0]
+            table.inlier[group] = inlier_mask(
+                table.keypoints_prev[group],
+                features.keypoints[table.indices[group]],
+                self.verification,
+                self.max_error,
+            )
+        return table
+
+    def _remember(
+        self,
+        previous: TrackedFrame | None,
+        previous_matched: np.ndarray,
+        lost: _Lost | None,
+        lost_again: np.ndarray,
+    ) -> _Lost | None:
+        """Tracks missing from the frame just taken that may still come back."""
+        if previous is None or self.max_gap == 0:
+            return None
+        rows = np.nonzero(~previous_matched)[0]
+        gone = _Lost(
+            _select(previous.features, rows),
+            rows,
+            previous.track_ids[rows],
+            previous.ages[rows],
+            np.full(len(rows), previous.stamp_ns, np.int64),
+            np.ones(len(rows), np.int64),
+        )
+        if lost is None or not len(lost.features):
+            return gone
+        keep = np.nonzero(lost_again & (lost.missed < self.max_gap))[0]
+        return _Lost(
+            _join(_select(lost.features, keep), gone.features),
+            np.concatenate([lost.rows[keep], gone.rows]),
+            np.concatenate([lost.track_ids[keep], gone.track_ids]),
+            np.concatenate([lost.ages[keep], gone.ages]),
+            np.concatenate([lost.stamps[keep], gone.stamps]),
+            np.concatenate([lost.missed[keep] + 1, gone.missed]),
+        )

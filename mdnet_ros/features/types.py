@@ -1,0 +1,147 @@
+"""Data that crosses module borders.
+
+Pixel convention everywhere: x right, y down, integer coordinates at pixel centres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class PaddedFeatures:
+    """Features of B images on the device, in fixed shapes: K sets of M slots each.
+
+    Slots are sorted by falling score, so the valid ones of a set come first.
+
+    Attributes:
+        keypoints: (B, K, M, 2) float32, x and y in pixels of the original image.
+        scores: (B, K, M) float32 in [0, 1]; 0 where not valid.
+        descriptors: (B, K, M, D) float, unit norm where valid.
+        valid: (B, K, M) bool.
+    """
+
+    keypoints: torch.Tensor
+    scores: torch.Tensor
+    descriptors: torch.Tensor
+    valid: torch.Tensor
+
+    def __getitem__(self, image: int) -> PaddedFeatures:
+        """The features of one image of the batch, with B = 1."""
+        s = slice(image, image + 1)
+        return PaddedFeatures(
+            self.keypoints[s], self.scores[s], self.descriptors[s], self.valid[s]
+        )
+
+
+@dataclass(frozen=True)
+class Features:
+    """Keypoints of one image with their descriptors, on the host.
+
+    Rows are grouped by set (``sets`` never decreases) and sorted by falling score within a set.
+
+    Attributes:
+        keypoints: (N, 2) float32, x and y in pixels.
+        scores: (N,) float32; higher is better. MD-Net's lie in [0, 1].
+        sets: (N,) int32, the detector that found the keypoint, 0 … num_sets - 1.
+        descriptors: (N, D) float32, unit norm.
+        image_size: (width, height) in pixels of the image the keypoints lie in.
+        num_sets: how many detectors there are, whether or not each found something.
+        padded: the same features on the device, if they were computed there; matching
+            uses them instead of an upload.
+    """
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    sets: np.ndarray
+    descriptors: np.ndarray
+    image_size: tuple[int, int]
+    num_sets: int = 1
+    padded: PaddedFeatures | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.keypoints)
+        if self.keypoints.shape != (n, 2):
+            raise ValueError(f'keypoints: expected shape (N, 2), got {self.keypoints.shape}')
+        for name in ('scores', 'sets', 'descriptors'):
+            rows = getattr(self, name)
+            if len(rows) != n:
+                raise ValueError(f'{name}: expected {n} rows as in keypoints, got {len(rows)}')
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @staticmethod
+    def empty(image_size: tuple[int, int], dim: int, num_sets: int = 1) -> Features:
+        """Features without a keypoint."""
+        return Features(
+            keypoints=np.zeros((0, 2), np.float32),
+            scores=np.zeros(0, np.float32),
+            sets=np.zeros(0, np.int32),
+            descriptors=np.zeros((0, dim), np.float32),
+            image_size=image_size,
+            num_sets=num_sets,
+        )
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Correspondences between two feature sets ``a`` and ``b``.
+
+    Attributes:
+        indices: (M, 2) int64, row in ``a`` and row in ``b``; each row occurs at most once.
+        similarity: (M,) float32, cosine of the two descriptors, in [-1, 1].
+    """
+
+    indices: np.ndarray
+    similarity: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class Correspondences:
+    """Where keypoints of a frame were seen before.
+
+    Attributes:
+        indices: (M,) int64, row in the current frame's features.
+        indices_prev: (M,) int64, row in the features of the frame stamped ``stamps_prev``.
+        keypoints_prev: (M, 2) float32, the position there, in pixels.
+        stamps_prev: (M,) int64, nanoseconds; usually the previous frame's, older where a
+            track was picked up again after a gap.
+        similarity: (M,) float32, cosine of the two descriptors.
+        inlier: (M,) bool; agrees with the geometric model. All true when none is asked for.
+    """
+
+    indices: np.ndarray
+    indices_prev: np.ndarray
+    keypoints_prev: np.ndarray
+    stamps_prev: np.ndarray
+    similarity: np.ndarray
+    inlier: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """One frame's features with the identity of each keypoint over time.
+
+    Attributes:
+        features: the frame's features.
+        track_ids: (N,) int64, never reused by a tracker.
+        ages: (N,) int32, in how many earlier frames the track was seen (0: new).
+        correspondences: links to earlier frames.
+        stamp_ns: the frame's stamp in nanoseconds.
+    """
+
+    features: Features
+    track_ids: np.ndarray
+    ages: np.ndarray
+    correspondences: Correspondences
+    stamp_ns: int

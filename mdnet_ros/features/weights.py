@@ -1,0 +1,127 @@
+"""Weights files: load, verify, describe, save.
+
+A weights file is safetensors (no code can hide in it) with the network's configuration and the
+training's provenance as JSON in the header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mdnet_ros.errors import WeightsError
+from mdnet_ros.features.network import CONFIGS, MDNet, MDNetConfig
+
+#: Folder with the weights that ship with the package.
+WEIGHTS_DIR = Path(__file__).resolve().parent.parent / 'weights'
+DEFAULT_WEIGHTS = 'md2net'
+#: Larger files are refused unread: the biggest allowed configuration is far below.
+MAX_FILE_BYTES = 512 * 1024 * 1024
+_FORMAT = 'mdnet_ros/1'
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says of itself.
+
+    Attributes:
+        path: the file.
+        sha256: hash of the file's content, hexadecimal.
+        config: the network it belongs to.
+        training: provenance: data, steps, time; free-form.
+    """
+
+    path: Path
+    sha256: str
+    config: MDNetConfig
+    training: dict[str, Any]
+
+
+def resolve_weights(weights: str | Path | None) -> Path:
+    """The file meant by a name that ships (``md2net``), a path, or None (the default).
+
+    Raises:
+        WeightsError: if there is no such file.
+    """
+    name = str(weights) if weights else DEFAULT_WEIGHTS
+    if name in CONFIGS:
+        path = WEIGHTS_DIR / f'{name}.safetensors'
+    else:
+        path = Path(name).expanduser()
+    if not path.is_file():
+        raise WeightsError(
+            f"weights '{name}': no such file; expected a .safetensors file "
+            f'or one of {", ".join(sorted(CONFIGS))}'
+        )
+    return path
+
+
+def load_weights(weights: str | Path | None = None) -> tuple[MDNet, WeightsInfo]:
+    """Load and verify a network.
+
+    Args:
+        weights: a shipped name, a path, or None for the default.
+
+    Returns:
+        The network in evaluation mode on the CPU, and what the file says of itself.
+
+    Raises:
+        WeightsError: missing, corrupt, not ours, or tensors that do not fit the configuration.
+    """
+    path = resolve_weights(weights)
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise WeightsError(f"weights '{path}': larger than {MAX_FILE_BYTES} bytes, refused")
+    try:
+        with safe_open(str(path), framework='pt') as file:
+            metadata = file.metadata() or {}
+            if metadata.get('format') != _FORMAT:
+                raise WeightsError(f"weights '{path}': header does not say format {_FORMAT}")
+            config = MDNetConfig.from_dict(json.loads(metadata['config']))
+            training = json.loads(metadata.get('training', '{}'))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        network = MDNet(config)
+        network.load_state_dict(tensors)
+    except WeightsError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise WeightsError(f"weights '{path}': not a valid weights file: {reason}") from None
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(f"weights '{path}': '{name}' holds values that are not finite")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return network.eval(), WeightsInfo(path, sha256, config, training)
+
+
+def save_weights(network: MDNet, path: str | Path, training: dict[str, Any]) -> None:
+    """Write a weights file; the name appears only once the file is complete.
+
+    Args:
+        network: whose parameters and configuration are stored, as float32.
+        path: the file to (re)place.
+        training: provenance to keep in the header; must be JSON-serialisable.
+    """
+    path = Path(path)
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
+    metadata = {
+        'format': _FORMAT,
+        'config': json.dumps(network.config.to_dict()),
+        'training': json.dumps(training),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        save_file(tensors, str(temporary), metadata=metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
