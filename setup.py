@@ -63,7 +63,7 @@ setup(
     extras_require=EXTRAS,
     zip_safe=False,
     maintainer='mdnet_ros maintainers',
-    maintainer_email='maintainers@users.noreply.b-seed-0a98ec79.example',
+    maintainer_email='mdnet-ros@example.org',
     description='Learned image features a robot can trust: MD-Net keypoints, descriptors and tracks',
     license='Apache-2.0',
     tests_require=['pytest'],

@@ -40,6 +40,9 @@ class DetectionSettings:
 def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
     """Where a pixel holds the maximum of its (2·radius + 1)² window.
 
+    Of equal maxima in a window only the first counts (leftmost column, then top), so that no
+    two lie within the radius of each other: at half precision many neighbours are equal.
+
     Args:
         logits: (B, K, H, W).
         radius: of the window, pixels.
@@ -47,8 +50,14 @@ def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
     Returns:
         (B, K, H, W) bool.
     """
-    pooled = F.max_pool2d(logits, 2 * radius + 1, stride=1, padding=radius)
-    return logits == pooled
+    side = 2 * radius + 1  # one axis after the other: 2·side reads instead of side²
+    columns, top = F.max_pool2d(
+        logits, (side, 1), stride=1, padding=(radius, 0), return_indices=True
+    )
+    _, left = F.max_pool2d(columns, (1, side), stride=1, padding=(0, radius), return_indices=True)
+    h, w = logits.shape[-2:]
+    pixel = torch.arange(h * w, device=logits.device).reshape(h, w)
+    return (top == pixel) & (left == pixel)
 
 
 def window_at(maps: torch.Tensor, index: torch.Tensor, radius: int) -> torch.Tensor:

@@ -89,7 +89,9 @@ def match_mutual_nearest(
             f'{a.descriptors.shape[1:]} and {b.descriptors.shape[1:]}'
         )
     if across_sets:
-        a_desc, b_desc = (torch.from_numpy(f.descriptors)[None] for f in (a, b))
+        a_desc, b_desc = (
+            torch.from_numpy(np.ascontiguousarray(f.descriptors))[None] for f in (a, b)
+        )
         a_valid, b_valid = (torch.ones(d.shape[:2], dtype=torch.bool) for d in (a_desc, b_desc))
         a_rows, b_rows = (np.arange(len(f))[None] for f in (a, b))
     else:

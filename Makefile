@@ -1,0 +1,49 @@
+# make demo and make test set up .venv by themselves; make help lists the rest.
+PYTHON ?= python3
+VENV ?= .venv
+# Extra flags for pip, for example --extra-index-url of a CPU-only torch.
+PIP_FLAGS ?=
+# Where the demo leaves its bag, pictures, video and summary.
+OUT ?= out/demo
+# Flags for pytest, for example PYTEST_FLAGS='-k matching -x'.
+PYTEST_FLAGS ?=
+
+EXTRAS := ros,bags,demo,train,evaluate,onnx,test
+INPUTS := setup.py setup.cfg pyproject.toml requirements/constraints.txt
+STAMP := $(VENV)/.mdnet_ros-installed
+# While this lies there, an installation was begun and not finished: start afresh.
+BEGUN := $(VENV)/.mdnet_ros-installing
+BIN := $(VENV)/bin
+
+# A sourced ROS or another environment must not reach into this one.
+unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): $(INPUTS)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "make: $(PYTHON) is not Python 3.10 to 3.13: set PYTHON=..." >&2; exit 1; }
+	@if [ -e $(BEGUN) ]; then rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(BEGUN)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+	  --constraint requirements/constraints.txt --editable '.[$(EXTRAS)]'
+	@rm -f $(BEGUN) && touch $(STAMP)
+
+demo: $(STAMP) ## fly a camera through a synthetic scene and track it live over ROS 2
+	$(BIN)/mdnet demo --out $(OUT) --json $(OUT)/summary.json
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint ## ruff, mypy and all tests
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+clean: ## remove the environment, build products and caches
+	rm -rf $(VENV) build dist install log *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
