@@ -1,0 +1,69 @@
+"""The calibrated camera, without ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mdnet_ros.errors import DataError
+
+#: What ``camera_info`` calls the models that OpenCV's pinhole and fisheye functions implement.
+DISTORTION_MODELS = ('plumb_bob', 'rational_polynomial', 'equidistant')
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """Intrinsics of a camera.
+
+    Attributes:
+        width: columns, pixels.
+        height: rows, pixels.
+        k: (3, 3) float64, maps rays to pixels; integer coordinates at pixel centres.
+        d: (n,) float64 distortion coefficients in OpenCV's order; empty: none.
+        distortion_model: one of :data:`DISTORTION_MODELS`, or empty if there is no distortion.
+
+    Raises:
+        DataError: if the values cannot be those of a camera.
+    """
+
+    width: int
+    height: int
+    k: np.ndarray
+    d: np.ndarray
+    distortion_model: str = 'plumb_bob'
+
+    def __post_init__(self) -> None:
+        if self.k.shape != (3, 3) or not np.isfinite(self.k).all():
+            raise DataError('camera_info: expected nine finite numbers in k')
+        if self.k[0, 0] <= 0 or self.k[1, 1] <= 0:
+            raise DataError(
+                f'camera_info: expected focal lengths above 0 in k, '
+                f'got {self.k[0, 0]:g} and {self.k[1, 1]:g}'
+            )
+        if not np.isfinite(self.d).all():
+            raise DataError('camera_info: expected finite numbers in d')
+        if self.d.any() and self.distortion_model not in DISTORTION_MODELS:
+            raise DataError(
+                f"camera_info: distortion model '{self.distortion_model}': expected one of "
+                f'{", ".join(DISTORTION_MODELS)}'
+            )
+
+    def normalise(self, points: np.ndarray) -> np.ndarray:
+        """Rays of pixels, distortion removed.
+
+        Args:
+            points: (N, 2) pixels.
+
+        Returns:
+            (N, 2) float64, x/z and y/z in the camera's frame (z forward).
+        """
+        points = np.ascontiguousarray(points, np.float64).reshape(-1, 1, 2)
+        if not len(points):
+            return points.reshape(0, 2)
+        if self.distortion_model == 'equidistant' and self.d.any():
+            rays = cv2.fisheye.undistortPoints(points, self.k, self.d[:4])
+        else:
+            rays = cv2.undistortPoints(points, self.k, self.d if self.d.any() else None)
+        return rays.reshape(-1, 2)
