@@ -50,7 +50,7 @@ def ros_environment(
             environment['ROS_LOCALHOST_ONLY'] = '1'
     if log_dir is not None:
         environment['ROS_LOG_DIR'] = str(log_dir)
-    if Path(python) != Path(sys.executable) and environment.pop(_WHEELS_BOOTSTRAP, None):
+    if Path(python) != Path(sys.executable) and environment.pop(_WHEELS_BOOTSTRAP, ''):
         # The other Python sets its own library path up once these are gone.
         environment.pop('LD_LIBRARY_PATH', None)
     environment.setdefault('PYTHONUNBUFFERED', '1')
