@@ -35,7 +35,7 @@ CORRESPONDENCE_DTYPE = np.dtype(
     ]
 )
 #: sensor_msgs/PointField datatypes.
-_DATATYPES = {
+_DATATYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype('i1'), 2: np.dtype('u1'), 3: np.dtype('<i2'), 4: np.dtype('<u2'),
     5: np.dtype('<i4'), 6: np.dtype('<u4'), 7: np.dtype('<f4'), 8: np.dtype('<f8'),
 }
@@ -191,8 +191,9 @@ def features_of_table(table: np.ndarray, image_size: tuple[int, int] = (0, 0)) -
     n, names = len(table), table.dtype.names or ()
     descriptors = np.zeros((n, 0), np.float32)
     if 'descriptor' in names:
-        descriptors = table['descriptor'].astype(np.float32).reshape(n, -1)
-        if table.dtype['descriptor'].base.kind == 'i':
+        kind = table.dtype['descriptor']
+        descriptors = table['descriptor'].astype(np.float32).reshape(n, *(kind.shape or (1,)))
+        if kind.base.kind == 'i':
             descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True).clip(1.0)
     return Features(
         keypoints=np.stack([table['x'], table['y']], axis=1).astype(np.float32),
