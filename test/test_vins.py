@@ -21,6 +21,8 @@ FISHEYE = CameraModel(640, 480, K, np.array([0.02, -0.01, 0.003, -0.001]), 'equi
 
 def pixels(camera, rays):
     """Project normalised coordinates with OpenCV's own forward model."""
+    if not len(rays):
+        return rays
     points = np.concatenate([rays, np.ones((len(rays), 1))], axis=1)[:, None]
     zero = np.zeros(3)
     project = (
@@ -73,7 +75,7 @@ class Estimator:
             ids, camera, u, v, vx, vy = channels[:6]
             assert not camera.any()
         assert (points[:, 2] == 1).all()
-        ids = (ids + 0.5).astype(int)
+        ids = (ids.astype(np.float64) + 0.5).astype(int)  # as C++ computes it, in double
         assert len(set(ids)) == len(ids)
         for track_id in ids:
             seen = self.observations.setdefault(track_id, [])
