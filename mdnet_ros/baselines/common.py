@@ -1,0 +1,189 @@
+"""What every peer shares: who made it under which licence, its weights, and building Features."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mdnet_ros.errors import WeightsError
+from mdnet_ros.features.types import Features
+
+#: Names a folder with peers' weights, searched after ``--weights-dir``.
+WEIGHTS_VARIABLE = 'MDNET_PEER_WEIGHTS'
+
+
+@dataclass(frozen=True)
+class BaselineInfo:
+    """A peer: where it comes from and what its licence allows.
+
+    Attributes:
+        name: as given on the command line.
+        title: the method and its publication.
+        licence: of the code that runs and of the weights.
+        source: where the weights (or the library) can be had.
+        weights: file names of the weights, any of which will do; empty if there are none.
+        library: the import whose version decides the result; part of the cache's key.
+        single_threaded: one image occupies one core, so images are worth extracting in parallel.
+    """
+
+    name: str
+    title: str
+    licence: str
+    source: str
+    weights: tuple[str, ...] = ()
+    library: str = 'cv2'
+    single_threaded: bool = False
+
+
+@dataclass(frozen=True)
+class BaselineSettings:
+    """How a peer is built.
+
+    Attributes:
+        max_keypoints: the most keypoints of one image.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; for the peers that run on torch.
+        weights_dir: where the peers' weights lie; None: only the usual places.
+    """
+
+    max_keypoints: int = 2048
+    device: str = 'auto'
+    weights_dir: Path | None = None
+
+
+def user_cache() -> Path:
+    """The user's cache folder of this package."""
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(base) / 'mdnet_ros'
+
+
+def find_weights(info: BaselineInfo, weights_dir: Path | None) -> Path:
+    """The weights file of a peer; never goes to the network.
+
+    Looks in ``weights_dir``, the folder that ``MDNET_PEER_WEIGHTS`` names, the user's cache
+    (``~/.cache/mdnet_ros``) and torch hub's cache, in this order.
+
+    Raises:
+        WeightsError: if there is none; the line says where to get it, under which licence.
+    """
+    folders = [
+        weights_dir,
+        os.environ.get(WEIGHTS_VARIABLE),
+        user_cache(),
+        Path(torch.hub.get_dir()) / 'checkpoints',
+    ]
+    for folder in folders:
+        for name in info.weights if folder else ():
+            path = Path(str(folder)).expanduser() / name
+            if path.exists():
+                return path
+    raise WeightsError(
+        f"extractor '{info.name}': no {' or '.join(info.weights)} in --weights-dir, "
+        f'${WEIGHTS_VARIABLE} or {user_cache()}; get it from {info.source} '
+        f'(licence: {info.licence})'
+    )
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A torch checkpoint of plain tensors (no code is run from it).
+
+    Raises:
+        WeightsError: if it is not one.
+    """
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch raises whatever the broken pickle makes it raise
+        reason = ' '.join(str(error).split())[:120]
+        raise WeightsError(f"weights '{path}': not a checkpoint of tensors: {reason}") from None
+    if not isinstance(content, dict):
+        raise WeightsError(f"weights '{path}': expected a dictionary, got {type(content).__name__}")
+    return content
+
+
+def load_state(network: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
+    """Put tensors into a network, all of them.
+
+    Raises:
+        WeightsError: if names or shapes do not fit.
+    """
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = ' '.join(str(error).split())[:160]
+        raise WeightsError(f"weights '{path}': tensors do not fit: {reason}") from None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, or of the files of a folder, hexadecimal."""
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob('*')) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def build_features(
+    keypoints: np.ndarray,
+    scores: np.ndarray,
+    descriptors: np.ndarray,
+    image_size: tuple[int, int],
+    max_keypoints: int,
+) -> Features:
+    """Features of one set: the best ``max_keypoints``, sorted by falling score, unit norm.
+
+    Args:
+        keypoints: (N, 2) x and y, pixels.
+        scores: (N,) higher is better.
+        descriptors: (N, D) real-valued; rows of zeros stay zeros.
+        image_size: (width, height).
+        max_keypoints: how many to keep.
+    """
+    order = np.argsort(-np.asarray(scores), kind='stable')[:max_keypoints]
+    described = np.asarray(descriptors, np.float32)[order]
+    norm = np.linalg.norm(described, axis=1, keepdims=True)
+    return Features(
+        keypoints=np.ascontiguousarray(np.asarray(keypoints, np.float32)[order]),
+        scores=np.asarray(scores, np.float32)[order],
+        sets=np.zeros(len(order), np.int32),
+        descriptors=described / np.maximum(norm, 1e-12),
+        image_size=image_size,
+    )
+
+
+def from_opencv(
+    keypoints: Sequence[Any],
+    descriptors: np.ndarray | None,
+    dim: int,
+    image_size: tuple[int, int],
+    max_keypoints: int,
+) -> Features:
+    """Features of OpenCV's keypoints and float descriptors; None stands for no keypoint."""
+    if descriptors is None or not len(keypoints):
+        return Features.empty(image_size, dim)
+    return build_features(
+        np.array([k.pt for k in keypoints], np.float32),
+        np.array([k.response for k in keypoints], np.float32),
+        descriptors,
+        image_size,
+        max_keypoints,
+    )
+
+
+def binary_to_float(descriptors: np.ndarray, bits: int) -> np.ndarray:
+    """Binary descriptors as ±1/sqrt(bits), so that cosine = 1 - 2 · Hamming / bits.
+
+    Args:
+        descriptors: (N, ceil(bits / 8)) uint8, packed.
+        bits: how many of the bits count.
+
+    Returns:
+        (N, bits) float32, unit norm.
+    """
+    unpacked = np.unpackbits(descriptors, axis=1, count=bits)
+    return ((2.0 * unpacked - 1.0) / np.sqrt(bits)).astype(np.float32)

@@ -1,0 +1,212 @@
+"""Every extractor by its name: ours and the peers.
+
+>>> extractor = create_extractor('rootsift', max_keypoints=1000)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mdnet_ros.baselines.common import (
+    BaselineInfo,
+    BaselineSettings,
+    file_digest,
+    find_weights,
+)
+from mdnet_ros.baselines.precomputed import PrecomputedFeatures
+from mdnet_ros.errors import DataError
+from mdnet_ros.features import detection, extractor, network, weights
+from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
+
+#: Name -> module of this package that has it.
+BASELINES = {
+    'sift': 'sift',
+    'rootsift': 'sift',
+    'upright-sift': 'sift',
+    'upright-rootsift': 'sift',
+    'r2d2': 'r2d2',
+    'r2d2-ms': 'r2d2',
+    'alike-t': 'alike',
+    'alike-s': 'alike',
+    'alike-n': 'alike',
+    'alike-l': 'alike',
+}
+_PRECOMPUTED = 'precomputed:'
+#: Distribution that holds the import a BaselineInfo names as its library.
+_DISTRIBUTIONS = {'cv2': ('opencv-python-headless', 'opencv-python')}
+
+
+def extractor_names() -> list[str]:
+    """Every name that :func:`create_extractor` takes, besides paths."""
+    return [*sorted(weights.CONFIGS), *BASELINES]
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f'mdnet_ros.baselines.{BASELINES[name]}')
+
+
+def baseline_info(name: str) -> BaselineInfo:
+    """Licence and origin of a peer; KeyError if ``name`` is none."""
+    return _module(name).INFOS[name]
+
+
+@dataclass(frozen=True)
+class ExtractorSpec:
+    """An extractor that can be made any number of times, in any thread or process.
+
+    Attributes:
+        text: as given: a name of :func:`extractor_names`, a ``.safetensors`` path, or
+            ``precomputed:PATH``.
+        max_keypoints: the most keypoints of one image.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        weights_dir: where peers' weights lie; None: only the usual places.
+    """
+
+    text: str
+    max_keypoints: int = 2048
+    device: str = 'auto'
+    weights_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_keypoints < 1:
+            raise DataError(f'max keypoints: expected at least 1, got {self.max_keypoints}')
+        if self.text not in BASELINES and self.precomputed is None and not self._is_ours:
+            raise DataError(
+                f"extractor '{self.text}': unknown; expected one of "
+                f'{", ".join(extractor_names())}, a .safetensors path or precomputed:PATH'
+            )
+
+    @property
+    def _is_ours(self) -> bool:
+        return self.text in weights.CONFIGS or self.text.endswith('.safetensors')
+
+    @property
+    def precomputed(self) -> Path | None:
+        """The file or folder of precomputed features, if that is what this is."""
+        if not self.text.startswith(_PRECOMPUTED):
+            return None
+        return Path(self.text.removeprefix(_PRECOMPUTED)).expanduser()
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        if self.precomputed is not None:
+            return self.precomputed.stem
+        return Path(self.text).stem if self._is_ours else self.text
+
+    @property
+    def licence(self) -> str:
+        """Of the code and weights."""
+        if self.text in BASELINES:
+            return baseline_info(self.text).licence
+        return 'Apache-2.0' if self._is_ours else 'of whoever computed it'
+
+    @property
+    def single_threaded(self) -> bool:
+        """One image occupies one core."""
+        return self.text in BASELINES and baseline_info(self.text).single_threaded
+
+    def create(self) -> Extractor:
+        """Make the extractor.
+
+        Raises:
+            WeightsError: weights are missing or corrupt.
+            MissingDependencyError: its library is not installed.
+        """
+        if self.precomputed is not None:
+            return PrecomputedFeatures(self.precomputed, self.max_keypoints)
+        if self._is_ours:
+            return MDNetExtractor(self.text, self.device, self.max_keypoints)
+        settings = BaselineSettings(self.max_keypoints, self.device, self.weights_dir)
+        return _module(self.text).create(self.text, settings, self._weights())
+
+    def _weights(self) -> Path | None:
+        info = baseline_info(self.text)
+        return find_weights(info, self.weights_dir) if info.weights else None
+
+    def identity(self) -> str:
+        """Hash of all that decides what a live extractor gives: code, weights, settings, library.
+
+        Raises:
+            WeightsError: weights are missing.
+        """
+        parts = [self.name, str(self.max_keypoints)]
+        if self._is_ours:
+            files = [Path(str(m.__file__)) for m in (detection, extractor, network)]
+            parts += [file_digest(weights.resolve_weights(self.text))]
+            parts += [choose_device(self.device).type]
+        else:
+            info = baseline_info(self.text)
+            files = [Path(str(_module(self.text).__file__))]
+            found = self._weights()
+            parts += [file_digest(found)] if found else []
+            parts += [choose_device(self.device).type] if info.library != 'cv2' else []
+            parts += [info.library, _version(info.library)]
+        parts += [file_digest(file) for file in files]
+        return hashlib.sha256('\n'.join(parts).encode()).hexdigest()
+
+
+def _version(library: str) -> str:
+    for name in _DISTRIBUTIONS.get(library, (library,)):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return str(getattr(importlib.import_module(library), '__version__', 'unknown'))
+
+
+def create_extractor(
+    name: str, max_keypoints: int = 2048, device: str = 'auto', **options: Any
+) -> Extractor:
+    """Make an extractor by name.
+
+    Args:
+        name: see :class:`ExtractorSpec`.
+        max_keypoints: the most keypoints of one image.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        options: further fields of :class:`ExtractorSpec`.
+
+    Raises:
+        DataError: the name is unknown.
+        WeightsError: weights are missing or corrupt.
+        MissingDependencyError: its library is not installed.
+    """
+    return ExtractorSpec(name, max_keypoints, device, **options).create()
+
+
+def parse_extractors(
+    text: str, max_keypoints: int, device: str, weights_dir: Path | None
+) -> list[ExtractorSpec]:
+    """Extractors of a comma-separated list.
+
+    Raises:
+        DataError: a name is unknown, missing, or two would be reported under one name.
+    """
+    specs = [
+        ExtractorSpec(part.strip(), max_keypoints, device, weights_dir)
+        for part in text.split(',')
+        if part.strip()
+    ]
+    if not specs:
+        raise DataError(f"extractors '{text}': expected at least one name")
+    names = [spec.name for spec in specs]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"extractors '{text}': two are called '{name}'; rename a file")
+    return specs
+
+
+__all__ = [
+    'BASELINES',
+    'ExtractorSpec',
+    'baseline_info',
+    'create_extractor',
+    'extractor_names',
+    'parse_extractors',
+]

@@ -1,0 +1,166 @@
+"""Data sets in the HPatches layout.
+
+One folder per sequence, ``v_*`` for a change of viewpoint and ``i_*`` for one of illumination,
+with images ``1`` to ``6`` of any type and text files ``H_1_2`` to ``H_1_6``: 3x3 homographies that
+map pixels of image 1 to pixels of image k (Balntas et al., CVPR 2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mdnet_ros.errors import DataError
+
+#: Images over 1600x1200 px that D2-Net (Dusmanu et al. 2019) left out, and everyone after it:
+#: 108 of the 116 sequences remain. (The misspelling is the data set's.)
+LEFT_OUT = frozenset(
+    {
+        'i_contruction',
+        'i_crownnight',
+        'i_dc',
+        'i_pencils',
+        'i_whitebuilding',
+        'v_artisans',
+        'v_astronautis',
+        'v_talent',
+    }
+)
+#: First letters of a folder's name -> group in reports.
+GROUPS = {'v': 'viewpoint', 'i': 'illumination'}
+_IMAGE_TYPES = frozenset(
+    {'.png', '.ppm', '.pgm', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp'}
+)
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One sequence.
+
+    Attributes:
+        name: of its folder.
+        images: paths of image 1, 2, …
+        homographies: (n - 1, 3, 3) float64, maps image 1 to image 2, 3, … in pixels, with
+            H[2, 2] > 0.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    homographies: np.ndarray
+
+    @property
+    def group(self) -> str:
+        """``viewpoint`` or ``illumination``."""
+        return GROUPS[self.name[0]]
+
+
+def list_sequences(root: Path, all_sequences: bool = False) -> list[Path]:
+    """Folders of the sequences of a data set, sorted by name.
+
+    Args:
+        root: of the data set.
+        all_sequences: also those that the usual protocol leaves out (:data:`LEFT_OUT`).
+
+    Raises:
+        DataError: if there is no such folder or no sequence in it.
+    """
+    if not root.is_dir():
+        raise DataError(f"data set '{root}': no such folder")
+    folders = sorted(
+        path
+        for path in root.iterdir()
+        if path.is_dir()
+        and path.name[:2] in ('v_', 'i_')
+        and (all_sequences or path.name not in LEFT_OUT)
+    )
+    if not folders:
+        raise DataError(f"data set '{root}': expected folders v_* and i_* as in HPatches")
+    return folders
+
+
+def load_sequence(folder: Path) -> Sequence:
+    """Find the images of a sequence and read its homographies.
+
+    Raises:
+        DataError: an image or homography is missing, or a homography is malformed.
+    """
+    images = {
+        int(path.stem): path
+        for path in sorted(folder.iterdir())
+        if path.stem.isdecimal() and path.suffix.lower() in _IMAGE_TYPES
+    }
+    count = max(
+        [*images, *(int(p.name[4:]) for p in folder.glob('H_1_*') if p.name[4:].isdecimal())],
+        default=0,
+    )
+    if count < 2:
+        raise DataError(f"sequence '{folder.name}': expected images 1, 2, … and H_1_2, …")
+    for number in range(1, count + 1):
+        if number not in images:
+            raise DataError(f"sequence '{folder.name}': image {number} is missing")
+    homographies = [read_homography(folder / f'H_1_{k}') for k in range(2, count + 1)]
+    return Sequence(
+        folder.name,
+        tuple(images[number] for number in range(1, count + 1)),
+        np.stack(homographies),
+    )
+
+
+def read_homography(path: Path) -> np.ndarray:
+    """(3, 3) float64 with H[2, 2] > 0 from a text file.
+
+    Raises:
+        DataError: the file is missing, not 3x3 finite numbers, or cannot be inverted.
+    """
+    where = f"sequence '{path.parent.name}': {path.name}"
+    try:
+        matrix = np.loadtxt(path, ndmin=2)
+    except FileNotFoundError:
+        raise DataError(f'{where} is missing') from None
+    except (OSError, ValueError) as error:
+        raise DataError(f'{where}: {" ".join(str(error).split())}') from None
+    if matrix.shape != (3, 3):
+        raise DataError(f'{where}: expected a 3x3 matrix, got {"x".join(map(str, matrix.shape))}')
+    if not np.isfinite(matrix).all() or matrix[2, 2] == 0 or np.linalg.matrix_rank(matrix) < 3:
+        raise DataError(f'{where}: expected an invertible matrix of finite numbers')
+    return matrix / matrix[2, 2]
+
+
+def read_image(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 BGR.
+
+    Raises:
+        DataError: the file is missing or not an image.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError(f"image '{path.parent.name}/{path.name}': cannot be read as an image")
+    return image
+
+
+def shrink(image: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Limit the longer side of an image.
+
+    Args:
+        image: (H, W, …) uint8.
+        max_side: pixels; 0: no limit.
+
+    Returns:
+        The image, smaller or as it is, and the (3, 3) map from its former to its new pixels.
+        Pixel centres lie at integers, so a side scaled by s maps x to (x + 0.5)·s - 0.5.
+    """
+    height, width = image.shape[:2]
+    if not max_side or max(height, width) <= max_side:
+        return image, np.eye(3)
+    factor = max_side / max(height, width)
+    new = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(image, new, interpolation=cv2.INTER_AREA), scaling((width, height), new)
+
+
+def scaling(old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """(3, 3) map of pixels from an image of (width, height) ``old`` to its copy of size ``new``."""
+    sx, sy = new[0] / old[0], new[1] / old[1]
+    return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
