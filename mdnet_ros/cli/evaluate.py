@@ -1,0 +1,41 @@
+"""``mdnet evaluate``: measure extractors with the field's protocols.
+
+Each protocol is a module of this package with ``add_arguments(parser)``, ``run(args) -> int`` and
+``merge(documents) -> document`` for the JSONs of several shards; it is imported only when it is
+asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+#: Protocol -> one-line help. The module is ``evaluate_`` and the name, with '-' as '_'.
+PROTOCOLS = {
+    'homography': 'HPatches layout: matching accuracy and score, repeatability, homographies',
+    'image-matching': 'Image Matching Benchmark layout: stereo and multiview pose',
+    'replay': 'bags with ground truth: tracks, latency, visual odometry',
+    'merge': 'join the JSON files of shards into one',
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Take the protocol's name; its own arguments are parsed by its module."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = 'protocols:\n' + '\n'.join(
+        f'  {name:<16}{text}' for name, text in PROTOCOLS.items()
+    )
+    parser.add_argument('protocol', choices=PROTOCOLS, metavar='PROTOCOL')
+    parser.add_argument(
+        'arguments', nargs=argparse.REMAINDER, metavar='…', help='see PROTOCOL --help'
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Parse the protocol's arguments and run it."""
+    module = importlib.import_module(f'mdnet_ros.cli.evaluate_{args.protocol.replace("-", "_")}')
+    parser = argparse.ArgumentParser(
+        prog=f'mdnet evaluate {args.protocol}', description=PROTOCOLS[args.protocol]
+    )
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(args.arguments)))

@@ -1,0 +1,280 @@
+"""Building blocks of reports: tables for terminal and HTML, pictures, one self-contained page.
+
+>>> page = HtmlPage('Results', 'What was measured on what')
+>>> page.table(Table((Column('name'), Column('error', 2, best='min')), (('a', 1.0), ('b', 2.0))))
+>>> page.write(Path('report.html'))
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from mdnet_ros.errors import DataError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Line colours that stay apart for colour-blind readers (Okabe and Ito), in this order.
+PALETTE = (
+    '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000', '#7F7F7F',
+    '#8C564B', '#6A3D9A', '#B2DF8A', '#A6761D',
+)  # fmt: skip
+#: BGR of right and wrong matches in pictures.
+RIGHT_COLOUR = (90, 170, 0)
+WRONG_COLOUR = (40, 60, 225)
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff;max-width:1180px;
+margin:2rem auto;padding:0 1.2rem}
+h1{font-size:1.7rem;margin-bottom:.2rem}h2{font-size:1.25rem;margin-top:2.2rem;
+border-bottom:1px solid #d8dee4;padding-bottom:.2rem}
+.sub{color:#57606a;margin-top:0}.note{background:#fff8e1;border-left:4px solid #e69f00;
+padding:.5rem .8rem;margin:.6rem 0}
+.wide{overflow-x:auto}table{border-collapse:collapse;margin:.8rem 0;font-size:.88rem;
+font-variant-numeric:tabular-nums}caption{text-align:left;color:#57606a;padding-bottom:.3rem}
+th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #e6eaee;white-space:nowrap}
+th{background:#f6f8fa;border-bottom:2px solid #d0d7de}
+th:first-child,td:first-child{text-align:left}
+tr.marked td{color:#57606a;font-style:italic;background:#fbfbfc}
+td.best{font-weight:700;color:#0b5d3b}
+figure{margin:1rem 0}figure img{max-width:100%;height:auto}
+figcaption{color:#57606a;font-size:.9rem}
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: its head.
+        digits: decimals of numbers; None: cells are shown as they are.
+        best: which extreme is shown bold, if any.
+    """
+
+    title: str
+    digits: int | None = None
+    best: Literal['max', 'min'] | None = None
+
+    def show(self, value: Any) -> str:
+        """A cell as text; nothing for None."""
+        if value is None:
+            return '–'
+        if self.digits is None or isinstance(value, str):
+            return str(value)
+        return f'{value:.{self.digits}f}'
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns, for the terminal and for HTML.
+
+    Attributes:
+        columns: their heads and formats.
+        rows: raw values; None where there is none.
+        caption: what the table shows.
+        marked: rows that were not measured here (published figures): shown apart, never the best.
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    caption: str = ''
+    marked: frozenset[int] = field(default_factory=frozenset)
+
+    def best_rows(self, column: int) -> set[int]:
+        """Rows whose value is shown as the best of a column."""
+        best = self.columns[column].best
+        values = {
+            i: row[column]
+            for i, row in enumerate(self.rows)
+            if i not in self.marked and isinstance(row[column], int | float)
+        }
+        if best is None or len(values) < 2:
+            return set()
+        extreme = max(values.values()) if best == 'max' else min(values.values())
+        show = self.columns[column].show
+        return {i for i, value in values.items() if show(value) == show(extreme)}
+
+    def print(self, console: Console | None = None) -> None:
+        """Show it in the terminal."""
+        rich_table = RichTable(title=self.caption or None, title_justify='left', box=box.SIMPLE)
+        for i, column in enumerate(self.columns):
+            rich_table.add_column(column.title, justify='right' if i else 'left', no_wrap=True)
+        best = [self.best_rows(i) for i in range(len(self.columns))]
+        for r, row in enumerate(self.rows):
+            cells = [
+                Text(column.show(value), style='bold' if r in best[c] else '')
+                for c, (column, value) in enumerate(zip(self.columns, row, strict=True))
+            ]
+            rich_table.add_row(*cells, style='italic dim' if r in self.marked else None)
+        (console or _console()).print(rich_table)
+
+    def to_html(self) -> str:
+        """As an HTML table."""
+        head = ''.join(f'<th>{html.escape(column.title)}</th>' for column in self.columns)
+        best = [self.best_rows(i) for i in range(len(self.columns))]
+        body = []
+        for r, row in enumerate(self.rows):
+            cells = ''.join(
+                f'<td{" class=best" if r in best[c] else ""}>{html.escape(column.show(value))}</td>'
+                for c, (column, value) in enumerate(zip(self.columns, row, strict=True))
+            )
+            body.append(f'<tr{" class=marked" if r in self.marked else ""}>{cells}</tr>')
+        caption = f'<caption>{html.escape(self.caption)}</caption>' if self.caption else ''
+        return (
+            f'<div class=wide><table>{caption}<thead><tr>{head}</tr></thead>'
+            f'<tbody>{"".join(body)}</tbody></table></div>'
+        )
+
+
+def _console() -> Console:
+    """The terminal; wide enough not to cut tables when the output goes into a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+class HtmlPage:
+    """A page that needs no other file: style and pictures are inside.
+
+    Args:
+        title: of the page.
+        subtitle: one line below it.
+    """
+
+    def __init__(self, title: str, subtitle: str = '') -> None:
+        self._title = title
+        self._parts = [
+            f'<h1>{html.escape(title)}</h1>',
+            f'<p class=sub>{html.escape(subtitle)}</p>',
+        ]
+
+    def heading(self, text: str) -> None:
+        """Begin a section."""
+        self._parts.append(f'<h2>{html.escape(text)}</h2>')
+
+    def text(self, text: str) -> None:
+        """Add a paragraph."""
+        self._parts.append(f'<p>{html.escape(text)}</p>')
+
+    def note(self, text: str) -> None:
+        """Add a paragraph that must not be overlooked."""
+        self._parts.append(f'<p class=note>{html.escape(text)}</p>')
+
+    def table(self, table: Table) -> None:
+        """Add a table."""
+        self._parts.append(table.to_html())
+
+    def figure(self, figure: Figure, caption: str = '') -> None:
+        """Add a matplotlib figure, as SVG."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format='svg', bbox_inches='tight', metadata={'Date': None})
+        self._image('image/svg+xml', buffer.getvalue(), caption)
+
+    def picture(self, image: np.ndarray, caption: str = '', quality: int = 80) -> None:
+        """Add a uint8 BGR or gray image, as JPEG."""
+        ok, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not ok:
+            raise ValueError(f'image: expected uint8 (H, W) or (H, W, 3), got {image.shape}')
+        self._image('image/jpeg', data.tobytes(), caption)
+
+    def _image(self, kind: str, data: bytes, caption: str) -> None:
+        source = f'data:{kind};base64,{base64.b64encode(data).decode()}'
+        text = html.escape(caption)
+        self._parts.append(
+            f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the page; raises DataError if the place cannot be written."""
+        title = html.escape(self._title)
+        write_text(
+            path,
+            '<!doctype html><html lang=en><head><meta charset=utf-8>'
+            '<meta name=viewport content="width=device-width,initial-scale=1">'
+            f'<title>{title}</title><style>{_STYLE}</style></head>'
+            f'<body>{"".join(self._parts)}</body></html>\n',
+        )
+
+
+def new_figure(width: float = 8.0, height: float = 4.0) -> Figure:
+    """A matplotlib figure that no window system is asked for, inches.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError('matplotlib', 'evaluate', 'plotting') from None
+    return Figure(figsize=(width, height), layout='constrained')
+
+
+def draw_matches(
+    image_a: np.ndarray,
+    image_b: np.ndarray,
+    points_a: np.ndarray,
+    points_b: np.ndarray,
+    right: np.ndarray,
+    max_width: int = 1100,
+) -> np.ndarray:
+    """Two images side by side with lines between their matches, wrong ones below right ones.
+
+    Args:
+        image_a: (H, W, 3) uint8 BGR.
+        image_b: the same of the other image.
+        points_a: (M, 2) pixels of ``image_a``.
+        points_b: (M, 2) pixels of ``image_b``.
+        right: (M,) bool.
+        max_width: of the picture, pixels.
+
+    Returns:
+        (H', W', 3) uint8 BGR.
+    """
+    gap = 6
+    height = max(image_a.shape[0], image_b.shape[0])
+    canvas = np.full((height, image_a.shape[1] + gap + image_b.shape[1], 3), 255, np.uint8)
+    canvas[: image_a.shape[0], : image_a.shape[1]] = image_a
+    canvas[: image_b.shape[0], image_a.shape[1] + gap :] = image_b
+    factor = min(1.0, max_width / canvas.shape[1])
+    canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    from_a = (np.asarray(points_a) + 0.5) * factor
+    from_b = (np.asarray(points_b) + [image_a.shape[1] + gap + 0.5, 0.5]) * factor
+    for i in np.argsort(right, kind='stable'):
+        colour = RIGHT_COLOUR if right[i] else WRONG_COLOUR
+        a, b = (tuple(int(v) for v in np.round(p[i])) for p in (from_a, from_b))
+        cv2.line(canvas, a, b, colour, 1, cv2.LINE_AA)
+        cv2.circle(canvas, a, 2, colour, -1, cv2.LINE_AA)
+        cv2.circle(canvas, b, 2, colour, -1, cv2.LINE_AA)
+    return canvas
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whose name appears once it is complete; DataError if that cannot be."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding='utf-8')
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"output '{path}': {error.strerror}") from None
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON document as :func:`write_text` does; numbers must be finite."""
+    write_text(path, json.dumps(document, indent=1, allow_nan=False) + '\n')
