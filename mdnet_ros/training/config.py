@@ -1,0 +1,189 @@
+"""The training's one configuration file, as a tree of frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mdnet_ros.errors import DataError
+from mdnet_ros.features.network import CONFIGS, MDNetConfig
+from mdnet_ros.training.objective import LossWeights
+from mdnet_ros.training.photometric import PhotometricRanges
+from mdnet_ros.training.warps import WarpRanges
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """What grows during training, each as shares of the whole schedule.
+
+    Attributes:
+        initial_difficulty: of warps and light at the start, in [0, 1].
+        full_difficulty_at: when the ranges are reached.
+        initial_temperature: of the triplet's soft maximum over negatives: about their mean.
+        final_temperature: about the hardest.
+        final_temperature_at: when it is reached.
+        reliability_at: when the reliability term has its full weight.
+    """
+
+    initial_difficulty: float = 0.3
+    full_difficulty_at: float = 0.35
+    initial_temperature: float = 0.3
+    final_temperature: float = 0.03
+    final_temperature_at: float = 0.5
+    reliability_at: float = 0.15
+
+    def difficulty(self, progress: float) -> float:
+        """Of warps and light at a progress in [0, 1]."""
+        ramp = min(1.0, progress / self.full_difficulty_at) if self.full_difficulty_at else 1.0
+        return self.initial_difficulty + (1.0 - self.initial_difficulty) * ramp
+
+    def temperature(self, progress: float) -> float:
+        """Of the triplet's negatives: falls by a constant factor per step."""
+        at = self.final_temperature_at
+        ramp = min(1.0, progress / at) if at else 1.0
+        return self.initial_temperature ** (1.0 - ramp) * self.final_temperature**ramp
+
+    def reliability(self, progress: float) -> float:
+        """Share of the reliability term's weight."""
+        return min(1.0, progress / self.reliability_at) if self.reliability_at else 1.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides a training run besides the images.
+
+    Attributes:
+        network: a shipped size (``md2net``, ``md2net-light``).
+        num_sets: K instead of the network's own; 0 keeps it.
+        batch: pairs per step and process.
+        side: of a view, pixels; a multiple of 16.
+        steps: length of the schedule; replaced by what fits when a time budget is given.
+        learning_rate: peak of AdamW's rate.
+        warm_up: steps until the peak.
+        final_rate: share of the peak left at the end of the cosine.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+        averaging: decay per step of the weight average that is exported.
+        held_back: share of the images kept for validation, never trained on.
+        precision: ``bf16`` or ``fp32``.
+        seed: of everything random.
+        checkpoint_every: steps between checkpoints.
+        validate_every: steps between validations.
+    """
+
+    network: str = 'md2net'
+    num_sets: int = 0
+    batch: int = 16
+    side: int = 192
+    steps: int = 20000
+    learning_rate: float = 2e-3
+    warm_up: int = 100
+    final_rate: float = 0.01
+    weight_decay: float = 1e-4
+    clip: float = 5.0
+    averaging: float = 0.998
+    held_back: float = 0.03
+    precision: str = 'bf16'
+    seed: int = 0
+    checkpoint_every: int = 200
+    validate_every: int = 1000
+    curriculum: Curriculum = field(default_factory=Curriculum)
+    losses: LossWeights = field(default_factory=LossWeights)
+    warps: WarpRanges = field(default_factory=WarpRanges)
+    light: PhotometricRanges = field(default_factory=PhotometricRanges)
+
+    def __post_init__(self) -> None:
+        if self.network not in CONFIGS:
+            raise DataError(f"network '{self.network}': expected one of {sorted(CONFIGS)}")
+        if self.side < 64 or self.side % 16:
+            raise DataError(f'side: expected a multiple of 16 from 64 up, got {self.side}')
+        if self.precision not in ('bf16', 'fp32'):
+            raise DataError(f"precision '{self.precision}': expected bf16 or fp32")
+        for name in ('batch', 'steps', 'checkpoint_every', 'validate_every'):
+            if getattr(self, name) < 1:
+                raise DataError(f'{name}: expected at least 1, got {getattr(self, name)}')
+        if not 0 <= self.num_sets <= 8:
+            raise DataError(f'num_sets: expected 0 to 8, got {self.num_sets}')
+
+    def network_config(self) -> MDNetConfig:
+        """The network to train."""
+        config = CONFIGS[self.network]
+        return dataclasses.replace(config, num_sets=self.num_sets) if self.num_sets else config
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in the file."""
+        return dataclasses.asdict(self)
+
+
+def config_from_dict(values: dict[str, Any]) -> TrainingConfig:
+    """Build the configuration from plain values; keys left out keep their default.
+
+    Raises:
+        DataError: an unknown key, or a value of the wrong type.
+    """
+    return _build(TrainingConfig, values, 'training configuration')
+
+
+def load_config(path: str | Path | None, overrides: dict[str, Any]) -> TrainingConfig:
+    """Read a YAML file and let some values replace its own.
+
+    Args:
+        path: of the file; None for the defaults.
+        overrides: top-level values, and ``'losses.peaky'``-like dotted ones.
+
+    Raises:
+        DataError: unreadable, not YAML, unknown keys or wrong types.
+    """
+    values: Any = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(Path(path).read_text()) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            reason = ' '.join(str(error).split())
+            raise DataError(f"config '{path}': not a readable YAML file: {reason}") from None
+    if not isinstance(values, dict):
+        raise DataError(f"config '{path}': expected a table of settings")
+    for key, value in overrides.items():
+        table = values
+        *parents, last = key.split('.')
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise DataError(f"config: '{key}': '{parent}' is not a table of settings")
+        table[last] = value
+    return config_from_dict(values)
+
+
+def _build(kind: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise DataError(f'{where}: expected a table of settings, got {values!r}')
+    hints = typing.get_type_hints(kind)
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise DataError(f'{where}: unknown setting {unknown[0]!r}; known: {sorted(known)}')
+    return kind(**{
+        name: _convert(hints[name], value, f'{where}: {name}') for name, value in values.items()
+    })
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if is_dataclass(kind):
+        return _build(typing.cast(type, kind), value, where)
+    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-3 as text
+        except ValueError:
+            pass
+    elif isinstance(kind, type) and isinstance(value, kind) and not (
+        kind is int and isinstance(value, bool)
+    ):
+        return value
+    name = kind.__name__ if isinstance(kind, type) else types.GenericAlias.__name__
+    raise DataError(f'{where}: expected {name}, got {value!r}')

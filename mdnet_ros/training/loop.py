@@ -1,0 +1,352 @@
+"""The training loop: from photographs to weights that can be shipped.
+
+A run lives in one folder: ``checkpoint.pt`` (to resume), ``best.safetensors`` and
+``last.safetensors`` (to use), ``tensorboard/``, ``config.yaml``, ``summary.json``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import yaml
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from mdnet_ros.errors import DataError
+from mdnet_ros.features.network import MDNet, count_parameters
+from mdnet_ros.features.weights import load_weights, save_weights
+from mdnet_ros.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mdnet_ros.training.config import TrainingConfig
+from mdnet_ros.training.data import Prefetcher, step_generator
+from mdnet_ros.training.images import ImagePool
+from mdnet_ros.training.journal import Journal, write_atomically
+from mdnet_ros.training.objective import LossTerms, objective
+from mdnet_ros.training.schedule import learning_rate
+from mdnet_ros.training.validation import ValidationFigures, validate, validation_pairs
+from mdnet_ros.training.warps import ViewPair
+
+#: Pairs that validation measures.
+_VALIDATION_PAIRS = 48
+#: Steps timed to find how many fit into a time budget, after as many to warm up.
+_TIMED_STEPS = 10
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did.
+
+    Attributes:
+        steps: done, of the whole schedule. pairs: of images seen. seconds: trained.
+        pairs_per_second, images_per_second: throughput; waiting_share: of that time spent waiting
+            for data.
+        best: figures of the best weights. last: of the last. complaints: signs of trouble.
+    """
+
+    steps: int
+    pairs: int
+    seconds: float
+    pairs_per_second: float
+    images_per_second: float
+    waiting_share: float
+    parameters: int
+    device: str
+    processes: int
+    best: dict[str, float]
+    last: dict[str, float]
+    complaints: list[str]
+    finished: bool
+
+
+def tune_allocator() -> None:
+    """Keep freed memory in the process (glibc): else page faults take half of the time on a CPU.
+
+    Large tensors are mapped and unmapped at every step by default; this makes malloc serve them
+    from the heap and never give the heap back.
+    """
+    if platform.libc_ver()[0] != 'glibc':
+        return
+    libc = ctypes.CDLL(None)
+    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+    libc.mallopt(m_mmap_max, 0)
+    libc.mallopt(m_trim_threshold, 2**31 - 1)
+    libc.mallopt(m_top_pad, 256 * 2**20)
+
+
+class Trainer:
+    """One training run, alone or as one of several processes under ``torchrun``.
+
+    Args:
+        config: of the run.
+        training: photographs to train on.
+        validation: photographs held back.
+        out: folder of the run.
+        device: to train on.
+        minutes: time budget; the schedule is fitted into it. None trains ``config.steps``.
+        from_weights: weights file to start from.
+        resume: go on from the folder's checkpoint.
+        provenance: what the weights file should say of its data.
+
+    Raises:
+        DataError: the folder already holds a run and ``resume`` is not given.
+        WeightsError: the checkpoint or the weights to start from cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        training: ImagePool,
+        validation: ImagePool,
+        out: Path,
+        device: torch.device,
+        minutes: float | None = None,
+        from_weights: str | None = None,
+        resume: bool = False,
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        self.config, self.out, self.device = config, out, device
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        self.minutes = minutes
+        self.provenance = provenance or {}
+        self.precision = torch.bfloat16 if config.precision == 'bf16' else torch.float32
+        self.checkpoint_path = out / 'checkpoint.pt'
+        if self.checkpoint_path.exists() and not resume:
+            raise DataError(f"out '{out}': already holds a run; give --resume or another folder")
+        if device.type == 'cpu':
+            tune_allocator()
+        torch.manual_seed(config.seed)
+        network = MDNet(config.network_config())
+        if from_weights is not None:
+            network, info = load_weights(from_weights)
+            self.provenance['from_weights_sha256'] = info.sha256
+            self.provenance['from_weights_training'] = info.training
+        self.network = network.to(device, memory_format=torch.channels_last)
+        self.average = AveragedModel(
+            self.network, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True
+        )
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.step, self.steps = 0, config.steps
+        self.seconds = self.waited = 0.0
+        self.best = float('-inf')
+        if resume and self.checkpoint_path.exists():
+            self._restore(load_checkpoint(self.checkpoint_path))
+        self.pool = training.to(device)
+        self.pairs = validation_pairs(validation, _VALIDATION_PAIRS, device)
+        self.model: nn.Module = self.network
+        if self.world > 1:
+            self.model = DistributedDataParallel(self.network)
+        out.mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(out / 'tensorboard', self.step) if self.rank == 0 else None
+
+    def run(self) -> RunSummary:
+        """Train to the end of the schedule; returns what was done."""
+        if self.rank == 0:
+            write_atomically(
+                self.out / 'config.yaml', yaml.safe_dump(self.config.to_dict(), sort_keys=False)
+            )
+        if self.minutes is not None and self.step == 0:
+            self.steps = self._steps_that_fit(self.minutes)
+        batches = Prefetcher(self.pool, self.config, self.step, self.steps, self.rank)
+        bar = tqdm(
+            total=self.steps, initial=self.step, desc='train', unit='step',
+            disable=self.rank != 0, dynamic_ncols=True,
+        )
+        figures: ValidationFigures | None = None
+        try:
+            while self.step < self.steps:
+                terms = self._advance(batches)
+                bar.update()
+                end = self.step == self.steps
+                if self.rank == 0 and self.journal is not None:
+                    self._report(bar, terms)
+                    if end or self.step % self.config.validate_every == 0:
+                        figures = self._validate(bar)
+                    if end or self.step % self.config.checkpoint_every == 0:
+                        self._save()
+        finally:
+            batches.close()
+            bar.close()
+        if figures is None and self.rank == 0:
+            figures = self._measure()
+        summary = self._summary(figures)
+        if self.rank == 0 and self.journal is not None:
+            write_atomically(
+                self.out / 'summary.json', json.dumps(asdict(summary), indent=2) + '\n'
+            )
+            self.journal.close()
+        return summary
+
+    def _advance(self, batches: Prefetcher) -> LossTerms:
+        """One step of the optimiser; returns the loss terms."""
+        began = time.perf_counter()
+        pair = next(batches)
+        self.waited += time.perf_counter() - began
+        terms = self._learn(pair, self.step, self.steps)
+        self.step += 1
+        self.seconds += time.perf_counter() - began
+        return terms
+
+    def _learn(self, pair: ViewPair, step: int, steps: int) -> LossTerms:
+        config, progress = self.config, step / steps
+        for group in self.optimiser.param_groups:
+            group['lr'] = learning_rate(config, step, steps)
+        self.model.train()
+        with torch.autocast(
+            self.device.type, self.precision, enabled=self.precision != torch.float32
+        ):
+            output = self.model(pair.images.contiguous(memory_format=torch.channels_last))
+        terms = objective(
+            output, pair, config.losses,
+            config.curriculum.temperature(progress),
+            config.curriculum.reliability(progress),
+            step_generator(config.seed, step, self.rank, 2),
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        terms.total.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        self.optimiser.step()
+        self.average.update_parameters(self.network)
+        return terms
+
+    def _steps_that_fit(self, minutes: float) -> int:
+        """Length of the schedule that fills the budget, from a few timed steps (then undone)."""
+        kept = self._state()
+        batches = Prefetcher(self.pool, self.config, 0, 10**9, self.rank)
+        began = time.perf_counter()
+        for i in range(2 * _TIMED_STEPS):
+            if i == _TIMED_STEPS:
+                began = time.perf_counter()
+            self._learn(next(batches), 0, 1)
+            if self.device.type == 'cuda':
+                torch.cuda.synchronize(self.device)
+        per_step = (time.perf_counter() - began) / _TIMED_STEPS
+        batches.close()
+        self._restore(kept)
+        steps = max(_TIMED_STEPS, int(minutes * 60 / per_step) - 2 * _TIMED_STEPS)
+        if self.world > 1:  # every process must agree
+            shared = torch.tensor([steps], device=self.device)
+            dist.broadcast(shared, 0)
+            steps = int(shared)
+        return steps
+
+    def _report(self, bar: tqdm[Any], terms: LossTerms) -> None:
+        if self.step % 10 and self.step != self.steps:
+            return
+        values = terms.values()
+        rate = 2 * self.config.batch * self.world * self.step / max(self.seconds, 1e-9)
+        bar.set_postfix(
+            {name: f'{values[name]:.3f}' for name in (
+                'total', 'agreement', 'triplet', 'reliability', 'repeated', 'correct')}
+            | {'img/s': f'{rate:.0f}'}
+        )
+        if self.journal is not None:
+            values['images_per_second'] = rate
+            values['waiting_share'] = self.waited / max(self.seconds, 1e-9)
+            values['learning_rate'] = self.optimiser.param_groups[0]['lr']
+            self.journal.scalars('train', values, self.step)
+
+    def _exported(self) -> MDNet:
+        """The averaged network."""
+        return self.average.module  # type: ignore[return-value]
+
+    def _measure(self) -> ValidationFigures:
+        return validate(self._exported(), self.pairs, self.precision)
+
+    def _validate(self, bar: tqdm[Any]) -> ValidationFigures:
+        figures = self._measure()
+        if self.journal is not None:
+            self.journal.scalars('validation', figures.to_dict(), self.step)
+            self.journal.picture(self._exported(), self.pairs, self.step)
+        complaints = figures.complaints()
+        bar.write(
+            f'step {self.step}: repeatability 1/3 px {figures.repeatability_1px:.3f}/'
+            f'{figures.repeatability_3px:.3f}, MMA 1/2/3 px {figures.mma_1px:.3f}/'
+            f'{figures.mma_2px:.3f}/{figures.mma_3px:.3f}, MS {figures.ms_3px:.3f}, scores '
+            f'{figures.score_low:.2f}-{figures.score_high:.2f}, flat {figures.flat_share:.2f}, '
+            f'hardest negative {figures.hardest_negative:.2f}'
+            + ''.join(f'\n  WARNING: {c}' for c in complaints)
+        )
+        score = figures.selection_score()
+        if score > self.best:
+            self.best = score
+            self._export('best.safetensors', figures)
+        return figures
+
+    def _export(self, name: str, figures: ValidationFigures | None) -> None:
+        training = dict(self.provenance)
+        training.update(
+            steps=self.step, of_steps=self.steps, pairs=self._pairs_seen(),
+            seconds=round(self.seconds, 1), device=describe_device(self.device),
+            seed=self.config.seed, config=self.config.to_dict(),
+        )
+        if figures is not None:
+            training['validation'] = figures.to_dict()
+        save_weights(self._exported(), self.out / name, training)
+
+    def _pairs_seen(self) -> int:
+        return self.step * self.config.batch * self.world
+
+    def _state(self) -> Checkpoint:
+        def copied(values: dict[str, Any]) -> dict[str, Any]:
+            return {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in values.items()}
+
+        optimiser = self.optimiser.state_dict()
+        optimiser['state'] = {i: copied(s) for i, s in optimiser['state'].items()}
+        return Checkpoint(
+            self.config.to_dict(), copied(self.network.state_dict()),
+            copied(self.average.state_dict()), optimiser, self.step, self.steps,
+            self.seconds, self.waited, self.best,
+        )
+
+    def _restore(self, state: Checkpoint) -> None:
+        self.network.load_state_dict(state.network)
+        self.average.load_state_dict(state.average)
+        self.optimiser.load_state_dict(state.optimiser)
+        self.step, self.steps = state.step, state.steps
+        self.seconds, self.waited, self.best = state.seconds, state.waited, state.best
+
+    def _save(self) -> None:
+        save_checkpoint(self._state(), self.checkpoint_path)
+        self._export('last.safetensors', None)
+
+    def _summary(self, figures: ValidationFigures | None) -> RunSummary:
+        seconds = max(self.seconds, 1e-9)
+        best: dict[str, float] = {}
+        if self.rank == 0:
+            _, info = load_weights(self.out / 'best.safetensors')
+            best = info.training.get('validation', {})
+        return RunSummary(
+            steps=self.step,
+            pairs=self._pairs_seen(),
+            seconds=round(self.seconds, 2),
+            pairs_per_second=round(self._pairs_seen() / seconds, 2),
+            images_per_second=round(2 * self._pairs_seen() / seconds, 2),
+            waiting_share=round(self.waited / seconds, 4),
+            parameters=count_parameters(self.network),
+            device=describe_device(self.device),
+            processes=self.world,
+            best=best,
+            last=figures.to_dict() if figures else {},
+            complaints=figures.complaints() if figures else [],
+            finished=self.step == self.steps,
+        )
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words, for records."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    return f'CPU, {torch.get_num_threads()} threads of {os.cpu_count()}'

@@ -1,0 +1,209 @@
+"""The training's losses. Each is its own function; :mod:`mdnet_ros.training.objective` adds them.
+
+Heatmaps D = sigmoid(logits). Sources: the lecture and the abstract of MD-Net (Santellani et al.,
+ICPR 2022) for similarity, peaky, intersection, triplet and the descriptor-based weighting;
+ALIKE (Zhao et al., 2022) for the reprojection of soft arg-max peaks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+#: Side of the moving window of the peaky loss, pixels (lecture).
+WINDOW = 16
+#: Margin of the triplet loss (lecture).
+MARGIN = 0.5
+
+
+def masked_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Weighted mean; 0 where nothing has weight.
+
+    Args:
+        values: any shape.
+        weight: broadcastable to it, not negative.
+    """
+    weight = weight.to(values.dtype).expand_as(values)
+    return (values * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def similarity_loss(
+    heatmap: torch.Tensor, other: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Heatmaps of two views should correspond: L_sim = (D - unwarp(D'))² (lecture).
+
+    Args:
+        heatmap: (B, K, H, W) in [0, 1], of one view.
+        other: (B, K, H, W), the other view's heatmap resampled into this one.
+        weight: (B, 1, H, W), 0 where the views do not overlap.
+
+    Returns:
+        Scalar; 0 for a perfect pair.
+    """
+    return masked_mean((heatmap - other) ** 2, weight)
+
+
+def peaky_loss(
+    heatmap: torch.Tensor, weight: torch.Tensor | None = None, window: int = WINDOW
+) -> torch.Tensor:
+    """Every window should hold one clear peak: L_peaky = 1 - (max_p D - mean_p D) (lecture).
+
+    Unweighted, this drives windows on flat ground to a saturated peak as well; weigh windows by
+    how reliable their descriptors are.
+
+    Args:
+        heatmap: (B, K, H, W) in [0, 1].
+        weight: (B, K or 1, H, W), averaged over each window; all ones if None.
+        window: side of the moving window p, pixels; it moves by a quarter of that.
+
+    Returns:
+        Scalar in [0, 1]; near 0 for a single full peak in each window.
+    """
+    stride = max(1, window // 4)
+    sharpness = F.max_pool2d(heatmap, window, stride) - F.avg_pool2d(heatmap, window, stride)
+    if weight is None:
+        return (1.0 - sharpness).mean()
+    return masked_mean(1.0 - sharpness, F.avg_pool2d(weight.to(heatmap.dtype), window, stride))
+
+
+def windows_of(maps: torch.Tensor, window: int, offset: tuple[int, int]) -> torch.Tensor:
+    """Cut maps into a grid of windows that starts at an offset.
+
+    Args:
+        maps: (B, C, H, W).
+        window: side, pixels.
+        offset: (y, x) of the first window, pixels.
+
+    Returns:
+        (B, C, N, window²).
+    """
+    b, c, h, w = maps.shape
+    rows, cols = (h - offset[0]) // window, (w - offset[1]) // window
+    cut = maps[:, :, offset[0] : offset[0] + rows * window, offset[1] : offset[1] + cols * window]
+    cut = cut.reshape(b, c, rows, window, cols, window).permute(0, 1, 2, 4, 3, 5)
+    return cut.reshape(b, c, rows * cols, window * window)
+
+
+def agreement_loss(
+    logits: torch.Tensor, other: torch.Tensor, valid: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Similarity and peakiness at once: both views put the peak of a window in the same pixel.
+
+    Each window's logits make a distribution over its pixels, p = softmax(z) in one view and
+    q = softmax(z') in the other, resampled. The loss is the symmetric cross-entropy
+    -½ Σ (p log q + q log p), relative to that of a uniform window: 0 when both are the same single
+    pixel, 1 when nothing in the window stands out. Unlike the peaky loss it gains nothing from a
+    peak on flat ground that the other view does not repeat, and it leaves the level of the
+    scores free for :func:`reliability_loss`.
+
+    Args:
+        logits: (B, K, N, P) windows of one view.
+        other: (B, K, N, P) the same windows, resampled from the other view.
+        valid: (B, 1, N, P) bool, the pixel is seen by both.
+        weight: (B, 1 or K, N) of each window.
+    """
+    p_log = logits.masked_fill(~valid, -1e4).log_softmax(-1)
+    q_log = other.masked_fill(~valid, -1e4).log_softmax(-1)
+    p_log, q_log = p_log.clamp(min=-30.0), q_log.clamp(min=-30.0)
+    cross = -0.5 * (p_log.exp() * q_log + q_log.exp() * p_log).sum(-1)
+    uniform = valid.sum(-1).clamp(min=2).to(cross.dtype).log()
+    return masked_mean(cross / uniform, weight)
+
+
+def intersection_loss(
+    logits: torch.Tensor, valid: torch.Tensor, weight: torch.Tensor, side: int = WINDOW
+) -> torch.Tensor:
+    """Sets should be complementary: no two of them peak at the same place.
+
+    With p_n the distribution of set n over a window, the mean over the pairs n < m of
+    Σ_x max_{|d| ≤ 1} p_n(x + d) · p_m(x); 0 when the sets are disjoint, 1 when they peak in the
+    same pixel.
+
+    Args:
+        logits: (B, K, N, P) windows with P = side².
+        valid: (B, 1, N, P) bool.
+        weight: (B, 1, N) of each window.
+        side: of a window, pixels.
+    """
+    b, k, n, _ = logits.shape
+    if k < 2:
+        return logits.sum() * 0.0
+    p = logits.masked_fill(~valid, -1e4).softmax(-1)
+    near = F.max_pool2d(p.reshape(b * k, n, side, side), 3, 1, 1).reshape_as(p)
+    overlap = torch.einsum('bknp,bmnp->bkmn', near, p)
+    first, second = torch.triu_indices(k, k, 1)
+    return masked_mean(overlap[:, first, second], weight)
+
+
+def reliability_loss(
+    logits: torch.Tensor, quality: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Descriptor-based weighting: a detection's score is the chance that its match is right.
+
+    The binary cross-entropy between sigmoid(logit at the peak) and the measured quality of the
+    keypoint's match. Detections whose descriptors do not discriminate, or that the other view
+    does not repeat, are pushed down; those that match precisely are pushed up; and the scores
+    stay calibrated instead of saturating.
+
+    Args:
+        logits: (B, K, M) at detected peaks.
+        quality: (B, K, M) in [0, 1], no gradient.
+        weight: (B, K, M), 0 for padding and for keypoints the other view cannot see.
+    """
+    loss = F.binary_cross_entropy_with_logits(logits, quality.to(logits.dtype), reduction='none')
+    return masked_mean(loss, weight)
+
+
+def reprojection_loss(
+    keypoints: torch.Tensor, partners: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Sub-pixel accuracy: repeated peaks should lie exactly on each other.
+
+    Mean L1 distance between a view's refined peaks, carried over by the true warp, and the other
+    view's refined peaks.
+
+    Args:
+        keypoints: (B, K, M, 2) pixels in the other view.
+        partners: (B, K, M, 2) pixels.
+        weight: (B, K, M), 1 where the two are the same physical point.
+    """
+    return masked_mean((keypoints - partners).abs().sum(-1), weight)
+
+
+def triplet_loss(
+    anchors: torch.Tensor,
+    positives: torch.Tensor,
+    may_be_negative: torch.Tensor,
+    weight: torch.Tensor,
+    temperature: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """L = [m - S(f, f₊) + S(f, f₋)]₊ with m = 0.5, in both directions (lecture).
+
+    The negative's score is the soft maximum over the candidates, τ log mean exp(S / τ): their
+    mean for a large temperature τ, the hardest for a small one. Starting with the hardest
+    collapses all descriptors to one within a few hundred steps, so the training lowers τ slowly;
+    the soft maximum also pushes on all hard candidates at once rather than on a single one.
+
+    Args:
+        anchors: (B, N, D) unit norm.
+        positives: (B, N, D) unit norm, row i belongs to anchor i.
+        may_be_negative: (B, N, N) bool, positive j competes as a negative of anchor i.
+        weight: (B, N).
+        temperature: τ > 0.
+
+    Returns:
+        The loss, and the (B, N) similarity of the hardest negatives for watching (no gradient).
+    """
+    similarity = anchors @ positives.transpose(1, 2)
+    positive = similarity.diagonal(dim1=1, dim2=2)
+    allowed = may_be_negative.to(similarity.dtype)
+    raised = ((similarity - 1.0) / temperature).clamp(min=-80.0).exp() * allowed
+    loss = similarity.new_zeros(())
+    for axis in (2, 1):
+        count = allowed.sum(axis)
+        mean = raised.sum(axis) / count.clamp(min=1.0)
+        negative = 1.0 + temperature * mean.clamp(min=1e-35).log()
+        violation = F.relu(MARGIN - positive + negative)
+        loss = loss + 0.5 * masked_mean(violation, weight * (count > 0))
+    hardest = similarity.detach().masked_fill(~may_be_negative, -1.0).max(2).values
+    return loss, hardest

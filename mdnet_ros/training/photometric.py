@@ -1,0 +1,153 @@
+"""Photometric changes: what light, lens, sensor and codec do to a view. Batched on the device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class PhotometricRanges:
+    """Strengths at full difficulty and how often each change happens.
+
+    Attributes:
+        contrast: largest factor (and its inverse).
+        brightness: largest shift; the image spans [0, 1].
+        gamma: largest exponent (and its inverse).
+        shading: strength of smooth light and shadow over the image, in [0, 1].
+        blur: largest Gaussian sigma, pixels.
+        motion: longest motion blur, pixels.
+        noise: largest standard deviation; the image spans [0, 1].
+        jpeg: coarsest quantisation as a factor on the standard table (8: quality near 6).
+        probability: of each single change but contrast and brightness, which always happen.
+    """
+
+    contrast: float = 1.8
+    brightness: float = 0.25
+    gamma: float = 1.8
+    shading: float = 0.6
+    blur: float = 2.0
+    motion: float = 9.0
+    noise: float = 0.04
+    jpeg: float = 5.0
+    probability: float = 0.35
+
+
+_KERNEL = 11
+
+# The luminance table of ITU-T T.81, Annex K.
+_LUMINANCE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+
+
+@lru_cache(maxsize=4)
+def _dct_kernels(device: torch.device) -> torch.Tensor:
+    """(64, 1, 8, 8): the orthonormal 8x8 DCT as a convolution."""
+    n = torch.arange(8, dtype=torch.float32)
+    matrix = torch.cos(math.pi * (2 * n[None] + 1) * n[:, None] / 16) * 0.5
+    matrix[0] /= math.sqrt(2.0)
+    return torch.einsum('ux,vy->uvxy', matrix, matrix).reshape(64, 1, 8, 8).to(device)
+
+
+def quantise_blocks(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """What JPEG does to gray: the 8x8 DCT rounded to multiples of the table times a factor.
+
+    Args:
+        images: (B, 1, S, S) in [0, 1], S a multiple of 8.
+        factor: (B,) on the standard luminance table.
+    """
+    kernels = _dct_kernels(images.device)
+    coefficients = F.conv2d(images, kernels, stride=8)
+    table = torch.tensor(_LUMINANCE, device=images.device, dtype=torch.float32) / 255.0
+    step = table.reshape(1, 64, 1, 1) * factor.reshape(-1, 1, 1, 1)
+    return F.conv_transpose2d((coefficients / step).round() * step, kernels, stride=8)
+
+
+def _blur_kernels(
+    sigma: torch.Tensor, length: torch.Tensor, angle: torch.Tensor
+) -> torch.Tensor:
+    """(B, 1, 11, 11): a line of a length (motion) smeared by a Gaussian (focus)."""
+    r = _KERNEL // 2
+    steps = torch.arange(-r, r + 1, device=sigma.device, dtype=torch.float32)
+    y, x = torch.meshgrid(steps, steps, indexing='ij')
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    along, across = x * cos + y * sin, y * cos - x * sin
+    beyond = (along.abs() - length[:, None, None] / 2).clamp(min=0.0)
+    spread = 2 * sigma[:, None, None] ** 2
+    kernel = torch.exp(-(beyond**2 + across**2) / spread)
+    return (kernel / kernel.sum((1, 2), keepdim=True))[:, None]
+
+
+def change_light(
+    images: torch.Tensor, ranges: PhotometricRanges, difficulty: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Draw and apply changes to each image on its own.
+
+    Args:
+        images: (B, 1, S, S) float32 in [0, 1], S a multiple of 8.
+        ranges: at full difficulty.
+        difficulty: in [0, 1].
+        generator: on the CPU; it decides everything but the pixel noise's place.
+
+    Returns:
+        (B, 1, S, S) float32 in [0, 1], clipped (saturation) and rounded to 8 bits.
+    """
+    b, _, side, _ = images.shape
+    device = images.device
+    keep = 1.0 - ranges.probability
+
+    def draw(low: float, high: float) -> torch.Tensor:
+        return (torch.rand(b, generator=generator) * (high - low) + low).to(device)
+
+    def sometimes(strength: torch.Tensor) -> torch.Tensor:
+        chance = torch.rand(b, generator=generator).to(device)
+        return strength * (chance > keep)
+
+    def column(values: torch.Tensor) -> torch.Tensor:
+        return values.reshape(b, 1, 1, 1)
+
+    # shading: a smooth random field, sometimes with a hard edge as shadows have
+    field = torch.randn(b, 1, 4, 4, generator=generator).to(device)
+    field = F.interpolate(field, size=(side, side), mode='bicubic', align_corners=False)
+    hard = (torch.rand(b, generator=generator) < 0.3).to(device)
+    field = torch.where(column(hard), torch.tanh(field * 12.0), torch.tanh(field))
+    strength = sometimes(draw(0.0, ranges.shading * difficulty))
+    x = images * torch.exp(column(strength) * field)
+    # sensor response
+    exponent = torch.exp(sometimes(draw(-1.0, 1.0)) * math.log(ranges.gamma) * difficulty)
+    x = x.clamp(min=1e-4) ** column(exponent)
+    gain = torch.exp(draw(-1.0, 1.0) * math.log(ranges.contrast) * difficulty)
+    mean = x.mean((2, 3), keepdim=True)
+    x = (x - mean) * column(gain) + mean
+    x = x + column(draw(-ranges.brightness, ranges.brightness) * difficulty)
+    # lens and motion
+    sigma = sometimes(draw(0.3, max(0.3, ranges.blur * difficulty)))
+    length = sometimes(draw(0.0, ranges.motion * difficulty))
+    blurred = (sigma > 0) | (length > 1)
+    if bool(blurred.any()):
+        kernels = _blur_kernels(sigma.clamp(min=0.3), length, draw(0.0, math.pi))
+        r = _KERNEL // 2
+        chosen = F.pad(x[blurred].transpose(0, 1), (r, r, r, r), mode='replicate')
+        smooth = F.conv2d(chosen, kernels[blurred], groups=int(blurred.sum()))
+        x = x.clone()
+        x[blurred] = smooth.transpose(0, 1)
+    noise = torch.randn(x.shape, generator=generator).to(device)
+    x = (x + noise * column(sometimes(draw(0.0, ranges.noise * difficulty)))).clamp(0.0, 1.0)
+    factor = sometimes(draw(0.3, max(0.3, ranges.jpeg * difficulty)))
+    coded = factor > 0
+    if bool(coded.any()):
+        x = x.clone()
+        x[coded] = quantise_blocks(x[coded], factor[coded])
+    return (x.clamp(0.0, 1.0) * 255.0).round() / 255.0

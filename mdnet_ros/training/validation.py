@@ -1,0 +1,187 @@
+"""What to watch: figures of a network on held-back photographs, warped once and for all.
+
+Losses alone can look healthy while the detector is useless, so these are measured as a user would
+see them: keypoints found by the extractor's own detection, matched by mutual nearest neighbour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch.nn import functional as F
+
+from mdnet_ros.features.detection import DetectionSettings, detect
+from mdnet_ros.features.matching import mutual_nearest
+from mdnet_ros.features.network import MDNet
+from mdnet_ros.features.types import PaddedFeatures
+from mdnet_ros.training.data import step_generator
+from mdnet_ros.training.images import ImagePool
+from mdnet_ros.training.photometric import PhotometricRanges, change_light
+from mdnet_ros.training.warps import ViewPair, WarpRanges, apply_homography, make_pairs
+
+#: Side of the validation views, pixels.
+SIDE = 256
+#: Keypoints of a view: the density of 2048 in 640 x 480.
+KEYPOINTS = 2048 * SIDE * SIDE // (640 * 480)
+#: Seed of the validation pairs, the same for every run.
+_SEED = 20220821
+#: Grey-value spread (of 1) of an 9 x 9 window below which the ground counts as flat.
+_FLAT = 2.0 / 255.0
+
+
+@dataclass(frozen=True)
+class ValidationFigures:
+    """Means over the validation pairs.
+
+    Attributes:
+        repeatability_1px, repeatability_3px: share of keypoints seen by both views that the other
+            view found again within so many pixels.
+        mma_1px, mma_2px, mma_3px: share of right ones among the proposed matches.
+        ms_3px: right matches per keypoint in the shared area.
+        score_low, score_median, score_high: 10th, 50th and 90th percentile of the peaks' scores.
+        flat_share: share of keypoints on flat ground.
+        hardest_negative: mean similarity of a keypoint's descriptor to the most similar wrong one.
+        descriptor_spread: mean standard deviation of the descriptors' elements times sqrt(D): 1
+            when they fill the sphere, 0 when they have collapsed to one.
+    """
+
+    repeatability_1px: float
+    repeatability_3px: float
+    mma_1px: float
+    mma_2px: float
+    mma_3px: float
+    ms_3px: float
+    score_low: float
+    score_median: float
+    score_high: float
+    flat_share: float
+    hardest_negative: float
+    descriptor_spread: float
+
+    def selection_score(self) -> float:
+        """What the best checkpoint is chosen by: accuracy and yield, both at fine and coarse."""
+        return (self.mma_1px + self.mma_2px + self.mma_3px) / 3.0 + self.ms_3px
+
+    def complaints(self) -> list[str]:
+        """Signs that the training has gone wrong, in words; empty when healthy."""
+        found = []
+        if self.descriptor_spread < 0.2 or self.hardest_negative > 0.98:
+            found.append('descriptors have collapsed: nearly all are alike')
+        if self.score_high - self.score_low < 0.02:
+            found.append('scores do not rank keypoints: all peaks score alike')
+        if self.score_low > 0.95:
+            found.append('scores are saturated')
+        if self.flat_share > 0.5:
+            found.append('most keypoints lie on flat ground')
+        return found
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def validation_pairs(pool: ImagePool, count: int, device: torch.device) -> ViewPair:
+    """The same pairs in every run on the same images: moderate warps, full changes of light."""
+    generator = step_generator(_SEED, 0, 0, 1)
+    index = torch.arange(count) % len(pool)
+    here = index.to(pool.photos.device)
+    pair = make_pairs(
+        pool.photos[here], pool.halves[here], pool.sizes[index], SIDE,
+        WarpRanges(rotation=30.0, scale=1.6, perspective=0.2, translation=0.15), 1.0, generator,
+    )
+    images = change_light(pair.images, PhotometricRanges(), 0.7, generator)
+    return ViewPair(images.to(device), pair.valid.to(device), pair.to_second.to(device))
+
+
+@torch.no_grad()
+def validate(network: MDNet, pairs: ViewPair, precision: torch.dtype) -> ValidationFigures:
+    """Measure a network.
+
+    Args:
+        network: left in evaluation mode.
+        pairs: from :func:`validation_pairs`.
+        precision: of the autocast; float32 for none.
+    """
+    network.eval()
+    count = len(pairs.to_second)
+    rows: list[torch.Tensor] = []
+    scores: list[torch.Tensor] = []
+    for i in range(count):
+        images = pairs.images[[i, count + i]]
+        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+            output = network(images.contiguous(memory_format=torch.channels_last))
+        found = detect(output, DetectionSettings(KEYPOINTS), (SIDE, SIDE))
+        visible = pairs.valid[[i, count + i]]
+        rows.append(_measure(found, images, visible, pairs.to_second[i : i + 1]))
+        scores.append(found.scores[found.valid].cpu())
+    means = torch.stack(rows).mean(0).tolist()
+    low, median, high = torch.quantile(
+        torch.cat(scores), torch.tensor([0.1, 0.5, 0.9])
+    ).tolist()
+    return ValidationFigures(*means[:6], low, median, high, *means[6:])
+
+
+def _inside(points: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Which (N, 2) points lie on a visible pixel of an (S, S) mask."""
+    side = visible.shape[-1]
+    index = points.round().long()
+    within = ((index >= 0) & (index < side)).all(-1)
+    index = index.clamp(0, side - 1)
+    return within & visible[index[:, 1], index[:, 0]]
+
+
+def _measure(
+    found: PaddedFeatures, images: torch.Tensor, visible: torch.Tensor, to_second: torch.Tensor
+) -> torch.Tensor:
+    """One pair's six rates, flat share, hardest negative and spread."""
+    one, two = found[0], found[1]
+    k = one.valid.shape[1]
+    forward = apply_homography(to_second, one.keypoints)[0]
+    backward = apply_homography(torch.linalg.inv(to_second), two.keypoints)[0]
+    partner, _ = mutual_nearest(
+        one.descriptors[0], one.valid[0], two.descriptors[0], two.valid[0]
+    )
+    proposed = partner >= 0
+    place = two.keypoints[0].gather(1, partner.clamp(min=0)[..., None].expand(-1, -1, 2))
+    error = (place - forward).norm(dim=-1)
+    shared, near = [], []
+    for n in range(k):
+        seen = one.valid[0, n] & _inside(forward[n], visible[1, 0])
+        seen &= _inside(one.keypoints[0, n], visible[0, 0])
+        seen_back = two.valid[0, n] & _inside(backward[n], visible[0, 0])
+        shared.append((seen.sum() + seen_back.sum()) / 2)
+        if bool(seen.any()) and bool(two.valid[0, n].any()):
+            distance = torch.cdist(forward[n][seen], two.keypoints[0, n][two.valid[0, n]])
+            near.append(distance.min(1).values)
+    nearest = torch.cat(near) if near else torch.full((1,), 1e6, device=error.device)
+    total = torch.stack(shared).sum().clamp(min=1)
+    proposals = proposed.sum().clamp(min=1)
+    right = [((error <= t) & proposed).sum() for t in (1.0, 2.0, 3.0)]
+    return torch.stack([
+        (nearest <= 1.0).float().mean(),
+        (nearest <= 3.0).float().mean(),
+        *(r / proposals for r in right),
+        right[2] / total,
+        _flat_share(one, images[:1]),
+        _hardest(one),
+        one.descriptors[one.valid].std(0).mean() * one.descriptors.shape[-1] ** 0.5,
+    ]).float()
+
+
+def _flat_share(found: PaddedFeatures, image: torch.Tensor) -> torch.Tensor:
+    """Share of the keypoints around which a 9 x 9 window hardly varies."""
+    mean = F.avg_pool2d(image, 9, 1, 4, count_include_pad=False)
+    square = F.avg_pool2d(image**2, 9, 1, 4, count_include_pad=False)
+    spread = (square - mean**2).clamp(min=0.0).sqrt()
+    points = found.keypoints[found.valid].round().long().clamp(0, image.shape[-1] - 1)
+    return (spread[0, 0, points[:, 1], points[:, 0]] < _FLAT).float().mean()
+
+
+def _hardest(found: PaddedFeatures) -> torch.Tensor:
+    """Mean similarity of each keypoint to the most similar one elsewhere in its own image."""
+    descriptors, keypoints = found.descriptors[0], found.keypoints[0]
+    similarity = descriptors @ descriptors.transpose(1, 2)
+    close = torch.cdist(keypoints, keypoints) < 6.0
+    invalid = ~found.valid[0]
+    similarity = similarity.masked_fill(close | invalid[:, None] | invalid[:, :, None], -1.0)
+    return similarity.max(2).values[found.valid[0]].mean()
