@@ -1,0 +1,134 @@
+"""The demo scene: what its depth and poses say is what its images show."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from mdnet_ros.demo.scene import Scene, SceneSettings, camera_pose, exposure
+from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.position import depth_at, reproject
+
+#: Without blur and noise an image is the scene itself.
+CLEAN = SceneSettings(duration_s=1.0, rate_hz=10, width=320, height=240, exposure_s=0.0, noise=0.0)
+
+
+@pytest.fixture(scope='module')
+def scene():
+    return Scene(CLEAN)
+
+
+def grid(settings, step=7, margin=12):
+    x, y = np.meshgrid(
+        np.arange(margin, settings.width - margin, step),
+        np.arange(margin, settings.height - margin, step),
+    )
+    return np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64)
+
+
+@pytest.mark.parametrize('gap', [1, 4])
+def test_points_move_as_depth_and_poses_say(scene, gap):
+    """A point carried over by depth and pose finds its own depth and its own gray value."""
+    first, second = scene.frame(2), scene.frame(2 + gap)
+    points = grid(CLEAN)
+    depth = depth_at(first.depth, points)
+    assert np.isfinite(depth).all()
+    motion = second.pose.inverse() @ first.pose
+    moved = reproject(scene.camera, motion, points, depth)
+    inside = (
+        (moved > 2).all(axis=1) & (moved < np.array([CLEAN.width, CLEAN.height]) - 3).all(axis=1)
+    )
+    assert inside.mean() > 0.5
+    assert np.linalg.norm(moved - points, axis=1).mean() > 2 * gap  # there is something to see
+    expected = ((np.c_[scene.camera.normalise(points), np.ones(len(points))] * depth[:, None])
+                @ motion.rotation.T + motion.translation)[:, 2]
+    found = depth_at(second.depth, moved)
+    visible = inside & (np.abs(found / expected - 1) < 0.01)  # the others are hidden
+    assert visible.sum() > 0.8 * inside.sum()
+    assert np.median(np.abs(found / expected - 1)[visible]) < 1e-5
+
+    def gray(image, where):
+        where = where.astype(np.float32)
+        return cv2.remap(image, where[:, :1], where[:, 1:], cv2.INTER_LINEAR).ravel().astype(float)
+
+    def difference(shift):
+        value = gray(second.image, moved + shift) / exposure(0.1 * (2 + gap))
+        return np.abs(value - gray(first.image, points) / exposure(0.2))[visible].mean()
+
+    exact = difference(np.zeros(2))
+    for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        assert exact < 0.75 * difference(np.array(shift))
+
+
+def test_images_are_where_poses_say_to_a_twentieth_of_a_pixel(scene):
+    """Phase correlation of two renderings whose cameras differ by a known small turn."""
+    pose = camera_pose(0.3)
+    turned = cv2.Rodrigues(np.array([0.0, 2.0 / scene.camera.k[0, 0], 0.0]))[0]  # two pixels
+    first, _ = scene._instant(pose, (0.0, 0.0), 0.5)
+    second, _ = scene._instant(type(pose)(pose.rotation @ turned, pose.translation), (0, 0), 0.5)
+    middle = np.s_[60:180, 80:240]
+    (dx, dy), _ = cv2.phaseCorrelate(
+        first[middle].astype(np.float64), second[middle].astype(np.float64),
+        cv2.createHanningWindow((160, 120), cv2.CV_64F),
+    )
+    assert dx == pytest.approx(-2.0, abs=0.05)
+    assert dy == pytest.approx(0.0, abs=0.05)
+
+
+def test_the_same_seed_gives_the_same_frames():
+    settings = SceneSettings(duration_s=0.2, width=160, height=120, seed=3)
+    first, second = list(Scene(settings)), list(Scene(settings))
+    assert len(first) == settings.frame_count == 6
+    for a, b in zip(first, second, strict=True):
+        assert a.stamp_ns == b.stamp_ns
+        assert (a.image == b.image).all()
+        assert (a.depth == b.depth).all()
+    alone = Scene(settings).frame(4)  # whatever was rendered before
+    assert (alone.image == first[4].image).all()
+    other = Scene(SceneSettings(duration_s=0.2, width=160, height=120, seed=4)).frame(0)
+    assert (other.image != first[0].image).mean() > 0.5
+
+
+def test_the_shutter_blurs_and_the_sensor_is_noisy(scene):
+    """Blur takes away fine detail, noise adds some that differs from frame to frame."""
+
+    def detail(settings):
+        image = Scene(settings).frame(8).image.astype(float)
+        return cv2.Laplacian(image, cv2.CV_64F).var()
+
+    changes = {'duration_s': 1.0, 'rate_hz': 10, 'width': 320, 'height': 240}
+    sharp = detail(CLEAN)
+    assert detail(SceneSettings(**changes, exposure_s=0.05, noise=0.0)) < 0.7 * sharp
+    noisy = Scene(SceneSettings(**changes, exposure_s=0.0, noise=3.0)).frame(8).image.astype(float)
+    clean = scene.frame(8).image
+    unclipped = (clean > 15) & (clean < 240)
+    assert (noisy - clean)[unclipped].std() > 2.5
+    assert abs((noisy - clean)[unclipped].mean()) < 0.1
+
+
+def test_the_flight_has_everything_it_promises():
+    times = np.arange(0, 10, 1 / 30)
+    poses = [camera_pose(t) for t in times]
+    rolls = np.array([np.arctan2(p.rotation[1, 0], p.rotation[1, 1]) for p in poses])
+    assert np.ptp(np.degrees(rolls)) > 50  # roll
+    places = np.stack([p.translation for p in poses])
+    assert np.ptp(places, axis=0).min() > 0.8  # parallax on all axes
+    assert np.linalg.norm(np.diff(places, axis=0), axis=1).min() > 0.005
+    gains = np.array([exposure(t) for t in times])
+    assert gains.max() / gains.min() > 2
+    assert np.abs(np.diff(gains)).max() > 0.25  # the step
+
+
+def test_every_pixel_has_a_depth(scene):
+    depth = scene.frame(0).depth
+    assert np.isfinite(depth).all()
+    assert depth.min() > 0.3
+    assert depth.max() < 50
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(DataError, match='above 0'):
+        SceneSettings(duration_s=0)
+    with pytest.raises(DataError, match='16x16'):
+        SceneSettings(width=8)
