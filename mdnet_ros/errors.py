@@ -19,6 +19,10 @@ class DataError(MDNetError):
     """A data set, bag, pose file or folder that is missing or malformed."""
 
 
+class SettingError(MDNetError, ValueError):
+    """A setting out of its range or a name that is not known."""
+
+
 class MissingDependencyError(MDNetError):
     """An optional library is not installed; the message says which extra brings it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mdnet_ros.errors import ImageError
+from mdnet_ros.errors import ImageError, SettingError
 from mdnet_ros.features.detection import DetectionSettings, detect
 from mdnet_ros.features.network import MIN_SIDE, SIZE_MULTIPLE
 from mdnet_ros.features.types import Features, PaddedFeatures
@@ -61,16 +62,15 @@ def choose_device(device: str) -> torch.device:
     """The torch device for ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        ValueError: if the name is unknown or the device is not there.
+        SettingError: if the name is unknown or the device is not there.
     """
     if device == 'auto':
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"device '{device}': expected auto, cpu, cuda or cuda:N") from None
-    if chosen.type == 'cuda' and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device '{device}': torch sees {torch.cuda.device_count()} CUDA devices")
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', device):
+        raise SettingError(f"device '{device}': expected auto, cpu, cuda or cuda:N")
+    chosen, count = torch.device(device), torch.cuda.device_count()
+    if chosen.type == 'cuda' and (chosen.index or 0) >= count:
+        raise SettingError(f"device '{device}': torch sees {count} CUDA devices")
     return chosen
 
 
@@ -91,7 +91,7 @@ class MDNetExtractor:
 
     Raises:
         WeightsError: if the weights are missing or corrupt.
-        ValueError: if a setting is out of its range.
+        SettingError: if a setting is out of its range.
     """
 
     def __init__(
@@ -107,13 +107,17 @@ class MDNetExtractor:
         max_side: int = 0,
     ) -> None:
         if max_keypoints < 1:
-            raise ValueError(f'max_keypoints: expected at least 1, got {max_keypoints}')
+            raise SettingError(f'max_keypoints: expected at least 1, got {max_keypoints}')
         if not 0.0 <= score_threshold <= 1.0:
-            raise ValueError(f'score_threshold: expected 0 to 1, got {score_threshold}')
+            raise SettingError(f'score_threshold: expected 0 to 1, got {score_threshold}')
+        if nms_radius < 0 or border < 0:
+            raise SettingError(
+                f'nms_radius, border: expected at least 0, got {nms_radius}, {border}'
+            )
         if max_side and max_side < MIN_SIDE:
-            raise ValueError(f'max_side: expected 0 or at least {MIN_SIDE}, got {max_side}')
+            raise SettingError(f'max_side: expected 0 or at least {MIN_SIDE}, got {max_side}')
         if precision not in ('auto', *PRECISIONS):
-            raise ValueError(f"precision '{precision}': expected auto, {', '.join(PRECISIONS)}")
+            raise SettingError(f"precision '{precision}': expected auto, {', '.join(PRECISIONS)}")
         network, self.info = load_weights(weights)
         self.name = self.info.path.stem
         self.device = choose_device(device)
@@ -123,7 +127,9 @@ class MDNetExtractor:
         self.settings = DetectionSettings(max_keypoints, score_threshold, nms_radius, border)
         self.max_side = max_side
         self.mask: np.ndarray | None = None
-        self._network = network.to(self.device, memory_format=torch.channels_last)
+        self._network = network.to(
+            self.device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
 
     info: WeightsInfo
 

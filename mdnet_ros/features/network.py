@@ -53,7 +53,7 @@ class MDNetConfig:
                 dim=int(values['dim']),
                 channels=tuple(int(c) for c in values['channels']),  # type: ignore[arg-type]
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f'network configuration: {error!r} in {values!r}') from None
 
     def to_dict(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class MDNetConfig:
 #: The two sizes that ship.
 CONFIGS = {
     'md2net': MDNetConfig(),
-    'md2net-light': MDNetConfig(dim=64, channels=(16, 24, 44, 56)),
+    'md2net-light': MDNetConfig(dim=64, channels=(16, 24, 44, 54)),
 }
 
 

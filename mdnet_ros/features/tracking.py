@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdnet_ros.features.geometry import Verification, inlier_mask
+from mdnet_ros.errors import SettingError
+from mdnet_ros.features.geometry import VERIFICATIONS, Verification, inlier_mask
 from mdnet_ros.features.matching import match_mutual_nearest
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 
@@ -46,6 +47,11 @@ def _join(a: Features, b: Features) -> Features:
     )
 
 
+def _kind(features: Features) -> tuple[object, ...]:
+    """What two frames must share: another camera mode or other weights do not compare."""
+    return features.image_size, features.descriptors.shape[1], features.num_sets
+
+
 class FrameTracker:
     """Follows keypoints through a sequence of frames.
 
@@ -60,6 +66,9 @@ class FrameTracker:
             ``fundamental`` or ``homography``.
         max_error: distance to the model up to which a match is an inlier, pixels.
         across_sets: match all keypoints against all, ignoring the sets (for comparison).
+
+    Raises:
+        SettingError: if a setting is out of its range.
     """
 
     def __init__(
@@ -71,7 +80,13 @@ class FrameTracker:
         across_sets: bool = False,
     ) -> None:
         if max_gap < 0:
-            raise ValueError(f'max_gap: expected at least 0, got {max_gap}')
+            raise SettingError(f'max_gap: expected at least 0, got {max_gap}')
+        if verification not in VERIFICATIONS:
+            raise SettingError(
+                f"verification '{verification}': expected {', '.join(VERIFICATIONS)}"
+            )
+        if not max_error > 0:
+            raise SettingError(f'max_error: expected more than 0, got {max_error}')
         self.max_gap = max_gap
         self.min_similarity = min_similarity
         self.verification = verification
@@ -97,12 +112,13 @@ class FrameTracker:
             The frame with track ids, ages and correspondences to earlier frames.
         """
         previous = self._previous
-        if previous is not None and previous.features.image_size != features.image_size:
-            self.reset()  # another camera mode: pixels no longer compare
+        if previous is not None and _kind(previous.features) != _kind(features):
+            self.reset()
             previous = None
         track_ids = np.full(len(features), -1, np.int64)
         ages = np.zeros(len(features), np.int32)
         links: list[Correspondences] = []
+        frames_back: list[np.ndarray] = []
         lost = self._lost
         lost_again = np.zeros(0, bool)
         previous_matched = np.zeros(0, bool)
@@ -128,6 +144,7 @@ class FrameTracker:
                     np.ones(len(now), bool),
                 )
             )
+            frames_back.append(np.zeros(len(now), np.int64))
         if lost is not None and len(lost.features):
             free = np.nonzero(track_ids < 0)[0]
             matches = match_mutual_nearest(
@@ -151,29 +168,40 @@ class FrameTracker:
                     np.ones(len(now), bool),
                 )
             )
+            frames_back.append(lost.missed[then])
         new = track_ids < 0
         count = int(new.sum())
         track_ids[new] = np.arange(self._next_id, self._next_id + count)
         self._next_id += count
         frame = TrackedFrame(
-            features, track_ids, ages, self._verified(features, links), int(stamp_ns)
+            features, track_ids, ages, self._verified(features, links, frames_back), int(stamp_ns)
         )
         self._lost = self._remember(previous, previous_matched, lost, lost_again)
         self._previous = frame
         return frame
 
-    def _verified(self, features: Features, links: list[Correspondences]) -> Correspondences:
-        """The links in one table, outliers marked; each earlier frame has its own geometry."""
+    def _verified(
+        self,
+        features: Features,
+        links: list[Correspondences],
+        frames_back: list[np.ndarray],
+    ) -> Correspondences:
+        """The links in one table, outliers marked; each earlier frame has its own geometry.
+
+        Frames are told apart by how far back they lie: stamps may repeat.
+        """
         if not links:
             none = np.zeros(0, np.int64)
             return Correspondences(
                 none, none, np.zeros((0, 2), np.float32), none,
                 np.zeros(0, np.float32), np.zeros(0, bool),
             )
-        joined = [np.concatenate(parts) for parts in zip(*(vars(c).values() for c in links))]
+        columns = zip(*(vars(c).values() for c in links), strict=True)
+        joined = [np.concatenate(parts) for parts in columns]
         table = Correspondences(*joined)
-        for stamp in np.unique(table.stamps_prev):
-            group = np.nonzero(table.stamps_prev == stamp)[0]
+        back = np.concatenate(frames_back)
+        for distance in np.unique(back):
+            group = np.nonzero(back == distance)[0]
             table.inlier[group] = inlier_mask(
                 table.keypoints_prev[group],
                 features.keypoints[table.indices[group]],

@@ -70,6 +70,15 @@ class Features:
             rows = getattr(self, name)
             if len(rows) != n:
                 raise ValueError(f'{name}: expected {n} rows as in keypoints, got {len(rows)}')
+        if self.descriptors.ndim != 2:
+            raise ValueError(
+                f'descriptors: expected shape (N, D), got {self.descriptors.shape}'
+            )
+        if n and not 0 <= self.sets.min() <= self.sets.max() < self.num_sets:
+            raise ValueError(
+                f'sets: expected 0 to {self.num_sets - 1}, '
+                f'got {self.sets.min()} to {self.sets.max()}'
+            )
 
     def __len__(self) -> int:
         return len(self.keypoints)

@@ -52,10 +52,8 @@ def resolve_weights(weights: str | Path | None) -> Path:
         WeightsError: if there is no such file.
     """
     name = str(weights) if weights else DEFAULT_WEIGHTS
-    if name in CONFIGS:
-        path = WEIGHTS_DIR / f'{name}.safetensors'
-    else:
-        path = Path(name).expanduser()
+    shipped = WEIGHTS_DIR / f'{name}.safetensors'
+    path = shipped if name in CONFIGS else Path(name).expanduser()
     if not path.is_file():
         raise WeightsError(
             f"weights '{name}': no such file; expected a .safetensors file "
@@ -86,7 +84,9 @@ def load_weights(weights: str | Path | None = None) -> tuple[MDNet, WeightsInfo]
                 raise WeightsError(f"weights '{path}': header does not say format {_FORMAT}")
             config = MDNetConfig.from_dict(json.loads(metadata['config']))
             training = json.loads(metadata.get('training', '{}'))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            if not isinstance(training, dict):
+                raise ValueError(f"header's training: expected an object, got {training!r}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
         network = MDNet(config)
         network.load_state_dict(tensors)
     except WeightsError:
@@ -111,7 +111,8 @@ def save_weights(network: MDNet, path: str | Path, training: dict[str, Any]) -> 
     """
     path = Path(path)
     tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+        name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in network.state_dict().items()
     }
     metadata = {
         'format': _FORMAT,

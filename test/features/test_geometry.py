@@ -1,0 +1,84 @@
+"""Robust geometry on points made by hand."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from mdnet_ros.features.geometry import VERIFICATIONS, inlier_mask
+
+HOMOGRAPHY = np.array([[1.05, 0.08, 12.0], [-0.06, 0.98, -7.0], [8e-5, -5e-5, 1.0]])
+
+
+def planar_pairs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    a = rng.uniform([0, 0], [640, 480], (count, 2))
+    b = cv2.perspectiveTransform(a[None], HOMOGRAPHY)[0]
+    return a.astype(np.float32), b.astype(np.float32)
+
+
+def scene_pairs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two views of points at different depths: not on one plane."""
+    camera = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
+    points = rng.uniform([-2, -1.5, 3], [2, 1.5, 9], (count, 3))
+    views = []
+    for rotation, translation in [((0, 0, 0), (0, 0, 0)), ((0.02, -0.05, 0.03), (0.4, 0.1, -0.2))]:
+        view, _ = cv2.projectPoints(
+            points, np.float64(rotation), np.float64(translation), camera, None
+        )
+        views.append(view[:, 0].astype(np.float32))
+    return views[0], views[1]
+
+
+@pytest.mark.parametrize('verification', ['homography', 'fundamental'])
+@pytest.mark.parametrize('share', [0.0, 0.3])
+def test_outliers_are_found(verification: str, share: float) -> None:
+    rng = np.random.default_rng(0)
+    pairs = planar_pairs if verification == 'homography' else scene_pairs
+    a, b = pairs(rng, 200)
+    wrong = np.arange(200) < share * 200
+    # Off by 40 px or more along both axes: away from any epipolar line of this motion.
+    size = (int(wrong.sum()), 2)
+    b[wrong] += rng.choice([-1, 1], size) * rng.uniform(40, 120, size)
+    mask = inlier_mask(a, b, verification, 1.0)  # type: ignore[arg-type]
+    assert mask.dtype == bool
+    assert mask.shape == (200,)
+    assert mask[~wrong].mean() > 0.98
+    if wrong.any():  # an outlier may land on its epipolar line by chance
+        assert mask[wrong].mean() < (0.01 if verification == 'homography' else 0.2)
+
+
+def test_noise_below_the_limit_passes_above_does_not() -> None:
+    rng = np.random.default_rng(1)
+    a, b = planar_pairs(rng, 300)
+    b[:100, 0] += 5
+    for limit, expected in [(2.0, False), (8.0, True)]:
+        assert inlier_mask(a, b, 'homography', limit)[:100].all() == expected
+
+
+@pytest.mark.parametrize('verification', VERIFICATIONS)
+@pytest.mark.parametrize('count', [0, 1, 3, 7, 8, 9])
+def test_few_points(verification: str, count: int) -> None:
+    a, b = scene_pairs(np.random.default_rng(2), count) if count else (np.zeros((0, 2)),) * 2
+    mask = inlier_mask(a, b, verification, 1.0)  # type: ignore[arg-type]
+    assert mask.shape == (count,)
+    minimum = {'none': 99, 'homography': 4, 'fundamental': 8}[verification]
+    if count < minimum:
+        assert mask.all()
+
+
+@pytest.mark.parametrize('verification', ['homography', 'fundamental'])
+def test_degenerate_points_do_not_crash(verification: str) -> None:
+    same = np.full((20, 2), 5.0, np.float32)
+    line = np.stack([np.arange(20.0), np.arange(20.0)], axis=1).astype(np.float32)
+    for points in (same, line):
+        mask = inlier_mask(points, points, verification, 1.0)  # type: ignore[arg-type]
+        assert mask.shape == (20,)
+        assert mask.dtype == bool
+
+
+def test_same_result_twice() -> None:
+    a, b = scene_pairs(np.random.default_rng(3), 150)
+    b[:60] += np.random.default_rng(4).uniform(-50, 50, (60, 2)).astype(np.float32)
+    first = inlier_mask(a, b, 'fundamental', 1.0)
+    np.testing.assert_array_equal(first, inlier_mask(a, b, 'fundamental', 1.0))

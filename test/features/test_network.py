@@ -1,0 +1,162 @@
+"""The network's shapes, size and pixel alignment."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mdnet_ros.features.network import (
+    CONFIGS,
+    SIZE_MULTIPLE,
+    MDNet,
+    MDNetConfig,
+    count_flops,
+    count_parameters,
+)
+
+
+@pytest.mark.parametrize('num_sets', range(1, 9))
+def test_output_shapes(num_sets: int, make) -> None:
+    config = MDNetConfig(num_sets=num_sets, dim=16, channels=(4, 4, 8, 8))
+    with torch.inference_mode():
+        output = make.network(config)(torch.rand(2, 1, 48, 80))
+    assert output.logits.shape == (2, num_sets, 48, 80)
+    assert output.descriptors.shape == (2, 16, 12, 20)
+    assert torch.isfinite(output.logits).all()
+    assert torch.isfinite(output.descriptors).all()
+
+
+def test_flat_image_gives_finite_output(network: MDNet) -> None:
+    with torch.inference_mode():
+        for value in (0.0, 0.5, 1.0):
+            output = network(torch.full((1, 1, 32, 32), value))
+            assert torch.isfinite(output.logits).all()
+            assert torch.isfinite(output.descriptors).all()
+
+
+def test_light_keeps_its_budget() -> None:
+    network = MDNet(CONFIGS['md2net-light']).eval()
+    assert count_parameters(network) <= 1_000_000
+    assert count_flops(network, 640, 480) <= 2e9
+
+
+def test_flops_of_a_known_convolution() -> None:
+    class One(nn.Conv2d):
+        pass
+
+    # 3x3, 1 -> 2 channels, 8x6 pixels: 2 operations for each of 9·1·2·48 multiply-adds.
+    assert count_flops(One(1, 2, 3, padding=1), 8, 6) == 2 * 9 * 2 * 48  # type: ignore[arg-type]
+
+
+def test_two_sets_by_default_in_both_sizes() -> None:
+    assert set(CONFIGS) == {'md2net', 'md2net-light'}
+    assert [CONFIGS[name].num_sets for name in ('md2net', 'md2net-light')] == [2, 2]
+    assert [CONFIGS[name].dim for name in ('md2net', 'md2net-light')] == [128, 64]
+
+
+def test_brightness_and_contrast_of_the_whole_image_do_not_matter(network: MDNet) -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        one, other = network(image), network(0.5 * image + 0.2)
+    torch.testing.assert_close(one.logits, other.logits, atol=2e-3, rtol=1e-2)
+    torch.testing.assert_close(one.descriptors, other.descriptors, atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize('shift', [(SIZE_MULTIPLE, 0), (0, SIZE_MULTIPLE), (-32, 48)])
+def test_shifting_the_image_shifts_the_output(network: MDNet, shift: tuple[int, int]) -> None:
+    """By whole cells, far from the edges; the roll keeps the image's mean and contrast."""
+    torch.manual_seed(1)
+    dx, dy = shift
+    image = torch.rand(1, 1, 384, 384)
+    with torch.inference_mode():
+        here, there = network(image), network(image.roll((dy, dx), (2, 3)))
+    inner = slice(160, 224)
+    moved = there.logits.roll((-dy, -dx), (2, 3))
+    torch.testing.assert_close(
+        moved[..., inner, inner], here.logits[..., inner, inner], atol=1e-4, rtol=1e-4
+    )
+    inner = slice(40, 56)
+    moved = there.descriptors.roll((-dy // 4, -dx // 4), (2, 3))
+    torch.testing.assert_close(
+        moved[..., inner, inner], here.descriptors[..., inner, inner], atol=1e-4, rtol=1e-4
+    )
+
+
+def mirrored(network: MDNet, axis: int) -> MDNet:
+    """The network that sees the mirrored world: all kernels flipped along ``axis`` (-1: x).
+
+    Folding pixels into channels (and back) orders them row by row, so a flip also swaps the
+    two columns (rows) of each 2x2 block.
+    """
+    swap = [1, 0, 3, 2] if axis == -1 else [2, 3, 0, 1]
+    twin = copy.deepcopy(network)
+    for module in twin.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.flip(axis)
+        if not isinstance(module, nn.Sequential):
+            continue
+        for first, second in zip(list(module)[:-1], list(module)[1:], strict=True):
+            if isinstance(first, nn.PixelUnshuffle):
+                convolution = next(m for m in second.modules() if isinstance(m, nn.Conv2d))
+                convolution.weight.data = convolution.weight.data[:, swap]
+            if isinstance(second, nn.PixelShuffle):
+                assert isinstance(first, nn.Conv2d)
+                blocks = range(0, first.out_channels, 4)
+                order = [block + i for block in blocks for i in swap]
+                first.weight.data = first.weight.data[order]
+                if first.bias is not None:
+                    first.bias.data = first.bias.data[order]
+    return twin
+
+
+@pytest.mark.parametrize('axis', [-1, -2])
+def test_no_layer_shifts_by_part_of_a_cell(network: MDNet, axis: int) -> None:
+    """Mirrored kernels on a mirrored image give the mirrored output, to the pixel.
+
+    A strided convolution or an interpolation with aligned corners would break this.
+    """
+    torch.manual_seed(2)
+    image = torch.rand(1, 1, 64, 96)
+    with torch.inference_mode():
+        here, there = network(image), mirrored(network, axis)(image.flip(axis))
+    torch.testing.assert_close(there.logits.flip(axis), here.logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        there.descriptors.flip(axis), here.descriptors, atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        {'num_sets': 0}, {'num_sets': 9}, {'dim': 4}, {'dim': 1024},
+        {'channels': (8, 8, 8)}, {'channels': (8, 8, 8, 2)}, {'channels': (8, 8, 8, 4096)},
+    ],
+)
+def test_configuration_out_of_range(values: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(values))):
+        MDNetConfig(**values)
+
+
+def test_configuration_round_trip() -> None:
+    for config in (*CONFIGS.values(), MDNetConfig(num_sets=8, dim=8, channels=(4, 5, 6, 7))):
+        assert MDNetConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        {}, [], 3, None, {'num_sets': 2, 'dim': 64}, {'num_sets': 2, 'dim': 64, 'channels': 5},
+        {'num_sets': None, 'dim': 64, 'channels': [8, 8, 8, 8]},
+        {'num_sets': 2, 'dim': 'wide', 'channels': [8, 8, 8, 8]},
+        {'num_sets': 2, 'dim': float('inf'), 'channels': [8, 8, 8, 8]},
+        {'num_sets': float('nan'), 'dim': 64, 'channels': [8, 8, 8, 8]},
+        {'num_sets': 2, 'dim': 64, 'channels': [8, 8, 8, [8]]},
+    ],
+)
+def test_configuration_from_nonsense(values: object) -> None:
+    with pytest.raises(ValueError, match='.'):
+        MDNetConfig.from_dict(values)  # type: ignore[arg-type]
