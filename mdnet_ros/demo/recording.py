@@ -1,0 +1,46 @@
+"""The demo scene as a bag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mdnet_ros.bags.messages import BagTopics
+from mdnet_ros.bags.writer import BagWriter, Storage
+from mdnet_ros.demo.scene import Scene
+
+IMAGE_TOPIC = '/camera/image_raw'
+CAMERA_INFO_TOPIC = '/camera/camera_info'
+DEPTH_TOPIC = '/camera/depth/image_raw/compressedDepth'
+POSE_TOPIC = '/ground_truth/pose'
+FRAME_ID = 'camera'
+MAP_FRAME_ID = 'map'
+
+
+def write_scene(
+    scene: Scene, path: str | Path, storage: Storage = 'sqlite3', progress: bool = False
+) -> None:
+    """Render a scene into a bag: image (mono8), camera_info, true pose and depth of each frame.
+
+    Args:
+        scene: to render.
+        path: of the bag; one that is there is replaced.
+        storage: of the bag.
+        progress: show a bar.
+
+    Raises:
+        DataError: if the bag cannot be written.
+    """
+    with BagWriter(path, storage, overwrite=True) as bag:
+        topics = BagTopics(bag)
+        frames: Iterable = tqdm(
+            scene, 'rendering', scene.settings.frame_count, unit='frame', disable=not progress
+        )
+        for frame in frames:
+            stamp = frame.stamp_ns
+            topics.camera_info(CAMERA_INFO_TOPIC, stamp, FRAME_ID, scene.camera)
+            topics.image(IMAGE_TOPIC, stamp, FRAME_ID, frame.image)
+            topics.depth(DEPTH_TOPIC, stamp, FRAME_ID, frame.depth)
+            topics.pose(POSE_TOPIC, stamp, MAP_FRAME_ID, frame.pose)
