@@ -1,8 +1,8 @@
 """``mdnet evaluate``: measure extractors with the field's protocols.
 
 Each protocol is a module of this package with ``add_arguments(parser)``, ``run(args) -> int`` and
-``merge(documents) -> document`` for the JSONs of several shards; it is imported only when it is
-asked for.
+``merge(documents, html) -> document`` for the JSONs of several shards; it is imported only when
+it is asked for.
 """
 
 from __future__ import annotations

@@ -1,0 +1,43 @@
+"""``mdnet evaluate merge``: the JSON files of shards, joined exactly."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from mdnet_ros.cli.evaluate import PROTOCOLS
+from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.report import write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('inputs', type=Path, nargs='+', metavar='JSON', help='of one protocol')
+    parser.add_argument('--json', type=Path, required=True, help='write the joined figures here')
+    parser.add_argument('--html', type=Path, help='write the report to this file')
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise DataError(f"results '{path}': cannot be read: {error}") from None
+    if not isinstance(document, dict) or document.get('protocol') not in PROTOCOLS:
+        raise DataError(f"results '{path}': expected the JSON of mdnet evaluate")
+    return document
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, join, show and write."""
+    documents = [_read(path) for path in args.inputs]
+    protocols = sorted({document['protocol'] for document in documents})
+    if len(protocols) > 1:
+        raise DataError(f'results: expected one protocol, got {", ".join(protocols)}')
+    module = importlib.import_module(
+        f'mdnet_ros.cli.evaluate_{protocols[0].replace("-", "_")}'
+    )
+    write_json(args.json, module.merge(documents, args.html))
+    return 0
