@@ -1,0 +1,111 @@
+"""Pixels of image messages: cv_bridge where it works, else our own decoder."""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+
+from mdnet_ros import decoding
+from mdnet_ros.errors import ImageError
+
+#: What cv_bridge converts to mono8 and bgr8; the rest is always decoded by ourselves.
+_CV_BRIDGE_ENCODINGS = frozenset(
+    name for name in decoding.ENCODINGS if name not in ('8UC1', '8UC3', 'uyvy', 'yuyv')
+)
+
+
+def fill(message: Image | CompressedImage, data: np.ndarray | bytes) -> None:
+    """Set the ``data`` of a message the way rclpy takes without a per-element check."""
+    view = memoryview(data) if isinstance(data, bytes) else np.ascontiguousarray(data).data
+    buffer = array.array('B')
+    buffer.frombytes(view.cast('B') if view.nbytes else b'')
+    message.data = buffer
+
+
+def image_message(image: np.ndarray, header: object) -> Image:
+    """A ``bgr8`` or ``mono8`` message of an (H, W, 3) or (H, W) uint8 image."""
+    message = Image(
+        header=header,
+        height=int(image.shape[0]),
+        width=int(image.shape[1]),
+        encoding='mono8' if image.ndim == 2 else 'bgr8',
+        is_bigendian=0,
+        step=int(np.prod(image.shape[1:])),
+    )
+    fill(message, image)
+    return message
+
+
+class ImageConverter:
+    """Turns image messages into pixels.
+
+    Attributes:
+        backend: ``cv_bridge`` or ``opencv`` (our own decoder).
+        reason: why it is not cv_bridge; empty if it is.
+    """
+
+    def __init__(self) -> None:
+        self.backend, self.reason = 'cv_bridge', ''
+        try:
+            from cv_bridge import CvBridge
+
+            self._bridge = CvBridge()
+            self._probe()
+        except Exception as error:  # an apt cv_bridge fails in many ways beside a pip NumPy
+            self.backend = 'opencv'
+            self.reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:160]
+
+    def gray(self, message: Image | CompressedImage) -> np.ndarray:
+        """(H, W) uint8 of a message; may be a view of its data.
+
+        Raises:
+            ImageError: naming what is wrong with the message.
+        """
+        if isinstance(message, CompressedImage):
+            return decoding.decode_compressed(message.format, message.data)
+        if self._uses_bridge(message):
+            return self._bridged(message, 'mono8')
+        return decoding.decode_gray(*_fields(message))
+
+    def bgr(self, message: Image | CompressedImage) -> np.ndarray:
+        """(H, W, 3) uint8 of a message; errors as :meth:`gray`."""
+        if isinstance(message, CompressedImage):
+            return decoding.decode_compressed_bgr(message.format, message.data)
+        if self._uses_bridge(message):
+            return self._bridged(message, 'bgr8')
+        return decoding.decode_bgr(*_fields(message))
+
+    def _uses_bridge(self, message: Image) -> bool:
+        return self.backend == 'cv_bridge' and message.encoding in _CV_BRIDGE_ENCODINGS
+
+    def _bridged(self, message: Image, encoding: str) -> np.ndarray:
+        if len(message.data) != message.height * message.step or not message.data:
+            # cv_bridge would read beyond, or say something nobody understands.
+            return decoding.decode_gray(*_fields(message))
+        try:
+            return np.asarray(self._bridge.imgmsg_to_cv2(message, encoding))
+        except Exception as error:
+            reason = ' '.join(str(error).split())[:160]
+            raise ImageError(
+                f'image {message.width}x{message.height} {message.encoding}: '
+                f'cv_bridge: {reason}'
+            ) from None
+
+    def _probe(self) -> None:
+        """Convert a tiny padded colour image; raises unless the result is right."""
+        message = Image(height=2, width=2, encoding='rgb8', step=8)
+        fill(message, bytes(range(16)))
+        for encoding in ('mono8', 'bgr8'):
+            got = np.asarray(self._bridge.imgmsg_to_cv2(message, encoding))
+            decode = decoding.decode_gray if encoding == 'mono8' else decoding.decode_bgr
+            if not np.array_equal(got, decode(*_fields(message))):
+                raise ImageError(f'a probe conversion to {encoding} gave wrong pixels')
+
+
+def _fields(message: Image) -> tuple[str, int, int, int, int, object]:
+    return (
+        message.encoding, message.height, message.width, message.step,
+        message.is_bigendian, message.data,
+    )

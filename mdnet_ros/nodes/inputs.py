@@ -1,0 +1,149 @@
+"""The tracker's subscriptions, and why nothing comes in on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from mdnet_ros.nodes.settings import TrackerSettings
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+_IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+
+
+class Inputs:
+    """Subscribes to the camera.
+
+    Args:
+        node: which owns the subscriptions.
+        settings: transport and quality of service.
+        on_image: takes each image message.
+        on_camera_info: takes each calibration.
+        on_lost: takes how many messages the middleware reports as lost.
+        report: takes one line on trouble with the subscription, as soon as it is known.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        settings: TrackerSettings,
+        on_image: Callable[[Any], None],
+        on_camera_info: Callable[[CameraInfo], None],
+        on_lost: Callable[[int], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._node = node
+        self._on_lost = on_lost
+        self._report = report
+        self._mismatch = ''
+        self._compressed = settings.image_transport == 'compressed'
+        base = node.resolve_topic_name('image')
+        #: The topic images are expected on.
+        self.topic = f'{base}/compressed' if self._compressed else base
+        self.topic = node.resolve_topic_name(self.topic)
+        self._asked = settings.qos_reliability
+        reliability = (
+            ReliabilityPolicy.RELIABLE if self._asked == 'reliable'
+            else ReliabilityPolicy.BEST_EFFORT
+        )
+        # Groups of their own: a slow parameter or service callback must not hold images up.
+        self._subscriptions = [
+            self._subscribe(
+                CompressedImage if self._compressed else Image, self.topic, on_image,
+                QoSProfile(depth=settings.qos_depth, reliability=reliability),
+            ),
+            node.create_subscription(
+                CameraInfo, 'camera_info', on_camera_info,
+                QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+                callback_group=MutuallyExclusiveCallbackGroup(),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+        ]
+
+    def destroy(self) -> None:
+        """End the subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def trouble(self) -> str:
+        """Why no images come in and what to change, on one line; empty if nothing is found."""
+        publishers = self._node.get_publishers_info_by_topic(self.topic)
+        expected = _COMPRESSED if self._compressed else _IMAGE
+        types = {info.topic_type for info in publishers}
+        if not types:
+            return f"no publisher on '{self.topic}': {self._advice()}"
+        if expected not in types:
+            return (
+                f"'{self.topic}' carries {', '.join(sorted(types))}, expected {expected}: "
+                f'{self._advice()}'
+            )
+        return self._mismatch
+
+    def _advice(self) -> str:
+        names = self._node.get_topic_names_and_types()
+        own = self._node.get_name()
+        images = sorted(
+            name for name, types in names
+            if _IMAGE in types and name != self.topic and not name.endswith('/overlay')
+            and self._node.count_publishers(name)
+        )
+        compressed = sorted(
+            name for name, types in names
+            if _COMPRESSED in types and name != self.topic and self._node.count_publishers(name)
+        )
+        if not self._compressed and not images and compressed:
+            if f'{self.topic}/compressed' in compressed:
+                return 'compressed images are there, set image_transport:=compressed'
+            return (
+                f'set image_transport:=compressed and remap image to '
+                f"{compressed[0].removesuffix('/compressed')}"
+            )
+        found = [n.removesuffix('/compressed') for n in compressed] if self._compressed else images
+        if found:
+            return f"remap it, for example -r image:={found[0]} (node '{own}')"
+        if self._compressed and images:
+            return f'raw images are on {images[0]}, set image_transport:=raw'
+        return 'start the camera, or remap image to its topic'
+
+    def _subscribe(
+        self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile
+    ) -> Any:
+        for lost in (self._lost, None):
+            try:
+                return self._node.create_subscription(
+                    kind, topic, callback, qos,
+                    callback_group=MutuallyExclusiveCallbackGroup(),
+                    event_callbacks=SubscriptionEventCallbacks(
+                        incompatible_qos=self._incompatible, message_lost=lost
+                    ),
+                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                )
+            except UnsupportedEventTypeError:
+                continue  # not every middleware tells what it lost
+        raise RuntimeError(f"cannot subscribe to '{topic}'")
+
+    def _incompatible(self, event: Any) -> None:
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        if policy == 'RELIABILITY':
+            advice = (
+                'the publisher is best effort, the tracker asks for reliable: '
+                'set qos_reliability:=best_effort'
+            )
+        else:
+            advice = f'set qos_overrides.{self.topic}.subscription.{policy.lower()}'
+        self._mismatch = f"no images from a publisher of '{self.topic}': {policy} differs; {advice}"
+        self._report(self._mismatch)
+
+    def _lost(self, event: Any) -> None:
+        self._on_lost(int(event.total_count_change))

@@ -1,0 +1,146 @@
+"""Output messages, written and read.
+
+A consumer in Python gets the typed data back::
+
+    features = read_features(keypoints_message)
+    links = read_correspondences(correspondences_message)
+"""
+
+from __future__ import annotations
+
+import array
+
+import numpy as np
+from geometry_msgs.msg import Point32
+from sensor_msgs.msg import CameraInfo, ChannelFloat32, PointCloud, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from mdnet_ros.camera import CameraModel
+from mdnet_ros.clouds import (
+    DescriptorEncoding,
+    cloud_fields,
+    cloud_table,
+    correspondence_table,
+    correspondences_of_table,
+    features_of_table,
+    keypoint_table,
+    tracked_of_tables,
+)
+from mdnet_ros.errors import DataError
+from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+from mdnet_ros.vins import VinsLayout, VinsTracks
+
+
+def stamp_nanoseconds(header: Header) -> int:
+    """The stamp of a header in nanoseconds."""
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+
+
+def cloud_message(table: np.ndarray, header: Header) -> PointCloud2:
+    """A PointCloud2 of a structured array, one field for each of its own."""
+    data = array.array('B')
+    data.frombytes(memoryview(table.tobytes()))
+    return PointCloud2(
+        header=header,
+        height=1,
+        width=len(table),
+        fields=[
+            PointField(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count)
+            for f in cloud_fields(table.dtype)
+        ],
+        is_bigendian=False,
+        point_step=table.dtype.itemsize,
+        row_step=table.dtype.itemsize * len(table),
+        data=data,
+        is_dense=True,
+    )
+
+
+def keypoints_message(
+    frame: TrackedFrame, header: Header, descriptors: DescriptorEncoding = 'float32'
+) -> PointCloud2:
+    """The ``keypoints`` message: see :func:`mdnet_ros.clouds.keypoint_table`."""
+    return cloud_message(keypoint_table(frame, descriptors), header)
+
+
+def correspondences_message(frame: TrackedFrame, header: Header) -> PointCloud2:
+    """The ``correspondences`` message: see :func:`mdnet_ros.clouds.correspondence_table`."""
+    return cloud_message(correspondence_table(frame), header)
+
+
+def tracks_message(
+    tracks: VinsTracks, header: Header, layout: VinsLayout, camera_id: int = 0
+) -> PointCloud:
+    """The ``tracks`` message in VINS-Mono's or VINS-Fusion's layout: see ``mdnet_ros.vins``."""
+    return PointCloud(
+        header=header,
+        points=[Point32(x=x, y=y, z=z) for x, y, z in tracks.points().tolist()],
+        channels=[
+            ChannelFloat32(name=name, values=array.array('f', values.tobytes()))
+            for name, values in tracks.channels(layout, camera_id)
+        ],
+    )
+
+
+def read_cloud(message: PointCloud2) -> np.ndarray:
+    """The points of a PointCloud2 as a (N,) structured array, a view of the message.
+
+    Raises:
+        DataError: if the message contradicts itself.
+    """
+    return cloud_table(
+        message.fields, message.width * message.height, message.point_step, message.data,
+        message.is_bigendian,
+    )
+
+
+def read_features(message: PointCloud2, image_size: tuple[int, int] = (0, 0)) -> Features:
+    """The features of a ``keypoints`` message; ``image_size`` is not in it.
+
+    Raises:
+        DataError: if it is none.
+    """
+    return features_of_table(read_cloud(message), image_size)
+
+
+def read_correspondences(message: PointCloud2) -> Correspondences:
+    """The links of a ``correspondences`` message.
+
+    Raises:
+        DataError: if it is none.
+    """
+    return correspondences_of_table(read_cloud(message))
+
+
+def read_tracked(
+    keypoints: PointCloud2, correspondences: PointCloud2, image_size: tuple[int, int] = (0, 0)
+) -> TrackedFrame:
+    """The tracked frame of a ``keypoints`` and a ``correspondences`` message.
+
+    Raises:
+        DataError: if they are none, or not of the same image.
+    """
+    stamps = stamp_nanoseconds(keypoints.header), stamp_nanoseconds(correspondences.header)
+    if stamps[0] != stamps[1]:
+        raise DataError(
+            f'keypoints and correspondences: expected equal stamps, got {stamps[0]} and '
+            f'{stamps[1]} ns'
+        )
+    return tracked_of_tables(
+        read_cloud(keypoints), read_cloud(correspondences), stamps[0], image_size
+    )
+
+
+def camera_model(message: CameraInfo) -> CameraModel:
+    """The calibration in a ``camera_info`` message.
+
+    Raises:
+        DataError: if it cannot be that of a camera.
+    """
+    return CameraModel(
+        width=int(message.width),
+        height=int(message.height),
+        k=np.array(message.k, np.float64).reshape(3, 3),
+        d=np.array(message.d, np.float64),
+        distortion_model=message.distortion_model,
+    )

@@ -1,0 +1,86 @@
+"""``ros2 run mdnet_ros tracker``: the tracker node in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.logging import get_logger
+from rclpy.signals import SignalHandlerOptions
+
+from mdnet_ros.nodes.tracker_node import TrackerNode
+
+#: Images, calibration, diagnostics, and parameters with services do not wait for each other.
+_THREADS = 4
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; returns the exit code."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    # Our own handlers: the context must outlive the frame in hand, so that it is published.
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    try:
+        node = TrackerNode()
+    except Exception as error:  # a parameter out of range, a name that cannot be
+        get_logger('tracker').fatal(' '.join(str(error).split()))
+        rclpy.try_shutdown()
+        return 1
+    try:
+        if node.settings.autostart and not _start(node):
+            node.get_logger().fatal(node.error)
+            return 1
+        return _spin(node, stop)
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _start(node: TrackerNode) -> bool:
+    return (
+        node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    )
+
+
+def _spin(node: TrackerNode, stop: threading.Event) -> int:
+    """Serve callbacks in threads; the main thread waits for a signal."""
+    executor = MultiThreadedExecutor(_THREADS)
+    executor.add_node(node)
+    failures: list[Exception] = []
+
+    def serve() -> None:
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            pass
+        except Exception as error:
+            failures.append(error)
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=serve, name='executor', daemon=True)
+    thread.start()
+    stop.wait()
+    node.close()
+    executor.shutdown(timeout_sec=0.5)
+    thread.join(0.5)
+    if failures:
+        node.get_logger().fatal(' '.join(f'{type(failures[0]).__name__}: {failures[0]}'.split()))
+        return 1
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
