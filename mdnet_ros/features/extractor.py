@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from mdnet_ros.errors import ImageError, SettingError
-from mdnet_ros.features.detection import DetectionSettings, detect
+from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings, detect
 from mdnet_ros.features.network import MIN_SIDE, SIZE_MULTIPLE
 from mdnet_ros.features.types import Features, PaddedFeatures
 from mdnet_ros.features.weights import WeightsInfo, load_weights
@@ -110,10 +110,10 @@ class MDNetExtractor:
             raise SettingError(f'max_keypoints: expected at least 1, got {max_keypoints}')
         if not 0.0 <= score_threshold <= 1.0:
             raise SettingError(f'score_threshold: expected 0 to 1, got {score_threshold}')
-        if nms_radius < 0 or border < 0:
-            raise SettingError(
-                f'nms_radius, border: expected at least 0, got {nms_radius}, {border}'
-            )
+        if not 0 <= nms_radius <= MAX_NMS_RADIUS:
+            raise SettingError(f'nms_radius: expected 0 to {MAX_NMS_RADIUS}, got {nms_radius}')
+        if border < 0:
+            raise SettingError(f'border: expected at least 0, got {border}')
         if max_side and max_side < MIN_SIDE:
             raise SettingError(f'max_side: expected 0 or at least {MIN_SIDE}, got {max_side}')
         if precision not in ('auto', *PRECISIONS):

@@ -1,0 +1,213 @@
+"""The run as a user sees it: progress, resume to the same result, kill, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage import data
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mdnet_ros.errors import DataError, WeightsError
+from mdnet_ros.features.weights import load_weights
+from mdnet_ros.training.checkpoint import load_checkpoint
+from mdnet_ros.training.config import TrainingConfig, config_from_dict, load_config
+from mdnet_ros.training.images import ImagePool, is_held_back, load_pools, read_images
+from mdnet_ros.training.schedule import learning_rate
+
+SMALL = ['--network', 'md2net-light', '--device', 'cpu', '--threads', '1']
+FAST = ['--set', 'batch=2', '--set', 'side=64', '--set', 'held_back=0.3']
+PHOTOS = ('astronaut', 'camera', 'coins', 'coffee', 'rocket', 'page', 'text', 'clock')
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photographs that scikit-image ships."""
+    folder = tmp_path_factory.mktemp('photos')
+    for name in PHOTOS:
+        cv2.imwrite(str(folder / f'{name}.png'), np.ascontiguousarray(getattr(data, name)()))
+    return folder
+
+
+def train(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, '-m', 'mdnet_ros.cli.main', 'train', *arguments],
+        capture_output=True, text=True, timeout=240, check=False, **options,  # type: ignore[call-overload]
+    )
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return load_weights(path)[0].state_dict()
+
+
+def test_run_leaves_what_it_promises(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'run'
+    done = train('--images', str(photos), '--out', str(out), '--steps', '6', *SMALL, *FAST)
+    assert done.returncode == 0, done.stderr
+    assert 'step/s' in done.stderr or 's/step' in done.stderr
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['steps'] == 6
+    assert summary['pairs'] == 12
+    assert summary['finished'] is True
+    assert summary['images_per_second'] > 0
+    assert 0 <= summary['waiting_share'] <= 1
+    network, info = load_weights(out / 'last.safetensors')
+    assert network.config.dim == 64
+    assert info.training['steps'] == 6
+    assert 0 < info.training['held_back'] < len(PHOTOS)
+    log = EventAccumulator(str(out / 'tensorboard'))
+    log.Reload()
+    assert 'validation/repeatability_1px' in log.Tags()['scalars']
+    assert 'validation/flat_share' in log.Tags()['scalars']
+    assert 'pair_0' in log.Tags()['images']
+    again = train('--images', str(photos), '--out', str(out), '--steps', '6', *SMALL, *FAST)
+    assert again.returncode == 2
+    assert 'already holds a run' in again.stderr
+    assert 'Traceback' not in again.stderr
+
+
+def test_resume_gives_the_same_weights(photos: Path, tmp_path: Path) -> None:
+    base = ['--images', str(photos), '--steps', '8', *SMALL, *FAST]
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    assert train(*base, '--out', str(whole), '--set', 'checkpoint_every=4').returncode == 0
+    # an interrupted run: killed once its first checkpoint is there
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'mdnet_ros.cli.main', 'train', *base, '--out', str(parts),
+         '--set', 'checkpoint_every=4'],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not (parts / 'checkpoint.pt').exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert load_checkpoint(parts / 'checkpoint.pt').step in (4, 8)
+    resumed = train('--images', str(photos), '--out', str(parts), '--resume', *SMALL[2:])
+    assert resumed.returncode == 0, resumed.stderr
+    a, b = tensors(whole / 'last.safetensors'), tensors(parts / 'last.safetensors')
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=0)
+
+
+def test_time_budget_completes_its_schedule(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'run'
+    done = train('--images', str(photos), '--out', str(out), '--minutes', '0.05', *SMALL, *FAST)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['finished'] is True
+    assert summary['steps'] == load_checkpoint(out / 'checkpoint.pt').steps
+
+
+def test_two_processes_train_one_network(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'run'
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+         '-m', 'mdnet_ros.cli.main', 'train', '--images', str(photos), '--out', str(out),
+         '--steps', '3', *SMALL, *FAST],
+        capture_output=True, text=True, timeout=240, check=False,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['processes'] == 2
+    assert summary['pairs'] == 3 * 2 * 2
+
+
+def test_retraining_starts_from_the_weights(photos: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    assert train('--images', str(photos), '--out', str(first), '--steps', '3', *SMALL,
+                 *FAST).returncode == 0
+    start = first / 'last.safetensors'
+    done = train('--images', str(photos), '--out', str(second), '--steps', '2', *SMALL, *FAST,
+                 '--from-weights', str(start), '--set', 'learning_rate=0.0')
+    assert done.returncode == 0, done.stderr
+    a, b = tensors(start), tensors(second / 'last.safetensors')
+    for name in a:
+        if name.endswith('weight'):  # nothing learned at rate 0: weights as they were
+            torch.testing.assert_close(a[name], b[name])
+    assert load_weights(second / 'last.safetensors')[1].training['from_weights_sha256']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'names'),
+    [
+        (['--images', 'nowhere'], 'nowhere'),
+        (['--images', '.', '--set', 'bacth=3'], 'bacth'),
+        (['--images', '.', '--set', 'batch=many'], 'batch'),
+        (['--images', '.', '--config', 'missing.yaml'], 'missing.yaml'),
+        (['--images', '.', '--network', 'md9net'], 'md9net'),
+        (['--images', '.', '--minutes', '-1'], 'minutes'),
+        (['--images', '.', '--device', 'tpu0'], 'tpu0'),
+    ],
+)
+def test_wrong_input_is_one_line(arguments: list[str], names: str, tmp_path: Path) -> None:
+    done = train(*arguments, '--out', str(tmp_path / 'run'), cwd=tmp_path)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith('mdnet: error:')
+    assert names in last
+    assert 'Traceback' not in done.stderr
+
+
+def test_corrupt_checkpoint_is_named(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / 'checkpoint.pt').write_bytes(b'not a checkpoint')
+    with pytest.raises(WeightsError, match='checkpoint'):
+        load_checkpoint(tmp_path / 'checkpoint.pt')
+    done = train('--images', str(photos), '--out', str(tmp_path), '--resume', '--steps', '2',
+                 *SMALL, *FAST)
+    assert done.returncode == 2
+    assert 'checkpoint.pt' in done.stderr.strip().splitlines()[-1]
+
+
+def test_tar_and_folder_hold_the_same_images(photos: Path, tmp_path: Path) -> None:
+    pack = tmp_path / 'photos.tar'
+    with tarfile.open(pack, 'w') as tar:
+        for file in sorted(photos.iterdir()):
+            tar.add(file, arcname=file.name)
+    a = {image.name: image.gray for image in read_images(photos)}
+    b = {image.name: image.gray for image in read_images(pack)}
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+def test_held_back_images_are_never_trained_on(photos: Path) -> None:
+    training, validation = load_pools([photos], 0.3)
+    assert set(training.names).isdisjoint(validation.names)
+    assert all(is_held_back(name, 0.3) for name in validation.names)
+    assert isinstance(training, ImagePool)
+
+
+def test_configuration_file_and_overrides(tmp_path: Path) -> None:
+    file = tmp_path / 'c.yaml'
+    file.write_text('batch: 4\nlearning_rate: 1e-3\nlosses: {peaky: 0.5}\n')
+    config = load_config(file, {'losses.similarity': 2, 'seed': 7})
+    assert (config.batch, config.learning_rate, config.seed) == (4, 1e-3, 7)
+    assert (config.losses.peaky, config.losses.similarity) == (0.5, 2.0)
+    assert config_from_dict(config.to_dict()) == config
+    with pytest.raises(DataError, match='unknown setting'):
+        load_config(file, {'losses.nothing': 1})
+
+
+def test_shipped_configuration_is_the_default() -> None:
+    shipped = Path(__file__).parents[2] / 'config' / 'training.yaml'
+    assert load_config(shipped, {}) == TrainingConfig()
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    config = TrainingConfig(warm_up=10, learning_rate=1.0, final_rate=0.01)
+    rates = [learning_rate(config, step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.1, rel=1e-3)
+    assert max(rates) == pytest.approx(1.0, rel=1e-2)
+    assert rates[-1] == pytest.approx(0.01, rel=0.02)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:]))

@@ -1,0 +1,114 @@
+"""The map between two views is exact, and what is marked valid is the photograph."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from skimage import data
+
+from mdnet_ros.training.images import ImagePool, NamedImage
+from mdnet_ros.training.photometric import PhotometricRanges, change_light, quantise_blocks
+from mdnet_ros.training.warps import (
+    WarpRanges,
+    apply_homography,
+    make_pairs,
+    pixel_grid,
+    sample_homographies,
+)
+
+SIDE = 128
+
+
+def pool() -> ImagePool:
+    return ImagePool([NamedImage('camera', data.camera()), NamedImage('coins', data.coins())])
+
+
+def pairs(difficulty: float, seed: int = 1):  # type: ignore[no-untyped-def]
+    p = pool()
+    index = torch.tensor([0, 1, 0, 1])
+    return make_pairs(
+        p.photos[index], p.halves[index], p.sizes[index], SIDE, WarpRanges(), difficulty,
+        torch.Generator().manual_seed(seed),
+    )
+
+
+def test_homography_equals_opencv() -> None:
+    import cv2
+
+    rng = np.random.default_rng(0)
+    h = np.eye(3) + rng.normal(0, 0.05, (3, 3)) * [[1, 1, 100], [1, 1, 100], [1e-3, 1e-3, 0]]
+    points = rng.uniform(0, 100, (1, 50, 2)).astype(np.float32)
+    expected = cv2.perspectiveTransform(points, h)
+    got = apply_homography(torch.from_numpy(h)[None].float(), torch.from_numpy(points))
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_views_show_the_same_thing_where_the_map_says() -> None:
+    pair = pairs(0.5)
+    first, second = pair.images[:4], pair.images[4:]
+    grid = pixel_grid(SIDE, first.device)[None].expand(4, -1, -1, -1)
+    there = apply_homography(pair.to_second, grid)
+    seen = ((there >= 1) & (there <= SIDE - 2)).all(-1)[:, None] & pair.valid[:4]
+    resampled = torch.nn.functional.grid_sample(
+        second, (there + 0.5) * 2 / SIDE - 1, align_corners=False
+    )
+    assert seen.float().mean() > 0.2
+    difference = (first - resampled).abs()[seen]
+    assert difference.mean() < 0.03  # two interpolations apart
+    # a map off by two pixels is clearly worse: the test can see an error
+    off = torch.nn.functional.grid_sample(
+        second, (there + 2.5) * 2 / SIDE - 1, align_corners=False
+    )
+    assert (first - off).abs()[seen].mean() > 1.5 * difference.mean()
+
+
+def test_no_difficulty_is_no_change() -> None:
+    pair = pairs(0.0)
+    torch.testing.assert_close(pair.images[:4], pair.images[4:])
+    eye = torch.eye(3).expand(4, 3, 3)
+    torch.testing.assert_close(pair.to_second / pair.to_second[:, 2:, 2:], eye, atol=1e-3, rtol=0)
+
+
+def test_ranges_are_kept() -> None:
+    sizes = torch.tensor([[600, 400]] * 500)
+    ranges = WarpRanges(rotation=30, scale=1.5, perspective=0.0, translation=0.0)
+    first, second = sample_homographies(
+        sizes, SIDE, ranges, 1.0, torch.Generator().manual_seed(0)
+    )
+    relative = torch.linalg.solve(second, first)
+    relative = relative / relative[:, 2:, 2:]
+    angle = torch.rad2deg(torch.atan2(relative[:, 1, 0], relative[:, 0, 0]))
+    scale = torch.linalg.det(relative[:, :2, :2]).sqrt()
+    assert angle.abs().max() <= 30.01
+    assert angle.std() > 10
+    assert scale.max() <= 1.51
+    assert scale.min() >= 1 / 1.51
+
+
+def test_same_seed_same_pairs() -> None:
+    a, b, c = pairs(1.0, 5), pairs(1.0, 5), pairs(1.0, 6)
+    assert torch.equal(a.images, b.images)
+    assert not torch.equal(a.images, c.images)
+
+
+def test_light_stays_in_range_and_varies_per_image() -> None:
+    pair = pairs(0.5)
+    changed = change_light(
+        pair.images, PhotometricRanges(), 1.0, torch.Generator().manual_seed(2)
+    )
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    levels = changed * 255
+    torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
+    assert ((changed - pair.images).mean((1, 2, 3)).std()) > 0.01
+
+
+def test_quantised_blocks_equal_jpeg_in_kind() -> None:
+    image = torch.from_numpy(data.camera()[:SIDE, :SIDE].copy()).float()[None, None] / 255
+    fine = quantise_blocks(image, torch.tensor([1e-3]))
+    torch.testing.assert_close(fine, image, atol=1e-3, rtol=0)
+    coarse = quantise_blocks(image, torch.tensor([200.0]))
+    # so coarse that only the block means can be left
+    blocks = coarse.reshape(1, 1, SIDE // 8, 8, SIDE // 8, 8)
+    assert blocks.std((3, 5)).max() < 1e-3
+    assert coarse.std() > 0.05
