@@ -1,6 +1,6 @@
 """ament_python and pip packaging of mdnet_ros."""
 
-from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -35,8 +35,28 @@ EXTRAS = {
     ],
     'onnx': ['onnx>=1.16', 'onnxruntime>=1.18'],
 }
-EXTRAS['test'] = ['pytest>=7.4', 'pytest-timeout>=2.2', 'hypothesis>=6.90', 'ruff>=0.5', 'mypy>=1.10']
-EXTRAS['all'] = sorted({r for name, rs in EXTRAS.items() if name not in ('ros', 'test') for r in rs})
+EXTRAS['test'] = [
+    'pytest>=7.4',
+    'pytest-timeout>=2.2',
+    'hypothesis>=6.90',
+    'ruff>=0.5',
+    'mypy>=1.10',
+]
+EXTRAS['all'] = sorted(
+    {entry for name, entries in EXTRAS.items() if name not in ('ros', 'test') for entry in entries}
+)
+
+
+
+def shared(folder: str) -> list[tuple[str, list[str]]]:
+    """A folder's files, at the same place below ``share/mdnet_ros``."""
+    files = [path for path in sorted(Path(folder).rglob('*')) if path.is_file()]
+    return [
+        (f'share/{package_name}/{path.parent.as_posix()}', [path.as_posix()])
+        for path in files
+        if path.suffix != '.pyc'
+    ]
+
 
 setup(
     name=package_name,
@@ -46,8 +66,8 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/' + package_name]),
         ('share/' + package_name, ['package.xml']),
-        ('share/' + package_name + '/launch', glob('launch/*.launch.py')),
-        ('share/' + package_name + '/config', glob('config/*')),
+        *shared('launch'),
+        *shared('config'),
     ],
     python_requires='>=3.10',
     install_requires=[
@@ -64,9 +84,11 @@ setup(
     zip_safe=False,
     maintainer='mdnet_ros maintainers',
     maintainer_email='mdnet-ros@example.org',
-    description='Learned image features a robot can trust: MD-Net keypoints, descriptors and tracks',
+    description='Learned image features a robot can trust: keypoints, descriptors and tracks',
+    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
     license='Apache-2.0',
-    tests_require=['pytest'],
+    keywords=['ROS', 'computer vision', 'features', 'tracking', 'visual odometry', 'SLAM'],
     entry_points={
         'console_scripts': [
             'mdnet = mdnet_ros.cli.main:main',
