@@ -59,11 +59,16 @@ def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
     tile = steps[:, None] * 16 + steps[None, :]
     h, w = logits.shape[-2:]
     z = logits + tile.repeat(-(-h // 16), -(-w // 16))[:h, :w]
-    return z == _slide_max(_slide_max(z, radius, 2), radius, 3)
+    return z == slide_max(z, radius)
+
+
+def slide_max(maps: torch.Tensor, radius: int) -> torch.Tensor:
+    """Maximum over the (2·radius + 1)² window around each pixel of (B, K, H, W) maps."""
+    return _slide_max(_slide_max(maps, radius, 2), radius, 3)
 
 
 def _slide_max(maps: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
-    """Maximum over a sliding window of 2·radius + 1 along one axis.
+    """The same along one axis.
 
     Doubling the window costs log2 of its length in element-wise maxima; on the CPU that is several
     times faster than ``max_pool2d``, which does not vectorise over planar maps.

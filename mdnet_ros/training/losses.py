@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from mdnet_ros.features.detection import slide_max
+
 #: Side of the moving window of the peaky loss, pixels (lecture).
 WINDOW = 16
 #: Margin of the triplet loss (lecture).
@@ -129,7 +131,7 @@ def intersection_loss(
     if k < 2:
         return logits.sum() * 0.0
     p = logits.masked_fill(~valid, -1e4).softmax(-1)
-    near = F.max_pool2d(p.reshape(b * k, n, side, side), 3, 1, 1).reshape_as(p)
+    near = slide_max(p.reshape(b * k, n, side, side), 1).reshape_as(p)
     overlap = torch.einsum('bknp,bmnp->bkmn', near, p)
     first, second = torch.triu_indices(k, k, 1)
     return masked_mean(overlap[:, first, second], weight)

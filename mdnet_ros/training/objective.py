@@ -19,10 +19,10 @@ class LossWeights:
 
     similarity: float = 0.0
     peaky: float = 0.0
-    agreement: float = 1.0
+    agreement: float = 4.0
     intersection: float = 1.0
     reliability: float = 0.5
-    reprojection: float = 0.1
+    reprojection: float = 0.3
     triplet: float = 1.0
 
 
@@ -122,7 +122,7 @@ def objective(
     temperature: float,
     reliability_share: float,
     generator: torch.Generator,
-    peaks_per_pixel: float = 1 / 200,
+    peaks_per_pixel: float = 1 / 300,
 ) -> LossTerms:
     """All loss terms of a batch.
 

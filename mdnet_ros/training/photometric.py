@@ -26,15 +26,15 @@ class PhotometricRanges:
         probability: of each single change but contrast and brightness, which always happen.
     """
 
-    contrast: float = 1.8
-    brightness: float = 0.25
-    gamma: float = 1.8
+    contrast: float = 1.5
+    brightness: float = 0.15
+    gamma: float = 1.6
     shading: float = 0.6
-    blur: float = 2.0
+    blur: float = 1.8
     motion: float = 9.0
-    noise: float = 0.04
+    noise: float = 0.03
     jpeg: float = 5.0
-    probability: float = 0.35
+    probability: float = 0.25
 
 
 _KERNEL = 11

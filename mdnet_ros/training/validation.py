@@ -87,7 +87,7 @@ def validation_pairs(pool: ImagePool, count: int, device: torch.device) -> ViewP
     here = index.to(pool.photos.device)
     pair = make_pairs(
         pool.photos[here], pool.halves[here], pool.sizes[index], SIDE,
-        WarpRanges(rotation=30.0, scale=1.6, perspective=0.2, translation=0.15), 1.0, generator,
+        WarpRanges(rotation=30.0, scale=1.6, tilt=1.5, perspective=0.2, translation=0.15), 1.0, generator,
     )
     images = change_light(pair.images, PhotometricRanges(), 0.7, generator)
     return ViewPair(images.to(device), pair.valid.to(device), pair.to_second.to(device))

@@ -21,15 +21,18 @@ class WarpRanges:
         rotation: between the views, degrees to either side.
         wide_rotation: share of the pairs rotated by up to 180 degrees instead.
         scale: largest ratio of the views' scales.
+        tilt: largest ratio of the stretch along one axis to that across it, as a slanted view of a
+            plane has (2: a plane seen at 60 degrees).
         perspective: largest shift of a crop's corner, as a share of its side.
         translation: largest shift between the views, as a share of the crop's side.
         minimum_scale: photo pixels per crop pixel; below 1 the photo is enlarged.
     """
 
-    rotation: float = 40.0
+    rotation: float = 45.0
     wide_rotation: float = 0.0
     scale: float = 2.0
-    perspective: float = 0.2
+    tilt: float = 2.0
+    perspective: float = 0.25
     translation: float = 0.2
     minimum_scale: float = 0.7
 
@@ -99,6 +102,19 @@ def _corner_homography(corners: torch.Tensor, side: int) -> torch.Tensor:
     return torch.cat([solved, torch.ones(b, 1, dtype=torch.float64)], 1).reshape(b, 3, 3).float()
 
 
+def _rotation(angle: torch.Tensor) -> torch.Tensor:
+    """(B, 2, 2) rotations by (B,) radians."""
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos, -sin, sin, cos], -1).reshape(-1, 2, 2)
+
+
+def _stretching(axis: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
+    """(B, 2, 2) stretches along an axis (B,) radians, by a ratio to across it; area is kept."""
+    turn = _rotation(axis)
+    factors = torch.stack([ratio.sqrt(), ratio.rsqrt()], -1)
+    return turn @ (factors[:, :, None] * turn.transpose(1, 2))
+
+
 def sample_homographies(
     sizes: torch.Tensor,
     side: int,
@@ -129,23 +145,25 @@ def sample_homographies(
     turn = _uniform(generator, (b,), -1.0, 1.0) * math.radians(ranges.rotation) * difficulty
     wide = torch.rand(b, generator=generator) < ranges.wide_rotation * difficulty
     turn = torch.where(wide, _uniform(generator, (b,), -math.pi, math.pi), turn)
-    tilt = _uniform(generator, (b,), -0.2, 0.2) * difficulty
+    lean = _uniform(generator, (b,), -0.2, 0.2) * difficulty
+    stretch = torch.exp(torch.rand(b, generator=generator) * math.log(ranges.tilt) * difficulty)
+    axis = _uniform(generator, (b,), 0.0, math.pi)
     half = (side - 1) / 2.0
     square = torch.tensor([[-half, -half], [half, -half], [half, half], [-half, half]])
     centre_range = (sizes - 1 - side * first_log.exp()[:, None]).clamp(min=0.0)
     shares = torch.rand(b, 2, generator=generator) - 0.5
     centre = (sizes - 1) / 2 + shares * centre_range
     views = []
-    for log_scale, angle, moved in (
-        (first_log, tilt, 0.0),
-        (first_log + ratio, tilt + turn, ranges.translation * difficulty),
+    slant = _stretching(axis, stretch)
+    for log_scale, angle, slanted, moved in (
+        (first_log, lean, None, 0.0),
+        (first_log + ratio, lean + turn, slant, ranges.translation * difficulty),
     ):
         scale = log_scale.exp()
         bend = ranges.perspective * difficulty * side
         corners = square + _uniform(generator, (b, 4, 2), -0.5, 0.5) * bend
-        cos, sin = angle.cos(), angle.sin()
-        rotation = torch.stack([cos, -sin, sin, cos], -1).reshape(b, 2, 2)
-        corners = corners @ rotation.transpose(1, 2) * scale[:, None, None]
+        turned = _rotation(angle) if slanted is None else slanted @ _rotation(angle)
+        corners = corners @ turned.transpose(1, 2) * scale[:, None, None]
         shift = _uniform(generator, (b, 2), -1.0, 1.0) * moved * side * scale[:, None]
         views.append(_corner_homography(corners + (centre + shift)[:, None], side))
     return views[0], views[1]

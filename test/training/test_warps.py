@@ -71,7 +71,7 @@ def test_no_difficulty_is_no_change() -> None:
 
 def test_ranges_are_kept() -> None:
     sizes = torch.tensor([[600, 400]] * 500)
-    ranges = WarpRanges(rotation=30, scale=1.5, perspective=0.0, translation=0.0)
+    ranges = WarpRanges(rotation=30, scale=1.5, tilt=1.0, perspective=0.0, translation=0.0)
     first, second = sample_homographies(
         sizes, SIDE, ranges, 1.0, torch.Generator().manual_seed(0)
     )
