@@ -106,7 +106,7 @@ class Statistics:
             self.last_problem = detail or self.last_problem
 
     def lost(self, count: int) -> None:
-        """The middleware says that messages never came."""
+        """Images were published but never came."""
         with self._lock:
             self.lost_in_transport += count
 

@@ -14,9 +14,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from mdnet_ros.nodes.settings import TrackerSettings
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+    from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 _IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 
@@ -29,7 +29,8 @@ class Inputs:
         settings: transport and quality of service.
         on_image: takes each image message.
         on_camera_info: takes each calibration.
-        on_lost: takes how many messages the middleware reports as lost.
+        on_lost: takes how many images were published but never came: the middleware's sequence
+            numbers tell, where there is one publisher and the distribution hands them out.
         report: takes one line on trouble with the subscription, as soon as it is known.
     """
 
@@ -56,11 +57,17 @@ class Inputs:
             ReliabilityPolicy.RELIABLE if self._asked == 'reliable'
             else ReliabilityPolicy.BEST_EFFORT
         )
+        self._on_image = on_image
+        take: Any = self._take  # rclpy's annotation forgets callbacks that take the message's info
+        self._sequence: int | None = None
         # Groups of their own: a slow parameter or service callback must not hold images up.
         self._subscriptions = [
-            self._subscribe(
-                CompressedImage if self._compressed else Image, self.topic, on_image,
+            node.create_subscription(
+                CompressedImage if self._compressed else Image, self.topic, take,
                 QoSProfile(depth=settings.qos_depth, reliability=reliability),
+                callback_group=MutuallyExclusiveCallbackGroup(),
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             node.create_subscription(
                 CameraInfo, 'camera_info', on_camera_info,
@@ -116,22 +123,14 @@ class Inputs:
             return f'raw images are on {images[0]}, set image_transport:=raw'
         return 'start the camera, or remap image to its topic'
 
-    def _subscribe(
-        self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile
-    ) -> Any:
-        for lost in (self._lost, None):
-            try:
-                return self._node.create_subscription(
-                    kind, topic, callback, qos,
-                    callback_group=MutuallyExclusiveCallbackGroup(),
-                    event_callbacks=SubscriptionEventCallbacks(
-                        incompatible_qos=self._incompatible, message_lost=lost
-                    ),
-                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-                )
-            except UnsupportedEventTypeError:
-                continue  # not every middleware tells what it lost
-        raise RuntimeError(f"cannot subscribe to '{topic}'")
+    def _take(self, message: Any, info: Any) -> None:
+        sequence, last = info.get('publication_sequence_number'), self._sequence
+        self._sequence = sequence
+        if sequence is not None and last is not None and sequence > last + 1 and (
+            self._node.count_publishers(self.topic) == 1
+        ):
+            self._on_lost(sequence - last - 1)
+        self._on_image(message)
 
     def _incompatible(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
@@ -144,6 +143,3 @@ class Inputs:
             advice = f'set qos_overrides.{self.topic}.subscription.{policy.lower()}'
         self._mismatch = f"no images from a publisher of '{self.topic}': {policy} differs; {advice}"
         self._report(self._mismatch)
-
-    def _lost(self, event: Any) -> None:
-        self._on_lost(int(event.total_count_change))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
+from mdnet_ros.nodes.environment import ros_environment
 from mdnet_ros.nodes.tracker_node import TrackerNode
 
 #: Images, calibration, diagnostics, and parameters with services do not wait for each other.
@@ -26,6 +28,7 @@ def main(args: list[str] | None = None) -> int:
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
 
+    os.environ.update(ros_environment(os.environ))
     # Our own handlers: the context must outlive the frame in hand, so that it is published.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -86,25 +85,43 @@ class TrackerProcess:
         return self.wait()
 
 
-@pytest.fixture(scope='module')
-def start_tracker(environment, weights, tmp_path_factory):
-    """start_tracker(*more arguments, namespace=..., **parameters) -> TrackerProcess."""
-    started = []
-
+def _starter(environment, weights, folder, started):
     def start(*arguments, namespace='cam', **parameters):
         values = {'weights': str(weights), 'device': 'cpu', 'max_keypoints': 256,
                   'diagnostics_period': 0.2, 'threads': 1, **parameters}
         listed = ['-r', f'__ns:=/{namespace}']
         for name, value in values.items():
-            listed += ['-p', f'{name}:={str(value).lower() if value in (True, False) else value}']
-        log = Path(tmp_path_factory.mktemp('log')) / 'tracker.log'
-        tracker = TrackerProcess([*listed, *arguments], environment, log)
-        started.append(tracker)
-        return tracker
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            listed += ['-p', f'{name}:={text}']
+        log = folder / f'tracker_{len(started)}.log'
+        started.append(TrackerProcess([*listed, *arguments], environment, log))
+        return started[-1]
 
-    yield start
+    return start
+
+
+def _stop_all(started):
     for tracker in started:
-        tracker.stop(signal.SIGTERM)
+        if tracker.process.poll() is None:
+            tracker.process.send_signal(signal.SIGTERM)
+    for tracker in started:
+        tracker.wait()
+
+
+@pytest.fixture
+def start_tracker(environment, weights, tmp_path):
+    """start_tracker(*more arguments, namespace=..., **parameters) -> TrackerProcess."""
+    started = []
+    yield _starter(environment, weights, tmp_path, started)
+    _stop_all(started)
+
+
+@pytest.fixture(scope='module')
+def shared_tracker(environment, weights, tmp_path_factory):
+    """One tracker in the namespace /cam for all tests of a module."""
+    started = []
+    yield _starter(environment, weights, tmp_path_factory.mktemp('shared'), started)()
+    _stop_all(started)
 
 
 class Client:
