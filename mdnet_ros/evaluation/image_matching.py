@@ -22,15 +22,13 @@ from mdnet_ros.evaluation.imb_data import (
     without_views,
 )
 from mdnet_ros.evaluation.multiview import BagResult, measure_bag
-from mdnet_ros.evaluation.pose import mean_average_accuracy
+from mdnet_ros.evaluation.pose import mean_average_accuracy, solver_name
 from mdnet_ros.evaluation.stereo import PairResult, ViewFeatures, match_with_ratio, measure_pair
 
 #: Inlier thresholds tried on a validation scene, pixels.
 THRESHOLDS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 #: Ratio tests tried on a validation scene where the ratio is to be chosen; 1: none.
 RATIOS = (0.8, 0.85, 0.9, 0.95, 1.0)
-#: Worst pairs kept of each extractor and scene, for pictures.
-WORST_PAIRS = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,7 @@ class ImageMatchingSettings:
     """What decides the figures, besides extractors and images.
 
     Attributes:
+        max_keypoints: the most keypoints of one image.
         scene: which pairs and subsets are taken.
         threshold: of the robust pose, pixels, where no validation scene chooses it.
         ratio: of the ratio test, 1: none; None: chosen on the validation scene.
@@ -47,6 +46,7 @@ class ImageMatchingSettings:
         known_intrinsics: give COLMAP the calibration; the benchmark does not.
     """
 
+    max_keypoints: int = 2048
     scene: SceneSettings = SceneSettings()
     threshold: float = 1.0
     ratio: float | None = 1.0
@@ -73,21 +73,6 @@ class MatchingChoice:
 
 
 @dataclass(frozen=True)
-class WorstPair:
-    """A pair to look at.
-
-    Attributes:
-        result: what was measured.
-        paths: of the two images.
-        points: (M, 4) the matches: x, y in the first and x, y in the second image, pixels.
-    """
-
-    result: PairResult
-    paths: tuple[Path, Path]
-    points: np.ndarray
-
-
-@dataclass(frozen=True)
 class SceneResult:
     """One extractor on one scene.
 
@@ -98,7 +83,6 @@ class SceneResult:
         milliseconds: mean time to extract an image, when it was.
         pairs: stereo.
         bags: multiview.
-        worst: pairs with the largest errors, worst first.
     """
 
     name: str
@@ -107,7 +91,6 @@ class SceneResult:
     milliseconds: float
     pairs: tuple[PairResult, ...]
     bags: tuple[BagResult, ...]
-    worst: tuple[WorstPair, ...]
 
 
 @dataclass(frozen=True)
@@ -122,9 +105,17 @@ class ExtractorResult:
 
 @dataclass(frozen=True)
 class ImageMatchingResult:
-    """A whole evaluation; ``omitted`` names what was left out and why, one line each."""
+    """A whole evaluation.
+
+    Attributes:
+        settings: of the protocol.
+        solver: the library that estimated the poses.
+        extractors: in the order they were asked for.
+        omitted: what was left out and why, one line each.
+    """
 
     settings: ImageMatchingSettings
+    solver: str
     extractors: tuple[ExtractorResult, ...]
     omitted: tuple[str, ...]
 
@@ -181,7 +172,7 @@ def evaluate(
         except DataError as error:
             omitted.append(str(error))
             continue
-        for source, choice in zip(sources, choices):
+        for source, choice in zip(sources, choices, strict=True):
             progress.set_postfix_str(f'{folder.name} {source.spec.name}')
             try:
                 result = _measure_scene(scene, images, source, choice, settings, omitted)
@@ -193,9 +184,10 @@ def evaluate(
         raise DataError(f'{root}: no scene could be measured: {"; ".join(omitted[:3])}')
     return ImageMatchingResult(
         settings,
+        solver_name(),
         tuple(
             ExtractorResult(spec.name, spec.licence, choice, tuple(measured[spec.name]))
-            for spec, choice in zip(specs, choices)
+            for spec, choice in zip(specs, choices, strict=True)
         ),
         tuple(dict.fromkeys(omitted)),
     )
@@ -227,7 +219,7 @@ def _extract(
     names = list(scene.views)
     extractions = source.features_of([images[name] for name in names])
     found = {}
-    for name, extraction in zip(names, extractions):
+    for name, extraction in zip(names, extractions, strict=True):
         view, depth = scene.views[name], None
         if view.depth_path is not None:
             try:
@@ -251,7 +243,7 @@ def _choose(
     extractions = source.features_of([images[name] for name in scene.views])
     views = {
         name: ViewFeatures(view, extraction.features)
-        for (name, view), extraction in zip(scene.views.items(), extractions)
+        for (name, view), extraction in zip(scene.views.items(), extractions, strict=True)
     }
     ratios = RATIOS if settings.ratio is None else (settings.ratio,)
     best: tuple[float, float] | None = None
@@ -263,7 +255,7 @@ def _choose(
             errors = np.array(
                 [
                     measure_pair(views[a], views[b], rows, threshold, settings.scene.seed).error
-                    for (a, b), rows in zip(scene.pairs, matches)
+                    for (a, b), rows in zip(scene.pairs, matches, strict=True)
                 ]
             )
             accuracy = mean_average_accuracy(errors)
@@ -300,7 +292,6 @@ def _measure_scene(
     for names in scene.bags if settings.multiview else ():
         rows = {(a, b): matches(a, b) for a, b in combinations(names, 2)}
         bags.append(measure_bag(names, views, rows, settings.known_intrinsics, seed))
-    worst = sorted(pairs, key=lambda pair: -pair.error)[:WORST_PAIRS]
     return SceneResult(
         name=scene.name,
         pair_source=scene.pair_source,
@@ -308,13 +299,4 @@ def _measure_scene(
         milliseconds=float(np.mean([milliseconds for _, milliseconds in extracted.values()])),
         pairs=tuple(pairs),
         bags=tuple(bags),
-        worst=tuple(_worst_pair(pair, views, matched[pair.names]) for pair in worst),
     )
-
-
-def _worst_pair(
-    result: PairResult, views: dict[str, ViewFeatures], rows: np.ndarray
-) -> WorstPair:
-    a, b = (views[name] for name in result.names)
-    points = np.hstack([a.features.keypoints[rows[:, 0]], b.features.keypoints[rows[:, 1]]])
-    return WorstPair(result, (a.view.image_path, b.view.image_path), points)

@@ -116,7 +116,8 @@ def load_scene(folder: Path, settings: SceneSettings) -> Scene:
     files = (p for p in (base / 'images').iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     for path in sorted(files):
         try:
-            intrinsics, pose = read_calibration(base / 'calibration' / f'calibration_{path.stem}.h5')
+            calibration = base / 'calibration' / f'calibration_{path.stem}.h5'
+            intrinsics, pose = read_calibration(calibration)
         except DataError as error:
             omitted.append(str(error))
             continue

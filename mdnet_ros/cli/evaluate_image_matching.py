@@ -1,0 +1,105 @@
+"""``mdnet evaluate image-matching``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mdnet_ros.baselines.registry import parse_extractors
+from mdnet_ros.cli.evaluate_homography import add_extractor_arguments, parse_shard
+from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.image_matching import ImageMatchingSettings, evaluate
+from mdnet_ros.evaluation.image_matching_json import from_json, to_json
+from mdnet_ros.evaluation.image_matching_json import merge as merge_results
+from mdnet_ros.evaluation.image_matching_report import print_result, write_page
+from mdnet_ros.evaluation.imb_data import BAG_SIZES, SceneSettings
+from mdnet_ros.evaluation.report import write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    scene = SceneSettings()
+    parser.add_argument('--root', type=Path, required=True, help='folder of SCENE/set_100, or one')
+    add_extractor_arguments(parser)
+    parser.add_argument('--validation-scene', metavar='SCENE',
+                        help="choose each extractor's inlier threshold here; not measured then")
+    parser.add_argument('--threshold', type=float, default=1.0,
+                        help='inlier threshold without a validation scene, px (default: 1)')
+    parser.add_argument('--ratio', default='1', metavar='R',
+                        help='ratio test in both directions; 1: none, auto: by validation scene')
+    parser.add_argument('--max-pairs', type=int, default=scene.max_pairs,
+                        help='of each scene, drawn at random (0: all)')
+    parser.add_argument('--max-angle', type=float, default=scene.max_angle,
+                        help='without a visibility file, pairs up to this angle, degrees')
+    parser.add_argument('--bag-sizes', type=_sizes, default=BAG_SIZES, metavar='N,N,…',
+                        help='sizes of the subsets to reconstruct (default: 5,10,25,100)')
+    parser.add_argument('--bags', type=int, default=scene.bags_per_size,
+                        help='subsets of each size, at most (default: 5)')
+    parser.add_argument('--no-multiview', action='store_true', help='stereo only')
+    parser.add_argument('--known-intrinsics', action='store_true',
+                        help='give COLMAP the calibration; the benchmark does not')
+    parser.add_argument('--seed', type=int, default=0, help='of every draw')
+    parser.add_argument('--published', action='store_true', help='show published figures beside')
+    parser.add_argument('--shard', type=parse_shard, default=(1, 1), metavar='i/n',
+                        help='only the i-th of n parts of the scenes')
+    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--html', type=Path, help='write the report to this file')
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    parts = text.split(',')
+    if all(part.strip().isdecimal() and int(part) >= 3 for part in parts):
+        return tuple(int(part) for part in parts)
+    raise argparse.ArgumentTypeError(f"'{text}': expected numbers of at least 3, as in 5,10")
+
+
+def _ratio(text: str) -> float | None:
+    if text == 'auto':
+        return None
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = 0.0
+    if 0.0 < ratio <= 1.0:
+        return ratio
+    raise DataError(f"--ratio: expected a number over 0 and up to 1, or auto, got '{text}'")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, show and write."""
+    specs = parse_extractors(args.extractors, args.max_keypoints, args.device, args.weights_dir)
+    if not args.threshold > 0:
+        raise DataError(f'--threshold: expected more than 0, got {args.threshold}')
+    settings = ImageMatchingSettings(
+        max_keypoints=args.max_keypoints,
+        scene=SceneSettings(
+            args.max_pairs, args.max_angle, args.bag_sizes, args.bags, args.seed
+        ),
+        threshold=args.threshold,
+        ratio=_ratio(args.ratio),
+        validation_scene=args.validation_scene,
+        multiview=not args.no_multiview,
+        known_intrinsics=args.known_intrinsics,
+    )
+    result = evaluate(args.root, specs, settings, args.cache, args.shard)
+    print_result(result, args.published)
+    if args.json:
+        write_json(args.json, to_json(result, args.published))
+    if args.html:
+        write_page(args.html, result, args.root, specs, args.cache, args.published)
+    return 0
+
+
+def merge(documents: list[dict[str, Any]], html: Path | None) -> dict[str, Any]:
+    """Join shards, show the tables, write the report (without pictures) if asked to.
+
+    Raises:
+        DataError: they do not belong together.
+    """
+    result = merge_results([from_json(document) for document in documents])
+    published = any('published' in document for document in documents)
+    print_result(result, published)
+    if html:
+        write_page(html, result, published=published)
+    return to_json(result, published)
