@@ -12,8 +12,10 @@ from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.camera import CameraModel
 from mdnet_ros.clouds import cloud_fields
 from mdnet_ros.poses import Pose, quaternion_of_rotation
+from mdnet_ros.vins import VinsLayout, VinsTracks
 
 POINT_CLOUD2 = 'sensor_msgs/msg/PointCloud2'
+POINT_CLOUD = 'sensor_msgs/msg/PointCloud'
 POSE_STAMPED = 'geometry_msgs/msg/PoseStamped'
 #: Depth maps are stored in millimetres.
 _DEPTH_UNITS_PER_METRE = 1000.0
@@ -86,6 +88,27 @@ class BagTopics:
             step * len(table), np.frombuffer(table.tobytes(), np.uint8), True,
         )  # fmt: skip
         self._bag.write(topic, POINT_CLOUD2, stamp_ns, message)
+
+    def vins(
+        self,
+        topic: str,
+        stamp_ns: int,
+        frame_id: str,
+        tracks: VinsTracks,
+        layout: VinsLayout,
+        camera_id: int,
+    ) -> None:
+        """Tracks in the layout that VINS-Mono or VINS-Fusion reads."""
+        point, channel = (
+            self._types[f'{package}/msg/{name}']
+            for package, name in (('geometry_msgs', 'Point32'), ('sensor_msgs', 'ChannelFloat32'))
+        )
+        message = self._types[POINT_CLOUD](
+            self._header(stamp_ns, frame_id),
+            [point(*(float(v) for v in p)) for p in tracks.points()],
+            [channel(name, values) for name, values in tracks.channels(layout, camera_id)],
+        )
+        self._bag.write(topic, POINT_CLOUD, stamp_ns, message)
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
         seconds, nanoseconds = divmod(int(stamp_ns), 1_000_000_000)

@@ -148,6 +148,11 @@ class BagReader:
             counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
         return counts
 
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the first message to the last."""
+        return max(0, self._reader.duration) * 1e-9
+
     def image_topic(self, requested: str | None = None) -> str:
         """The topic to read images from.
 
