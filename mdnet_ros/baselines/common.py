@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
-from mdnet_ros.errors import WeightsError
+from mdnet_ros.errors import MissingDependencyError, WeightsError
+from mdnet_ros.features.extractor import to_gray
 from mdnet_ros.features.types import Features
 
 #: Names a folder with peers' weights, searched after ``--weights-dir``.
@@ -117,6 +120,30 @@ def load_state(network: torch.nn.Module, state: dict[str, Any], path: Path) -> N
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = ' '.join(str(error).split())[:160]
         raise WeightsError(f"weights '{path}': tensors do not fit: {reason}") from None
+
+
+def kornia_feature(symbol: str, name: str) -> Any:
+    """A class or function of ``kornia.feature``, for extractor ``name``.
+
+    Raises:
+        MissingDependencyError: kornia is not installed or too old to have it.
+    """
+    try:
+        return getattr(importlib.import_module('kornia.feature'), symbol)
+    except (ImportError, AttributeError):
+        raise MissingDependencyError('kornia>=0.9', 'evaluate', f"extractor '{name}'") from None
+
+
+def rgb_tensor(image: np.ndarray, device: torch.device) -> torch.Tensor:
+    """(1, 3, H, W) float32 RGB in [0, 1] of a uint8 gray or BGR image.
+
+    Raises:
+        ImageError: as :func:`mdnet_ros.features.extractor.to_gray`.
+    """
+    gray = to_gray(image)
+    colour = image.ndim == 3 and image.shape[2] == 3
+    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if colour else np.repeat(gray[..., None], 3, 2)
+    return torch.from_numpy(rgb).to(device).permute(2, 0, 1)[None].float() / 255.0
 
 
 def file_digest(path: Path) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -22,9 +21,10 @@ from mdnet_ros.baselines.common import (
     build_features,
     load_checkpoint,
     load_state,
+    rgb_tensor,
 )
 from mdnet_ros.errors import WeightsError
-from mdnet_ros.features.extractor import choose_device, to_gray
+from mdnet_ros.features.extractor import choose_device
 from mdnet_ros.features.types import Features
 
 INFOS = {
@@ -129,11 +129,8 @@ class R2D2Extractor:
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
         """Extract features; see :class:`mdnet_ros.Extractor`."""
-        gray = to_gray(image)
-        height, width = gray.shape
-        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image.ndim == 3 and image.shape[2] == 3 \
-            else cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
-        x = torch.from_numpy(rgb).to(self.device).permute(2, 0, 1)[None].float() / 255.0
+        x = rgb_tensor(image, self.device)
+        height, width = x.shape[-2:]
         x = (x - x.new_tensor(_MEAN)[:, None, None]) / x.new_tensor(_STD)[:, None, None]
         found = []
         for size in self._sizes(height, width):

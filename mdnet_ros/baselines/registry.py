@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mdnet_ros.baselines import common
 from mdnet_ros.baselines.common import (
     BaselineInfo,
     BaselineSettings,
@@ -36,7 +37,20 @@ BASELINES = {
     'alike-s': 'alike',
     'alike-n': 'alike',
     'alike-l': 'alike',
+    'surf': 'surf',
+    'orb': 'orb',
+    'akaze': 'akaze',
+    'hardnet': 'hardnet',
+    'superpoint': 'superpoint',
+    'disk': 'disk',
+    'aliked-t16': 'aliked',
+    'aliked-n16': 'aliked',
+    'aliked-n16rot': 'aliked',
+    'aliked-n32': 'aliked',
+    'xfeat': 'xfeat',
 }
+#: Families -> the size meant by their bare name.
+ALIASES = {'alike': 'alike-n', 'aliked': 'aliked-n16'}
 _PRECOMPUTED = 'precomputed:'
 #: Distribution that holds the import a BaselineInfo names as its library.
 _DISTRIBUTIONS = {'cv2': ('opencv-python-headless', 'opencv-python')}
@@ -74,6 +88,7 @@ class ExtractorSpec:
     weights_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, 'text', ALIASES.get(self.text, self.text))
         if self.max_keypoints < 1:
             raise DataError(f'max keypoints: expected at least 1, got {self.max_keypoints}')
         if self.text not in BASELINES and self.precomputed is None and not self._is_ours:
@@ -143,7 +158,7 @@ class ExtractorSpec:
             parts += [choose_device(self.device).type]
         else:
             info = baseline_info(self.text)
-            files = [Path(str(_module(self.text).__file__))]
+            files = [Path(str(m.__file__)) for m in (common, _module(self.text))]
             found = self._weights()
             parts += [file_digest(found)] if found else []
             parts += [choose_device(self.device).type] if info.library != 'cv2' else []

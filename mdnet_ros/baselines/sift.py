@@ -25,7 +25,7 @@ INFOS = {
 _DIM = 128
 #: OpenCV finds extrema in an image doubled with half-pixel centres, then halves coordinates
 #: without shifting back: every keypoint lies this many pixels too far right and down.
-_OFFSET = 0.25
+SIFT_OFFSET = 0.25
 
 
 class SiftExtractor:
@@ -57,7 +57,7 @@ class SiftExtractor:
             total = np.abs(descriptors).sum(axis=1, keepdims=True)
             descriptors = np.sqrt(descriptors / np.maximum(total, 1e-12))
         features = from_opencv(keypoints, descriptors, _DIM, size, self.max_keypoints)
-        features.keypoints[:] -= _OFFSET
+        features.keypoints[:] -= SIFT_OFFSET
         return features
 
     def _detect_upright(self, gray: np.ndarray) -> list[cv2.KeyPoint]:
