@@ -1,5 +1,7 @@
 """Reads the tracker's `keypoints` topic in Python and prints each frame's longest track."""
 
+import contextlib
+
 import rclpy
 from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
@@ -25,7 +27,5 @@ class Listener(Node):
 
 if __name__ == '__main__':
     rclpy.init()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         rclpy.spin(Listener())
-    except KeyboardInterrupt:
-        pass
