@@ -15,6 +15,8 @@ from mdnet_ros.features.types import TrackedFrame
 
 #: Columns and rows of the contact sheet.
 _GRID = (4, 3)
+#: Longer trails hide the picture where the camera moves fast, frames.
+_TRAIL = 3
 #: Width of one picture of the contact sheet and largest width of the video, pixels.
 _THUMBNAIL = 480
 _VIDEO_WIDTH = 1280
@@ -41,7 +43,7 @@ class RunPictures:
         wanted = min(frame_count, _GRID[0] * _GRID[1])
         # The first frame has no tracks yet: start within the run.
         self._chosen = {int((i + 0.5) * frame_count / wanted) for i in range(wanted)}
-        self._drawer = TrackDrawer()
+        self._drawer = TrackDrawer(_TRAIL)
         self._index = 0
         self._thumbnails: list[np.ndarray] = []
         self._video: cv2.VideoWriter | None = None

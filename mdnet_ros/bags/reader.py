@@ -265,11 +265,20 @@ class BagReader:
         Raises:
             DataError: if the topic is not there or the bag is damaged.
         """
-        for raw in self.raw([topic]):
+        return (message for _, message in self.typed([topic]))
+
+    def typed(self, topics: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        """Topic and deserialised message, in the order they were recorded.
+
+        Raises:
+            DataError: if a topic is not there or the bag is damaged.
+        """
+        for raw in self.raw(topics):
             try:
-                yield self._reader.deserialize(raw.data, raw.type)
+                message = self._reader.deserialize(raw.data, raw.type)
             except Exception as error:
                 raise self._unreadable(error) from None
+            yield raw.topic, message
 
     def raw(self, topics: Sequence[str] | None = None) -> Iterator[RawMessage]:
         """Undecoded messages in the order they were recorded.

@@ -14,7 +14,7 @@ from mdnet_ros.poses import Pose, PoseTrack
 
 #: Depths around a pixel differing by more than this factor belong to different surfaces.
 _SAME_SURFACE = 1.05
-#: How many depth maps are kept for correspondences to earlier frames.
+#: Depth maps of how many tracked frames are kept for correspondences to earlier frames.
 _KEPT = 16
 
 
@@ -126,12 +126,13 @@ class PositionTruth:
         return errors
 
     def _advance(self, stamp_ns: int) -> None:
-        """Read depth maps up to a stamp."""
+        """Read depth maps up to a stamp, and keep the one of that very stamp."""
         while self._latest is None or self._latest < stamp_ns:
             entry = next(self._coming, None)
             if entry is None:
                 return
-            self._latest = entry[0]
-            self._kept[entry[0]] = entry[1]
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            self._latest, depth = entry
+            if self._latest == stamp_ns:
+                self._kept[stamp_ns] = depth
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)

@@ -1,0 +1,150 @@
+"""``mdnet demo``: fly through a synthetic scene and track it live, over real ROS 2 topics."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from mdnet_ros.bags.reader import BagReader
+from mdnet_ros.bags.tracks import read_tracks
+from mdnet_ros.bags.writer import STORAGES, BagWriter
+from mdnet_ros.cli.tracking import (
+    add_tracker_arguments,
+    changed_from_default,
+    output_folder,
+    tracker_settings,
+)
+from mdnet_ros.demo.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, write_scene
+from mdnet_ros.demo.scene import Scene, SceneSettings
+from mdnet_ros.errors import DataError, MissingDependencyError
+from mdnet_ros.evaluation.bag_truth import truth_of_bag
+from mdnet_ros.evaluation.report import write_json
+from mdnet_ros.evaluation.run import Latency, RunReport
+from mdnet_ros.evaluation.sequence import SequenceStatistics, SequenceSummary
+from mdnet_ros.features.weights import resolve_weights
+from mdnet_ros.pictures import RunPictures
+
+if TYPE_CHECKING:
+    from mdnet_ros.nodes.live import LiveRun
+
+#: Cause of the images that were published and never reached the tracker.
+LOST = 'lost in transport'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    scene = SceneSettings()
+    parser.add_argument(
+        '--out', default='mdnet_demo', metavar='DIR',
+        help='for the bags (scene, tracks), summary.json, contact_sheet.png and tracks.mp4 '
+        '[mdnet_demo]',
+    )
+    parser.add_argument('--json', metavar='FILE', help='the summary, also to this file')
+    parser.add_argument(
+        '--duration', type=float, default=scene.duration_s, metavar='S',
+        help=f'length of the flight, seconds [{scene.duration_s:g}]',
+    )
+    parser.add_argument(
+        '--size', default=f'{scene.width}x{scene.height}', metavar='WxH',
+        help=f'of the images, pixels [{scene.width}x{scene.height}]',
+    )
+    parser.add_argument(
+        '--fps', type=float, default=scene.rate_hz, metavar='HZ',
+        help=f'frames a second [{scene.rate_hz:g}]',
+    )
+    parser.add_argument('--seed', type=int, default=scene.seed, help='of the scene')
+    parser.add_argument('--storage', choices=STORAGES, default='sqlite3', help='of the bags')
+    parser.add_argument(
+        '--lockstep', action='store_true',
+        help='send an image when the last one was answered, instead of by the clock',
+    )
+    add_tracker_arguments(parser, weights='md2net-light')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Render, play, track, record and report; returns the exit code."""
+    settings = tracker_settings(args)
+    resolve_weights(settings.weights)  # say so now rather than after the rendering
+    if importlib.util.find_spec('rclpy') is None:
+        raise MissingDependencyError('rclpy', 'ros', 'the live demo')
+    scene = Scene(_scene_settings(args))
+    folder = output_folder(args.out)
+    write_scene(scene, folder / 'scene', args.storage, progress=True)
+    from mdnet_ros.nodes.live import run_live  # rclpy takes the process over from here
+
+    with BagReader(folder / 'scene') as bag, TemporaryDirectory() as logs:
+        recording = BagWriter(folder / 'tracks', args.storage, overwrite=True)
+        live = run_live(
+            bag, IMAGE_TOPIC, CAMERA_INFO_TOPIC, settings, recording,
+            Path(logs) / 'tracker.log', lockstep=args.lockstep, progress=True,
+        )
+        if live.answered == 0 or live.foreign:
+            raise DataError(
+                f'the tracker answered {live.answered} of {live.published} images with their own '
+                f'stamp and sent {live.foreign} answers with another'
+            )
+        summary = _look_at_tracks(bag, folder, scene.settings.rate_hz)
+    report = _report(live, summary, {'settings': changed_from_default(settings)})
+    report.print(f'mdnet demo: {Path(settings.weights).stem}, live over ROS 2')
+    document = report.to_json()
+    write_json(folder / 'summary.json', document)
+    if args.json:
+        write_json(Path(args.json), document)
+    print(f'outputs: {folder}')
+    return 0
+
+
+def _scene_settings(args: argparse.Namespace) -> SceneSettings:
+    width, _, height = args.size.partition('x')
+    if not (width.isdecimal() and height.isdecimal()):
+        raise DataError(f"--size '{args.size}': expected WIDTHxHEIGHT, such as 640x480")
+    return SceneSettings(
+        duration_s=args.duration, rate_hz=args.fps, width=int(width), height=int(height),
+        seed=args.seed,
+    )
+
+
+def _look_at_tracks(bag: BagReader, folder: Path, rate_hz: float) -> SequenceSummary:
+    """Figures and pictures of what was recorded, against the truth in the scene's bag."""
+    camera = bag.camera(CAMERA_INFO_TOPIC)
+    statistics = SequenceStatistics(truth_of_bag(bag, IMAGE_TOPIC, camera))
+    images = bag.images(IMAGE_TOPIC)
+    with BagReader(folder / 'tracks') as tracks:
+        count = tracks.counts['/correspondences']
+        size = (camera.width, camera.height) if camera is not None else (0, 0)
+        with RunPictures(folder, count, rate_hz) as pictures:
+            for frame in tqdm(read_tracks(tracks, size), 'reporting', count, unit='frame'):
+                statistics.add(frame)
+                # Both bags are in the order of the stamps.
+                image = next(i for i in images if i.stamp_ns == frame.stamp_ns)
+                pictures.add(image.image, frame)
+    return statistics.summary()
+
+
+def _report(live: LiveRun, summary: SequenceSummary, about: dict[str, object]) -> RunReport:
+    counters = live.counters
+    drops = dict(counters.dropped)
+    lost = live.published - counters.received
+    if lost:
+        drops[LOST] = lost
+    return RunReport(
+        frames_in=live.published,
+        frames_processed=counters.processed,
+        drops=drops,
+        fps=live.answered / live.seconds if live.seconds > 0 else 0.0,
+        latency=Latency.of(live.latencies_ms),
+        latency_of='image published → correspondences received',
+        summary=summary,
+        about={
+            **about,
+            'frames_received': counters.received,
+            'frames_answered': live.answered,
+            'frames_uncounted': counters.uncounted,
+            'answers_with_a_foreign_stamp': live.foreign,
+        },
+    )
