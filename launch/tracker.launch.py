@@ -19,6 +19,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+#: Configurations that ship.
+CONFIGS = ('tracker', 'mono', 'stereo', 'low_power')
 #: Launch arguments that, unless empty, replace a parameter of the configuration file.
 OVERRIDES = {
     'weights': 'network: md2net, md2net-light, or the path of a .safetensors file',
@@ -30,13 +32,11 @@ OVERRIDES = {
 
 def config_file(name: str) -> str:
     """The path of a configuration: a file, or the name of one that ships."""
-    shipped = Path(get_package_share_directory('mdnet_ros')) / 'config' / f'{name}.yaml'
-    if shipped.is_file():
-        return str(shipped)
+    if name in CONFIGS:
+        return str(Path(get_package_share_directory('mdnet_ros')) / 'config' / f'{name}.yaml')
     path = Path(name).expanduser()
     if not path.is_file():
-        names = ', '.join(sorted(file.stem for file in shipped.parent.glob('*.yaml')))
-        raise RuntimeError(f"config '{name}': no such file; shipped: {names}")
+        raise RuntimeError(f"config '{name}': no such file; shipped: {', '.join(CONFIGS)}")
     return str(path.resolve())
 
 
@@ -82,7 +82,7 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 'config', default_value='tracker',
-                description='parameter file: a path, or tracker, mono, stereo or low_power',
+                description=f'parameter file: a path, or one of {", ".join(CONFIGS)}',
             ),
             DeclareLaunchArgument(
                 'namespace', default_value='', description='namespace of the outputs'

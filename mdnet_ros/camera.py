@@ -49,6 +49,12 @@ class CameraModel:
                 f"camera_info: distortion model '{self.distortion_model}': expected one of "
                 f'{", ".join(DISTORTION_MODELS)}'
             )
+        counts = (4,) if self.distortion_model == 'equidistant' else (4, 5, 8, 12, 14)
+        if self.d.any() and len(self.d) not in counts:
+            raise DataError(
+                f'camera_info: expected {" or ".join(map(str, counts))} numbers in d for '
+                f'{self.distortion_model}, got {len(self.d)}'
+            )
 
     def normalise(self, points: np.ndarray) -> np.ndarray:
         """Rays of pixels, distortion removed.

@@ -116,6 +116,9 @@ class VinsTracker:
         now = links.indices[rows]
         here = camera.normalise(frame.features.keypoints[now])
         there = camera.normalise(links.keypoints_prev[rows])
+        # Strong distortion may have no inverse at the edge of the image.
+        finite = np.isfinite(here).all(axis=1) & np.isfinite(there).all(axis=1)
+        rows, now, here, there = rows[finite], now[finite], here[finite], there[finite]
         seconds = (frame.stamp_ns - links.stamps_prev[rows]) * 1e-9
         ids = self._ids_for(frame, now)
         return VinsTracks(

@@ -1,0 +1,106 @@
+"""Diagnostics: counts, thresholds and causes."""
+
+from dataclasses import replace
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+from mdnet_ros.nodes.diagnostics import Reporter, Statistics
+from mdnet_ros.nodes.settings import TrackerSettings
+
+
+def frame(inliers, matches=40):
+    rows = np.arange(matches)
+    return TrackedFrame(
+        Features.empty((10, 10), 8), np.zeros(0, np.int64), np.zeros(0, np.int32),
+        Correspondences(
+            rows, rows, np.zeros((matches, 2), np.float32), rows, np.ones(matches, np.float32),
+            rows < inliers,
+        ),
+        0,
+    )
+
+
+def told(statistics, settings=None, trouble=''):
+    status = statistics.status(settings or TrackerSettings(), {'device': 'cpu'}, trouble)
+    return status.level, status.message, {v.key: v.value for v in status.values}
+
+
+def serve(statistics, inliers=30, times=3, restarted=''):
+    for _ in range(times):
+        statistics.done(frame(inliers), statistics.arrival(), 0.05, restarted)
+
+
+def test_a_working_tracker_is_ok():
+    statistics = Statistics()
+    serve(statistics)
+    level, message, values = told(statistics)
+    assert level == DiagnosticStatus.OK
+    assert message.startswith('tracking at')
+    assert values['frames received'] == values['frames processed'] == '3'
+    assert (values['matches'], values['inliers']) == ('40', '30')
+    assert values['device'] == 'cpu'
+    assert values['age of stamp p50/p95/p99 (ms)'] == '50.00 / 50.00 / 50.00'
+
+
+def test_each_threshold_names_its_cause():
+    settings = TrackerSettings()
+    statistics = Statistics()
+    serve(statistics, inliers=3)
+    level, message, _ = told(statistics)
+    assert level == DiagnosticStatus.WARN
+    assert '3 inlier matches, expected 20' in message
+    assert told(statistics, replace(settings, warn_matches=2))[0] == DiagnosticStatus.OK
+
+    statistics = Statistics()
+    serve(statistics)
+    statistics.arrival()
+    statistics.drop('bad image', 'step of 3')
+    level, message, values = told(statistics, replace(settings, warn_drops=0.2))
+    assert level == DiagnosticStatus.WARN
+    assert '25% of the frames dropped (bad image 1)' in message
+    assert values['dropped: bad image'] == '1'
+    assert values['last problem'] == 'step of 3'
+
+    statistics = Statistics()
+    statistics.done(frame(30), statistics.arrival() - 3.0, 0.0, '')
+    level, message, _ = told(statistics)
+    assert level == DiagnosticStatus.ERROR
+    assert 'latency 3' in message
+    assert told(statistics, replace(settings, error_latency=9.0))[0] == DiagnosticStatus.WARN
+    relaxed = replace(settings, error_latency=9.0, warn_latency=8.0)
+    assert told(statistics, relaxed)[0] == DiagnosticStatus.OK
+    level, message, _ = told(statistics, replace(relaxed, expected_rate=30.0))
+    assert level == DiagnosticStatus.WARN
+    assert 'expected 30' in message
+
+
+def test_silence_and_its_reason():
+    statistics = Statistics()
+    assert told(statistics)[:2] == (DiagnosticStatus.WARN, 'no image comes in')
+    level, message, _ = told(statistics, trouble="no publisher on '/image'")
+    assert level == DiagnosticStatus.ERROR
+    assert message == "no publisher on '/image'"
+
+
+def test_restarts_are_counted_by_cause():
+    statistics = Statistics()
+    serve(statistics, times=2, restarted='stamp went back')
+    serve(statistics, times=1, restarted='stamp jumped')
+    values = told(statistics)[2]
+    assert values['restarts'] == '3'
+    assert values['restarted: stamp went back'] == '2'
+
+
+def test_each_cause_is_told_once_in_a_while():
+    lines = []
+    report = Reporter(lines.append, period=1000.0)
+    for index in range(5):
+        report('bad image', f'bad image {index}')
+        report('overload', 'too fast')
+    assert lines == ['bad image 0', 'too fast']
+    impatient = Reporter(lines.append, period=0.0)
+    impatient('x', 'one')
+    impatient('x', 'two')
+    assert lines[2:] == ['one', 'two']

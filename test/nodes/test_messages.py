@@ -1,0 +1,135 @@
+"""Output messages through real serialisation and back."""
+
+import numpy as np
+import pytest
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CameraInfo, PointCloud, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from mdnet_ros.errors import DataError
+from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+from mdnet_ros.nodes.messages import (
+    camera_model,
+    correspondences_message,
+    keypoints_message,
+    read_correspondences,
+    read_features,
+    read_tracked,
+    stamp_nanoseconds,
+    tracks_message,
+)
+from mdnet_ros.vins import VinsTracks
+
+STAMP = 1_700_000_000_123_456_789
+
+
+def header():
+    made = Header(frame_id='camera')
+    made.stamp.sec, made.stamp.nanosec = STAMP // 10**9, STAMP % 10**9
+    return made
+
+
+def frame(n, m):
+    rng = np.random.default_rng(3)
+    descriptors = rng.normal(size=(n, 16)).astype(np.float32)
+    return TrackedFrame(
+        Features(
+            rng.uniform(0, 99, (n, 2)).astype(np.float32),
+            rng.uniform(0, 1, n).astype(np.float32),
+            np.sort(rng.integers(0, 3, n)).astype(np.int32),
+            descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True),
+            (100, 100),
+            3,
+        ),
+        np.arange(n) + 2**24 + 1,
+        rng.integers(0, 5, n).astype(np.int32),
+        Correspondences(
+            np.arange(m), np.arange(m)[::-1], rng.uniform(0, 99, (m, 2)).astype(np.float32),
+            np.full(m, STAMP - 33_333_333), np.ones(m, np.float32), np.arange(m) % 2 == 0,
+        ),
+        STAMP,
+    )
+
+
+def sent(message):
+    return deserialize_message(serialize_message(message), type(message))
+
+
+@pytest.mark.parametrize(('n', 'm'), [(9, 4), (0, 0)])
+def test_a_frame_survives_the_wire(n, m):
+    original = frame(n, m)
+    keypoints = sent(keypoints_message(original, header()))
+    links = sent(correspondences_message(original, header()))
+    assert keypoints.header == links.header == header()
+    got = read_tracked(keypoints, links, (100, 100))
+    assert got.stamp_ns == STAMP
+    np.testing.assert_array_equal(got.track_ids, original.track_ids)
+    np.testing.assert_array_equal(got.features.keypoints, original.features.keypoints)
+    np.testing.assert_array_equal(got.features.descriptors, original.features.descriptors)
+    for name in vars(original.correspondences):
+        np.testing.assert_array_equal(
+            getattr(got.correspondences, name), getattr(original.correspondences, name)
+        )
+    features = read_features(sent(keypoints_message(original, header(), 'int8')))
+    assert len(features) == n
+
+
+def test_messages_of_different_images_are_not_one_frame():
+    other = header()
+    other.stamp.nanosec += 1
+    with pytest.raises(DataError, match='equal stamps'):
+        read_tracked(
+            keypoints_message(frame(3, 1), header()), correspondences_message(frame(3, 1), other)
+        )
+
+
+def test_other_point_clouds_are_named():
+    message = PointCloud2(
+        height=1, width=1, point_step=4, row_step=4, data=[0] * 4,
+        fields=[PointField(name='intensity', offset=0, datatype=7, count=1)],
+    )
+    for read in (read_features, read_correspondences):
+        with pytest.raises(DataError, match='missing'):
+            read(message)
+    message.data = [0]
+    with pytest.raises(DataError, match='cannot be read'):
+        read_features(message)
+
+
+@pytest.mark.parametrize(('layout', 'channels'), [('mono', 5), ('fusion', 9)])
+def test_tracks_have_the_channels_of_vins(layout, channels):
+    tracks = VinsTracks(
+        np.array([3, 7]), np.array([[0.1, 0.2], [-0.3, 0.4]]),
+        np.array([[10, 20], [30, 40]], np.float32), np.array([[1.0, -1.0], [0.5, 0]]), STAMP,
+    )
+    message = sent(tracks_message(tracks, header(), layout, 1))
+    assert isinstance(message, PointCloud)
+    assert stamp_nanoseconds(message.header) == STAMP
+    assert len(message.channels) == channels
+    assert list(message.channels[0].values) == [3, 7]
+    assert [p.z for p in message.points] == [1, 1]
+    assert message.points[1].x == pytest.approx(-0.3)
+    u = message.channels[1 if layout == 'mono' else 2]
+    assert list(u.values) == [10, 30]
+    if layout == 'fusion':
+        assert list(message.channels[1].values) == [1, 1]
+
+
+def test_a_calibration_that_cannot_be_is_named():
+    good = CameraInfo(
+        width=640, height=480, distortion_model='plumb_bob', d=[0.0] * 5,
+        k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0],
+    )
+    assert camera_model(good).k[0, 0] == 500
+    for change, named in (
+        ({'k': [0.0] * 9}, 'focal'),
+        ({'k': [float('nan')] * 9}, 'finite'),
+        ({'d': [float('inf')] * 5}, 'finite'),
+        ({'distortion_model': 'magic', 'd': [0.1] * 5}, "'magic'"),
+        ({'d': [0.1] * 3}, 'd'),
+    ):
+        message = sent(good)
+        for name, value in change.items():
+            setattr(message, name, value)
+        with pytest.raises(DataError, match=named):
+            camera_model(message)
