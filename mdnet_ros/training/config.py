@@ -35,7 +35,7 @@ class Curriculum:
     full_difficulty_at: float = 0.35
     initial_temperature: float = 0.3
     final_temperature: float = 0.03
-    final_temperature_at: float = 0.5
+    final_temperature_at: float = 0.2
     reliability_at: float = 0.15
 
     def difficulty(self, progress: float) -> float:
@@ -75,6 +75,7 @@ class TrainingConfig:
         seed: of everything random.
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations.
+        validation_pairs: how many pairs a validation measures.
     """
 
     network: str = 'md2net'
@@ -93,6 +94,7 @@ class TrainingConfig:
     seed: int = 0
     checkpoint_every: int = 200
     validate_every: int = 1000
+    validation_pairs: int = 48
     curriculum: Curriculum = field(default_factory=Curriculum)
     losses: LossWeights = field(default_factory=LossWeights)
     warps: WarpRanges = field(default_factory=WarpRanges)
@@ -105,7 +107,7 @@ class TrainingConfig:
             raise DataError(f'side: expected a multiple of 16 from 64 up, got {self.side}')
         if self.precision not in ('bf16', 'fp32'):
             raise DataError(f"precision '{self.precision}': expected bf16 or fp32")
-        for name in ('batch', 'steps', 'checkpoint_every', 'validate_every'):
+        for name in ('batch', 'steps', 'checkpoint_every', 'validate_every', 'validation_pairs'):
             if getattr(self, name) < 1:
                 raise DataError(f'{name}: expected at least 1, got {getattr(self, name)}')
         if not 0 <= self.num_sets <= 8:

@@ -36,8 +36,6 @@ from mdnet_ros.training.schedule import learning_rate
 from mdnet_ros.training.validation import ValidationFigures, validate, validation_pairs
 from mdnet_ros.training.warps import ViewPair
 
-#: Pairs that validation measures.
-_VALIDATION_PAIRS = 48
 #: Steps timed to find how many fit into a time budget, after as many to warm up.
 _TIMED_STEPS = 10
 
@@ -131,7 +129,7 @@ class Trainer:
             network, info = load_weights(from_weights)
             self.provenance['from_weights_sha256'] = info.sha256
             self.provenance['from_weights_training'] = info.training
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True
         )
@@ -144,7 +142,7 @@ class Trainer:
         if resume and self.checkpoint_path.exists():
             self._restore(load_checkpoint(self.checkpoint_path))
         self.pool = training.to(device)
-        self.pairs = validation_pairs(validation, _VALIDATION_PAIRS, device)
+        self.pairs = validation_pairs(validation, config.validation_pairs, device)
         self.model: nn.Module = self.network
         if self.world > 1:
             self.model = DistributedDataParallel(self.network)

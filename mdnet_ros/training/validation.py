@@ -26,8 +26,17 @@ SIDE = 256
 KEYPOINTS = 2048 * SIDE * SIDE // (640 * 480)
 #: Seed of the validation pairs, the same for every run.
 _SEED = 20220821
+#: How the validation views differ.
+_WARPS = WarpRanges(rotation=30.0, scale=1.6, tilt=1.5, perspective=0.2, translation=0.15)
 #: Grey-value spread (of 1) of an 9 x 9 window below which the ground counts as flat.
 _FLAT = 2.0 / 255.0
+
+
+#: What is measured pair by pair, then averaged.
+_MEASURED = (
+    'repeatability_1px', 'repeatability_3px', 'mma_1px', 'mma_2px', 'mma_3px', 'ms_3px',
+    'flat_share', 'hardest_negative', 'descriptor_spread',
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ def validation_pairs(pool: ImagePool, count: int, device: torch.device) -> ViewP
     here = index.to(pool.photos.device)
     pair = make_pairs(
         pool.photos[here], pool.halves[here], pool.sizes[index], SIDE,
-        WarpRanges(rotation=30.0, scale=1.6, tilt=1.5, perspective=0.2, translation=0.15), 1.0, generator,
+        _WARPS, 1.0, generator,
     )
     images = change_light(pair.images, PhotometricRanges(), 0.7, generator)
     return ViewPair(images.to(device), pair.valid.to(device), pair.to_second.to(device))
@@ -114,11 +123,11 @@ def validate(network: MDNet, pairs: ViewPair, precision: torch.dtype) -> Validat
         visible = pairs.valid[[i, count + i]]
         rows.append(_measure(found, images, visible, pairs.to_second[i : i + 1]))
         scores.append(found.scores[found.valid].cpu())
-    means = torch.stack(rows).mean(0).tolist()
+    means = dict(zip(_MEASURED, torch.stack(rows).mean(0).tolist(), strict=True))
     low, median, high = torch.quantile(
         torch.cat(scores), torch.tensor([0.1, 0.5, 0.9])
     ).tolist()
-    return ValidationFigures(*means[:6], low, median, high, *means[6:])
+    return ValidationFigures(score_low=low, score_median=median, score_high=high, **means)
 
 
 def _inside(points: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
@@ -133,7 +142,7 @@ def _inside(points: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
 def _measure(
     found: PaddedFeatures, images: torch.Tensor, visible: torch.Tensor, to_second: torch.Tensor
 ) -> torch.Tensor:
-    """One pair's six rates, flat share, hardest negative and spread."""
+    """One pair's figures, in the order of ``_MEASURED``."""
     one, two = found[0], found[1]
     k = one.valid.shape[1]
     forward = apply_homography(to_second, one.keypoints)[0]

@@ -54,9 +54,11 @@ def test_agreement_by_hand() -> None:
     everywhere = torch.ones(1, 1, 1, 4, dtype=torch.bool)
     weight = torch.ones(1, 1, 1)
     flat = torch.zeros(1, 1, 1, 4)
-    assert losses.agreement_loss(flat, flat, everywhere, weight).item() == pytest.approx(1.0, abs=1e-5)
+    none = losses.agreement_loss(flat, flat, everywhere, weight).item()
+    assert none == pytest.approx(1.0, abs=1e-5)
     peak = torch.tensor([[[[20.0, 0.0, 0.0, 0.0]]]])
-    assert losses.agreement_loss(peak, peak, everywhere, weight).item() == pytest.approx(0, abs=1e-5)
+    same = losses.agreement_loss(peak, peak, everywhere, weight).item()
+    assert same == pytest.approx(0, abs=1e-5)
     # p = (1/2, 1/6, 1/6, 1/6) against q = uniform: ½ [log 4 + mean over q of -log p]
     p = torch.tensor([[[[math.log(3.0), 0.0, 0.0, 0.0]]]])
     expected = 0.5 * (math.log(4) + 0.25 * (math.log(2) + 3 * math.log(6))) / math.log(4)
@@ -89,7 +91,8 @@ def test_intersection_by_hand() -> None:
     assert losses.intersection_loss(apart, everywhere, weight).item() == pytest.approx(0, abs=1e-6)
     neighbour = same.clone()
     neighbour[0, 1] = neighbour[0, 1].roll(1, -1)  # within one pixel counts as the same place
-    assert losses.intersection_loss(neighbour, everywhere, weight).item() == pytest.approx(1.0, abs=1e-5)
+    near = losses.intersection_loss(neighbour, everywhere, weight).item()
+    assert near == pytest.approx(1.0, abs=1e-5)
     one_set = same[:, :1]
     assert losses.intersection_loss(one_set, everywhere, weight).item() == 0.0
 
