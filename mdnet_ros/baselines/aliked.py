@@ -70,5 +70,7 @@ def create(name: str, settings: BaselineSettings, weights: Path | None) -> Alike
     """
     assert weights is not None, 'the registry finds the weights of all that name some'
     extractor = AlikedExtractor(name, settings.max_keypoints, settings.device)
-    load_state(extractor.network, load_checkpoint(weights), weights)
+    # kornia keeps the detector's constant grid among the tensors, the authors do not.
+    constants = {k: v for k, v in extractor.network.state_dict().items() if k.startswith('dkd.')}
+    load_state(extractor.network, {**constants, **load_checkpoint(weights)}, weights)
     return extractor

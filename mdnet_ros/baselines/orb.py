@@ -40,11 +40,15 @@ class OrbExtractor:
         gray = to_gray(image)
         found, packed = self._orb.detectAndCompute(gray, None)
         descriptors = None if packed is None else binary_to_float(packed, _BITS)
-        for keypoint in found:
-            # OpenCV multiplies by the level's scale; pixel centres need half a pixel of it back.
-            shift = (_SCALE**keypoint.octave - 1.0) / 2.0
-            keypoint.pt = (keypoint.pt[0] + shift, keypoint.pt[1] + shift)
         size = (gray.shape[1], gray.shape[0])
+        for keypoint in found:
+            # OpenCV multiplies by the level's nominal scale. The level has whole pixels, though,
+            # and centres of pixels are what its own resizing maps onto each other.
+            scale = _SCALE**keypoint.octave
+            keypoint.pt = tuple(  # type: ignore[assignment]
+                (value / scale + 0.5) * side / round(side / scale) - 0.5
+                for value, side in zip(keypoint.pt, size, strict=True)
+            )
         return from_opencv(found, descriptors, _BITS, size, self.max_keypoints)
 
 
