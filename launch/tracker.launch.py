@@ -12,6 +12,7 @@ A stereo pair, one tracker each in /stereo/left and /stereo/right, reading image
 """
 
 from pathlib import Path
+from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -46,7 +47,7 @@ def trackers(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     def argument(name: str) -> str:
         return LaunchConfiguration(name).perform(context).strip()
 
-    overrides = {name: argument(name) for name in OVERRIDES if argument(name)}
+    overrides: dict[str, Any] = {name: argument(name) for name in OVERRIDES if argument(name)}
     overrides['use_sim_time'] = argument('use_sim_time').lower() in ('true', '1')
     namespace = argument('namespace').rstrip('/')
     cameras = [camera.strip('/ ') for camera in argument('cameras').split(',')]

@@ -158,6 +158,11 @@ class TrackDrawer:
         rows = np.searchsorted(ids, frame.track_ids)
         history[rows, 0] = frame.features.keypoints
         trails = history[rows, 1:]
+        # A false step must not become part of the trail; it is shown where outliers are asked for.
+        links = frame.correspondences
+        false_steps = links.indices[~links.inlier]
+        history[rows[false_steps], 1:] = np.nan
+        trails[false_steps, 1 if self.colour_by == 'inlier' else 0 :] = np.nan
         alive = ~np.isnan(history[:, :, 0]).all(axis=1)
         self._ids, self._history = ids[alive], history[alive]
         return trails

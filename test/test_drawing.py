@@ -67,6 +67,19 @@ def test_trails_bridge_a_missed_frame_and_end_after_their_length():
     assert not drawer(image, tracked([(70, 20)], [5], [3]))[20, :65].any()
 
 
+def test_false_steps_are_no_part_of_a_trail():
+    image = np.zeros((80, 100), np.uint8)
+    for colour_by, shown in (('age', False), ('inlier', True)):
+        drawer = TrackDrawer(length=3, colour_by=colour_by)
+        drawer(image, tracked([(10, 20)], [5]))
+        wrong = tracked([(50, 20)], [5], [1], previous=[(10, 20)], inlier=[False])
+        assert drawer(image, wrong)[20, 20:40].any() == shown
+        right = tracked([(60, 20)], [5], [2], previous=[(50, 20)])
+        drawn = drawer(image, right)
+        assert drawn[20, 50:60].any(axis=1).all()
+        assert not drawn[20, 20:40].any()
+
+
 def test_colours_tell_age_set_and_inlier_apart():
     frame = tracked(
         [(1, 1), (2, 2), (3, 3)], [0, 1, 2], ages=[0, 5, 500], sets=[0, 1, 1],

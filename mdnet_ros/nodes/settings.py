@@ -202,19 +202,39 @@ SETTINGS: dict[str, Setting] = {
 }
 
 
+_PAGE = """# Parameters of the tracker
+
+Written by `python -m mdnet_ros.nodes.settings > docs/parameters.md`; do not edit.
+
+Set them in a file of `config/`, as `-p NAME:=VALUE`, or, where *live* says yes, at run time:
+`ros2 param set /tracker NAME VALUE`. A value that is refused comes back with the reason, and the
+node goes on with the old one. *reloads*: the network is loaded anew while frames are still served
+by the old one; then the tracks begin anew, and ids go on.
+
+The `qos_overrides` of REP 2003 exist for every topic, for history, depth and reliability.
+
+"""
+
+
 def settings_markdown() -> str:
-    """The parameters as a Markdown table, for ``docs/parameters.md``."""
+    """``docs/parameters.md``: the parameters as a Markdown table."""
     lines = [
         '| parameter | type | default | allowed | live | what it does |',
         '|---|---|---|---|---|---|',
     ]
     types = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
     for setting in SETTINGS.values():
-        default = str(setting.default).lower() if isinstance(setting.default, bool) else (
-            f'`{setting.default}`' if setting.default != '' else 'empty')
+        default = str(setting.default)
+        if isinstance(setting.default, bool):
+            default = default.lower()
         live = 'no' if setting.read_only else 'reloads' if setting.reloads else 'yes'
         lines.append(
-            f'| `{setting.name}` | {types[type(setting.default)]} | {default} | '
-            f'{setting.range} | {live} | {setting.description} |'
+            f'| `{setting.name}` | {types[type(setting.default)]} | '
+            f'{f"`{default}`" if default else "empty"} | {setting.range} | {live} | '
+            f'{setting.description} |'
         )
-    return '\n'.join(lines) + '\n'
+    return _PAGE + '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+    print(settings_markdown(), end='')
