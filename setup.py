@@ -29,9 +29,9 @@ EXTRAS = {
         'pycolmap>=3.11',
         'evo>=1.28',
         'matplotlib>=3.7',
-        'scipy>=1.10',
         'mahotas>=1.4.13',
         'kornia>=0.7.2',
+        'transformers>=4.45',
     ],
     'onnx': ['onnx>=1.16', 'onnxruntime>=1.18'],
 }

@@ -17,6 +17,10 @@ import mdnet_ros
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARE = 'share/mdnet_ros/'
+ROS_IMPORT = (
+    r'^\s*(?:from|import) '
+    r'(\w+_msgs|\w+_interfaces|std_srvs|rclpy|cv_bridge|domain_coordinator)\b'
+)
 
 
 @pytest.fixture(scope='module')
@@ -123,12 +127,12 @@ def test_versions_and_licence_agree() -> None:
     assert 'Apache License' in (ROOT / 'LICENSE').read_text()
 
 
-def test_every_ros_message_package_imported_is_declared() -> None:
+def test_every_ros_package_imported_is_declared() -> None:
     manifest = ET.parse(ROOT / 'package.xml').getroot()
     declared = {element.text for element in manifest.iter('exec_depend')}
     imported: set[str] = set()
     for path in (ROOT / 'mdnet_ros').rglob('*.py'):
         text = path.read_text()
-        imported |= set(re.findall(r'^\s*(?:from|import) (\w+_msgs|std_srvs|rclpy)\b', text, re.M))
-    assert imported
+        imported |= set(re.findall(ROS_IMPORT, text, re.MULTILINE))
+    assert 'rclpy' in imported
     assert imported <= declared
