@@ -20,8 +20,7 @@ COMMANDS = {
     'track': 'track the camera of a bag, without ROS, as fast as it goes',
     'train': 'train or retrain the network on folders, tar packs or bags',
     'evaluate': 'measure extractors on homographies, image matching or replayed bags',
-    'benchmark': 'time extraction, matching and tracking against peers',
-    'export': 'write the network as ONNX, TorchScript or TensorRT',
+    'card': 'write the model card of a weights file',
 }
 
 

@@ -1,0 +1,130 @@
+"""The model card: what weights were trained on, how, and what they measured."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from mdnet_ros.errors import DataError
+from mdnet_ros.features.network import MDNet, count_flops, count_parameters
+from mdnet_ros.features.weights import WeightsInfo
+
+_SIZE = (640, 480)
+#: Pixels at which the card shows MMA and MS.
+_THRESHOLDS = ('1', '2', '3')
+
+
+def read_attribution(path: Path) -> list[dict[str, str]]:
+    """Rows of a table with at least the columns ``source`` and ``licence``.
+
+    Raises:
+        DataError: unreadable, or a column is missing.
+    """
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"attribution '{path}': not a readable CSV file: {error}") from None
+    if not rows or not {'source', 'licence'} <= rows[0].keys():
+        raise DataError(f"attribution '{path}': expected the columns source and licence")
+    return rows
+
+
+def _count_table(title: str, values: list[str]) -> list[str]:
+    lines = [f'| {title} | photographs |', '|---|---|']
+    lines += [f'| {name} | {count} |' for name, count in Counter(values).most_common()]
+    return [*lines, '']
+
+
+def _evaluation_table(path: Path) -> list[str]:
+    """One row per extractor and group of a homography evaluation's JSON."""
+    try:
+        extractors = json.loads(path.read_text())['extractors']
+        rows = [
+            (name, group, result[group])
+            for name, result in extractors.items()
+            for group in ('overall', 'viewpoint', 'illumination')
+        ]
+        lines = [
+            '| extractor | sequences | ' + ' | '.join(f'MMA@{t}' for t in _THRESHOLDS)
+            + ' | ' + ' | '.join(f'MS@{t}' for t in _THRESHOLDS) + ' | rep@3 |',
+            '|---' * (3 + 2 * len(_THRESHOLDS)) + '|',
+        ]
+        for name, group, figures in rows:
+            values = [figures['mma'][t] for t in _THRESHOLDS]
+            values += [figures['ms'][t] for t in _THRESHOLDS]
+            values.append(figures['repeatability']['3'])
+            lines.append(f'| {name} | {group} | ' + ' | '.join(f'{v:.3f}' for v in values) + ' |')
+        return [*lines, '']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"evaluation '{path}': not the JSON of 'mdnet evaluate homography': {error!r}"
+        ) from None
+
+
+def render_card(
+    network: MDNet,
+    info: WeightsInfo,
+    attribution: Path | None,
+    evaluations: list[tuple[Path, str]],
+    notes: str,
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        network: of the weights.
+        info: what the file says of itself.
+        attribution: table of the training photographs' sources and licences.
+        evaluations: JSON files of ``mdnet evaluate homography``, each with the command that
+            made it.
+        notes: what else a user should know; Markdown.
+    """
+    training: dict[str, Any] = info.training
+    config = info.config
+    lines = [
+        f'# {info.path.stem}',
+        '',
+        'Weights of MD-Net (keypoint detectors and descriptor) for mdnet_ros.',
+        '',
+        '| | |', '|---|---|',
+        f'| file | `{info.path.name}`, SHA-256 `{info.sha256}` |',
+        f'| network | {config.num_sets} keypoint sets, {config.dim}-d descriptors, '
+        f'channels {list(config.channels)} |',
+        f'| parameters | {count_parameters(network):,} |',
+        f'| cost at {_SIZE[0]}x{_SIZE[1]} | {count_flops(network, *_SIZE) / 1e9:.2f} GFLOP '
+        '(a multiply-add counts as two) |',
+        '| licence of the weights | Apache-2.0 |',
+    ]
+    for title, key in (
+        ('trained on', 'images'), ('photographs trained on', 'photographs'),
+        ('photographs held back', 'held_back'), ('steps', 'steps'),
+        ('pairs of views seen', 'pairs'), ('seconds', 'seconds'), ('device', 'device'),
+        ('seed', 'seed'), ('started from', 'from_weights_sha256'),
+    ):
+        if key in training:
+            value = training[key]
+            text = ', '.join(f'`{v}`' for v in value) if isinstance(value, list) else str(value)
+            lines.append(f'| {title} | {text} |')
+    lines += ['']
+    if notes:
+        lines += [notes.strip(), '']
+    if attribution is not None:
+        rows = read_attribution(attribution)
+        lines += ['## Training photographs', '']
+        lines += _count_table('licence', [row['licence'].strip('"') for row in rows])
+        lines += _count_table('source', [row['source'].split('@')[0] for row in rows])
+    if 'validation' in training:
+        lines += [
+            '## Validation on held-back photographs', '',
+            'Printed by `mdnet train` at the step these weights were taken.', '',
+            '| figure | value |', '|---|---|',
+            *(f'| {name} | {value:.3f} |' for name, value in training['validation'].items()), '',
+        ]
+    for path, command in evaluations:
+        lines += ['## Evaluation', '', f'`{command}`', '', *_evaluation_table(path)]
+    lines += ['## Settings of the training', '', '```json',
+              json.dumps(training.get('config', {}), indent=1), '```', '']
+    return '\n'.join(lines)

@@ -1,0 +1,56 @@
+"""The model card says what the weights, the table of sources and the evaluation say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from mdnet_ros.cli.main import main
+from mdnet_ros.features.network import CONFIGS, MDNet, count_parameters
+from mdnet_ros.features.weights import save_weights
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / 'mine.safetensors'
+    training = {'images': ['photos.tar'], 'steps': 12, 'pairs': 192, 'validation': {'ms_3px': 0.25}}
+    save_weights(MDNet(CONFIGS['md2net-light']), path, training)
+    return path
+
+
+def test_card_holds_the_figures(weights: Path, tmp_path: Path) -> None:
+    table = tmp_path / 'sources.csv'
+    table.write_text('file,source,licence\na,github:x/y@1,MIT\nb,github:x/y@2,MIT\nc,z,CC0\n')
+    figures = {'mma': {'1': 0.1, '2': 0.2, '3': 0.345}, 'ms': {'1': 0.4, '2': 0.5, '3': 0.6},
+               'repeatability': {'3': 0.7}}
+    result = tmp_path / 'h.json'
+    result.write_text(json.dumps({'extractors': {'mine': dict.fromkeys(
+        ('overall', 'viewpoint', 'illumination'), figures)}}))
+    out = tmp_path / 'mine.md'
+    code = main(['card', str(weights), '--out', str(out), '--attribution', str(table),
+                 '--evaluation', str(result), 'mdnet evaluate homography --root D'])
+    assert code == 0
+    card = out.read_text()
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
+    assert f'{count_parameters(MDNet(CONFIGS["md2net-light"])):,}' in card
+    assert '| MIT | 2 |' in card
+    assert '| github:x/y | 2 |' in card
+    assert '| mine | overall | 0.100 | 0.200 | 0.345 | 0.400 | 0.500 | 0.600 | 0.700 |' in card
+    assert '| ms_3px | 0.250 |' in card
+    assert '`mdnet evaluate homography --root D`' in card
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [['--attribution', 'gone.csv'], ['--evaluation', 'gone.json', 'x'], ['--notes', 'gone.md']],
+)
+def test_wrong_input_is_named(
+    weights: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['card', str(weights), *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert 'gone' in error
+    assert len(error.splitlines()) == 1
