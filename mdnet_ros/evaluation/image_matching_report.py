@@ -211,17 +211,17 @@ def _add_pictures(
             page.note(str(error))
             continue
         rows = match_with_ratio(features[0], features[1], extractor.choice.ratio)
-        points = [f.keypoints[rows[:, i]] for i, f in enumerate(features)]
+        points_a, points_b = (f.keypoints[rows[:, i]] for i, f in enumerate(features))
         motion = relative_pose(a, b)
         cameras = [CameraModel(*f.image_size, v.intrinsics, np.zeros(0))
                    for f, v in zip(features, (a, b), strict=True)]
         # The second camera's pixels as the first would see them: one camera for both images.
-        seen = cameras[1].normalise(points[1]) * a.intrinsics[[0, 1], [0, 1]] + a.intrinsics[:2, 2]
+        seen = cameras[1].normalise(points_b) * a.intrinsics[[0, 1], [0, 1]] + a.intrinsics[:2, 2]
         right = epipolar_distance(
-            cameras[0], motion.rotation, motion.translation, points[0], seen
+            cameras[0], motion.rotation, motion.translation, points_a, seen
         ) <= _RIGHT
         page.picture(
-            draw_matches(images[0].pixels, images[1].pixels, *points, right),
+            draw_matches(images[0].pixels, images[1].pixels, points_a, points_b, right),
             f'{extractor.name}: {scene.name} {pair.names[0]}–{pair.names[1]}: pose error '
             f'{pair.error:.1f}°, {pair.inliers} inliers; {int(right.sum())} of {len(right)} '
             f'matches within {_RIGHT} px of the true epipolar line (green)',

@@ -169,11 +169,13 @@ class Odometry:
         step = 0.0 if turned_only else self._step
         return self._last_pose @ Pose(motion.rotation, motion.translation * step)
 
-    def _relative(self, then: np.ndarray, now: np.ndarray) -> tuple[RelativePose | None, np.ndarray]:
+    def _relative(
+        self, then: np.ndarray, now: np.ndarray
+    ) -> tuple[RelativePose | None, np.ndarray]:
         """Essential matrix between (M, 3) rays, and the parallax of its inliers, radians."""
         k, settings = self._camera.k, self.settings
-        pixels = ((rays @ k.T)[:, :2] for rays in (then, now))
-        fit = estimate_relative_pose(*pixels, k, k, settings.max_error, settings.seed)
+        a, b = ((rays @ k.T)[:, :2] for rays in (then, now))
+        fit = estimate_relative_pose(a, b, k, k, settings.max_error, settings.seed)
         if fit is None:
             return None, np.zeros(0)
         turned = then[fit.inliers] @ fit.b_from_a.rotation.T

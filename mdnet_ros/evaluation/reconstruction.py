@@ -16,7 +16,7 @@ from mdnet_ros.poses import Pose
 try:
     import pycolmap
 except ImportError:
-    pycolmap = None
+    pycolmap = None  # type: ignore[assignment]
 
 #: COLMAP puts the centre of the first pixel at (0.5, 0.5), this package at (0, 0).
 COLMAP_OFFSET = 0.5
@@ -113,7 +113,7 @@ def _open(path: Path) -> Any:
     """The database; ``Database.open`` came with pycolmap 3.13, the constructor went."""
     if hasattr(pycolmap.Database, 'open'):
         return pycolmap.Database.open(path)
-    return pycolmap.Database(str(path))
+    return pycolmap.Database(str(path))  # type: ignore[call-arg]
 
 
 def _write_database(

@@ -262,7 +262,7 @@ def replay(
             except ImageError as error:
                 omitted.append(f'{sequence.name}: image at {image.stamp_ns} ns: {error}')
                 continue
-            milliseconds.append(timed.milliseconds)
+            milliseconds.append(round(timed.milliseconds, 3))
             stamps.append(image.stamp_ns)
             statistics.add(timed.frame)
             coverage.append(coverage_of(timed.frame))

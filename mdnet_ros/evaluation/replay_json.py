@@ -68,7 +68,7 @@ def _bag_to_json(bag: BagResult) -> dict[str, Any]:
         'coverage': bag.coverage,
         'relative_pose': [asdict(distance) for distance in bag.distances],
         'odometry': odometry,
-        'ms': [round(value, 3) for value in bag.milliseconds],
+        'ms': list(bag.milliseconds),
     }
 
 

@@ -159,7 +159,7 @@ def _latency(result: ReplayResult, name: str) -> Figure:
     edges = np.linspace(0, max(most, 1.0), 41)
     for frontend, bag in found:
         axis.hist(
-            bag.milliseconds, bins=edges, histtype='step', linewidth=1.5,
+            bag.milliseconds, bins=edges.tolist(), histtype='step', linewidth=1.5,
             color=_colours(result)[frontend], label=frontend,
         )
     axis.set(xlabel='time of a frame [ms]', ylabel='frames', xlim=(0, edges[-1]))
