@@ -206,11 +206,11 @@ def binary_to_float(descriptors: np.ndarray, bits: int) -> np.ndarray:
     """Binary descriptors as ±1/sqrt(bits), so that cosine = 1 - 2 · Hamming / bits.
 
     Args:
-        descriptors: (N, ceil(bits / 8)) uint8, packed.
+        descriptors: (N, ceil(bits / 8)) uint8, packed from the lowest bit on, as OpenCV does.
         bits: how many of the bits count.
 
     Returns:
         (N, bits) float32, unit norm.
     """
-    unpacked = np.unpackbits(descriptors, axis=1, count=bits)
+    unpacked = np.unpackbits(descriptors, axis=1, count=bits, bitorder='little')
     return ((2.0 * unpacked - 1.0) / np.sqrt(bits)).astype(np.float32)
