@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from mdnet_ros.bags.reader import BagReader
+from mdnet_ros.bags.tracks import read_tracks
+from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.cli.evaluate_homography import add_extractor_arguments, parse_shard
-from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.frontend import frontend_specs
-from mdnet_ros.evaluation.replay import ReplaySettings, evaluate
+from mdnet_ros.errors import DataError, MissingDependencyError
+from mdnet_ros.evaluation.frontend import FrontendSpec, frontend_specs
+from mdnet_ros.evaluation.replay import (
+    BagMeter,
+    BagResult,
+    BagSequence,
+    ReplaySettings,
+    evaluate,
+)
 from mdnet_ros.evaluation.replay_json import from_json, to_json
 from mdnet_ros.evaluation.replay_json import merge as merge_results
 from mdnet_ros.evaluation.replay_report import print_result, write_page
@@ -30,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--max-frames', type=int, default=0, help='of each bag (0: all)')
     parser.add_argument('--threshold', type=float, default=1.0,
                         help='inlier threshold of relative poses, px (default: 1)')
+    parser.add_argument('--live', action='store_true',
+                        help='run the tracker node over ROS 2 at the rate of the bag; for md2net, '
+                        'md2net-light and .safetensors paths')
     parser.add_argument('--no-odometry', action='store_true', help='no visual odometry')
     parser.add_argument('--shard', type=parse_shard, default=(1, 1), metavar='i/n',
                         help='only the i-th of n parts of the bags')
@@ -54,13 +69,58 @@ def run(args: argparse.Namespace) -> int:
         args.threshold,
         not args.no_odometry,
     )
-    result = evaluate(args.bag, specs, settings, args.ground_truth, args.shard)
+    if args.live:
+        peers = [spec.name for spec in specs if spec.weights is None]
+        if peers:
+            raise DataError(f"--live: the tracker node runs MD-Net's weights, not {peers[0]}")
+        if settings.max_frames:
+            raise DataError('--live: plays whole bags; leave out --max-frames')
+        if importlib.util.find_spec('rclpy') is None:
+            raise MissingDependencyError('rclpy', 'ros', 'replay --live')
+    result = evaluate(
+        args.bag, specs, settings, args.ground_truth, args.shard,
+        partial(_run_live, device=args.device) if args.live else None,
+    )
     print_result(result)
     if args.json:
         write_json(args.json, to_json(result))
     if args.html:
         write_page(args.html, result)
     return 0
+
+
+def _run_live(
+    sequence: BagSequence,
+    spec: FrontendSpec,
+    settings: ReplaySettings,
+    omitted: list[str],
+    device: str,
+) -> BagResult:
+    """The tracker node in a process of its own, fed over DDS at the rate of the bag."""
+    from mdnet_ros.nodes.live import run_live
+    from mdnet_ros.nodes.settings import TrackerSettings
+
+    tracker = TrackerSettings(
+        weights=str(spec.weights), device=device, max_keypoints=settings.max_keypoints
+    )
+    meter = BagMeter(sequence, settings)
+    with TemporaryDirectory(prefix='mdnet-live-') as folder, BagReader(sequence.path) as bag:
+        tracks = Path(folder) / 'tracks'
+        live = run_live(
+            bag, sequence.topic, sequence.info_topic, tracker, BagWriter(tracks),
+            Path(folder) / 'tracker.log', progress=True,
+        )
+        if not live.answered:
+            raise DataError(f'{sequence.name}: no answer to any of {live.published} images')
+        size = (sequence.camera.width, sequence.camera.height) if sequence.camera else (0, 0)
+        with BagReader(tracks) as recorded:
+            for frame in read_tracks(recorded, size):
+                meter.add(frame)
+    for cause, count in live.counters.dropped.items():
+        if count:
+            omitted.append(f'{sequence.name}: {spec.name}: {count} images dropped: {cause}')
+    latencies = [round(float(value), 3) for value in live.latencies_ms]
+    return meter.result(latencies, live.published - live.answered)
 
 
 def merge(documents: list[dict[str, Any]], html: Path | None) -> dict[str, Any]:

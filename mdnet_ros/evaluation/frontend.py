@@ -15,6 +15,7 @@ from mdnet_ros.evaluation.extraction import FeatureSource, LoadedImage
 from mdnet_ros.evaluation.klt import KltTracker
 from mdnet_ros.features.tracking import FrameTracker
 from mdnet_ros.features.types import TrackedFrame
+from mdnet_ros.features.weights import CONFIGS
 
 #: Name of the optical-flow peer among the extractors.
 KLT = KltTracker.name
@@ -92,12 +93,14 @@ class FrontendSpec:
         licence: of its code and weights.
         max_keypoints: of one image.
         source: of features; None: KLT.
+        weights: of MD-Net, as the tracker node takes them; None for peers.
     """
 
     name: str
     licence: str
     max_keypoints: int
     source: FeatureSource | None
+    weights: str | None = None
 
     def create(self) -> Frontend:
         """A front end that has seen nothing yet."""
@@ -122,11 +125,14 @@ def frontend_specs(
     if peers or not names:
         parsed = parse_extractors(','.join(peers), max_keypoints, device, weights_dir)
         specs = dict(zip(peers, parsed, strict=True))
-    return [
-        FrontendSpec(KLT, 'Apache-2.0 (OpenCV)', max_keypoints, None)
-        if name == KLT
-        else FrontendSpec(
-            specs[name].name, specs[name].licence, max_keypoints, FeatureSource(specs[name], cache)
-        )
-        for name in dict.fromkeys(names)
-    ]
+    found = []
+    for name in dict.fromkeys(names):
+        if name == KLT:
+            found.append(FrontendSpec(KLT, 'Apache-2.0 (OpenCV)', max_keypoints, None))
+            continue
+        spec = specs[name]
+        ours = spec.text in CONFIGS or spec.text.endswith('.safetensors')
+        source = FeatureSource(spec, cache)
+        weights = spec.text if ours else None
+        found.append(FrontendSpec(spec.name, spec.licence, max_keypoints, source, weights))
+    return found

@@ -237,7 +237,8 @@ class Odometry:
         a = np.einsum('nij,nj->ni', rotations, tracks.ray[chosen])
         b = rays @ pose.rotation.T
         angles = _angles(a, b)
-        better = angles > np.maximum(np.radians(self.settings.min_angle), 1.5 * tracks.angle[chosen])
+        least = np.radians(self.settings.min_angle)
+        better = angles > np.maximum(least, 1.5 * tracks.angle[chosen])
         points, depth_a, depth_b = midpoints(centres, a, pose.translation, b)
         focal = self._camera.k[0, 0]
         error_a = focal * np.tan(np.minimum(_angles(points - centres, a), 1.5))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from mdnet_ros.bags.reader import BagReader, ImageFrame
+from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.camera import CameraModel
 from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.evaluation.frontend import FrontendSpec
@@ -107,8 +107,10 @@ class BagResult:
         input_rate: frames per second of the bag, by its stamps.
         summary: of keypoints, matches, tracks and precision.
         coverage: share of the cells of a 10 by 8 grid with a track, mean of the frames.
-        milliseconds: of each frame, extraction and tracking.
-        dropped: frames a robot would have dropped at the bag's rate, the newest winning.
+        milliseconds: of each frame, extraction and tracking; of a live run, from the image
+            sent to the answer received.
+        dropped: frames a robot would have dropped at the bag's rate, the newest winning; of a
+            live run, frames that were dropped.
         distances: without ground truth empty.
         odometry: None without a calibrated camera, or if not asked for.
     """
@@ -142,15 +144,30 @@ class ReplayResult:
 
 
 @dataclass(frozen=True)
-class _Sequence:
-    """What is known of a bag besides its images."""
+class BagSequence:
+    """What is known of a bag besides its pixels.
+
+    Attributes:
+        name: of the bag.
+        path: of the bag.
+        topic: of the images.
+        info_topic: of the camera_info, or None.
+        stamps_ns: of the images to replay.
+        camera: None without a calibration.
+        truth: None without ground truth.
+    """
 
     name: str
     path: Path
     topic: str
+    info_topic: str | None
     stamps_ns: np.ndarray
     camera: CameraModel | None
     truth: PoseTrack | None
+
+
+#: Runs a front end over a bag; appends to the list what it had to leave out.
+Runner = Callable[[BagSequence, FrontendSpec, ReplaySettings, list[str]], BagResult]
 
 
 def evaluate(
@@ -159,8 +176,9 @@ def evaluate(
     settings: ReplaySettings,
     ground_truth: Sequence[Path] = (),
     shard: tuple[int, int] = (1, 1),
+    runner: Runner | None = None,
 ) -> ReplayResult:
-    """Replay bags through front ends, every image in turn (none is dropped).
+    """Replay bags through front ends.
 
     Broken bags and images are left out and named.
 
@@ -170,6 +188,7 @@ def evaluate(
         settings: of the protocol.
         ground_truth: a pose file for each bag; empty: the bags' own topics.
         shard: (i, n): only every n-th bag, from the i-th on; i from 1 to n.
+        runner: runs a front end over a bag; None: :func:`replay`, every image in turn.
 
     Raises:
         DataError: no bag could be measured, or pose files do not go with the bags.
@@ -192,7 +211,7 @@ def evaluate(
         try:
             sequence = _open(bags[index], names[index], truth_file, settings, omitted)
             for spec in specs:
-                measured[spec.name].append(replay(sequence, spec, settings, omitted))
+                measured[spec.name].append((runner or replay)(sequence, spec, settings, omitted))
         except DataError as error:
             omitted.append(str(error))
     if chosen and not any(measured.values()):
@@ -210,7 +229,7 @@ def _open(
     truth_file: Path | None,
     settings: ReplaySettings,
     omitted: list[str],
-) -> _Sequence:
+) -> BagSequence:
     """Read all but the images' pixels."""
     with BagReader(path) as reader:
         topic = reader.image_topic(settings.image_topic)
@@ -219,7 +238,8 @@ def _open(
             stamps = stamps[: settings.max_frames]
         if len(stamps) < 2:
             raise DataError(f"bag '{path}': expected at least 2 images on {topic}")
-        camera = reader.camera(reader.camera_info_topic(topic))
+        info_topic = reader.camera_info_topic(topic)
+        camera = reader.camera(info_topic)
         truth = None
         try:
             if truth_file is not None:
@@ -232,11 +252,11 @@ def _open(
         omitted.append(f'{name}: no calibrated camera_info: no precision, poses or odometry')
     elif truth is None and truth_file is None:
         omitted.append(f'{name}: no ground truth: no precision or errors of poses')
-    return _Sequence(name, path, topic, np.array(stamps, np.int64), camera, truth)
+    return BagSequence(name, path, topic, info_topic, np.array(stamps, np.int64), camera, truth)
 
 
 def replay(
-    sequence: _Sequence, spec: FrontendSpec, settings: ReplaySettings, omitted: list[str]
+    sequence: BagSequence, spec: FrontendSpec, settings: ReplaySettings, omitted: list[str]
 ) -> BagResult:
     """Run one front end over one bag.
 
@@ -244,18 +264,11 @@ def replay(
         DataError: the bag is damaged.
         WeightsError: weights are missing.
     """
-    camera, truth = sequence.camera, sequence.truth
-    known = camera is not None and truth is not None
-    statistics = SequenceStatistics(
-        EpipolarTruth(camera, truth) if camera is not None and truth is not None else None
-    )
-    relative = _RelativePoses(camera, truth, settings.threshold) if known else None  # type: ignore[arg-type]
-    odometry = Odometry(camera) if camera is not None and settings.odometry else None
-    frontend = spec.create()
-    milliseconds, stamps, coverage = [], [], []
+    frontend, meter = spec.create(), BagMeter(sequence, settings)
+    milliseconds, stamps = [], []
     count = len(sequence.stamps_ns)
     with BagReader(sequence.path) as reader:
-        frames: zip[tuple[int, ImageFrame]] = zip(range(count), reader.images(sequence.topic))  # noqa: B905
+        frames = zip(range(count), reader.images(sequence.topic), strict=False)
         for _, image in tqdm(frames, total=count, desc=f'{sequence.name} {spec.name}'):
             try:
                 timed = frontend.track(image.image, image.stamp_ns)
@@ -264,25 +277,64 @@ def replay(
                 continue
             milliseconds.append(round(timed.milliseconds, 3))
             stamps.append(image.stamp_ns)
-            statistics.add(timed.frame)
-            coverage.append(coverage_of(timed.frame))
-            if relative is not None:
-                relative.add(timed.frame)
-            if odometry is not None:
-                odometry.add(timed.frame)
+            meter.add(timed.frame)
     if not stamps:
         raise DataError(f"bag '{sequence.path}': no image could be used by {spec.name}")
-    span = (stamps[-1] - stamps[0]) / 1e9
-    return BagResult(
-        name=sequence.name,
-        input_rate=(len(stamps) - 1) / span if span > 0 else 0.0,
-        summary=statistics.summary(),
-        coverage=float(np.mean(coverage[1:])) if len(coverage) > 1 else 0.0,
-        milliseconds=tuple(milliseconds),
-        dropped=count_drops(stamps, milliseconds),
-        distances=relative.results() if relative is not None else (),
-        odometry=_judge(odometry, truth, len(stamps)) if odometry is not None else None,
-    )
+    return meter.result(milliseconds, count_drops(stamps, milliseconds))
+
+
+class BagMeter:
+    """Measures the tracked frames of one bag, wherever they come from.
+
+    Args:
+        sequence: the bag.
+        settings: of the protocol.
+    """
+
+    def __init__(self, sequence: BagSequence, settings: ReplaySettings) -> None:
+        self._sequence = sequence
+        self._coverage: list[float] = []
+        self._relative: _RelativePoses | None = None
+        self._odometry: Odometry | None = None
+        epipolar = None
+        camera, truth = sequence.camera, sequence.truth
+        if camera is not None and truth is not None:
+            epipolar = EpipolarTruth(camera, truth)
+            self._relative = _RelativePoses(camera, truth, settings.threshold)
+        if camera is not None and settings.odometry:
+            self._odometry = Odometry(camera)
+        self._statistics = SequenceStatistics(epipolar)
+
+    def add(self, frame: TrackedFrame) -> None:
+        """Take the next frame."""
+        self._statistics.add(frame)
+        self._coverage.append(coverage_of(frame))
+        for part in (self._relative, self._odometry):
+            if part is not None:
+                part.add(frame)
+
+    def result(self, milliseconds: Sequence[float], dropped: int) -> BagResult:
+        """The figures.
+
+        Args:
+            milliseconds: what each frame took.
+            dropped: how many were lost.
+        """
+        stamps = self._sequence.stamps_ns
+        span = int(stamps[-1] - stamps[0]) / 1e9
+        odometry = None
+        if self._odometry is not None:
+            odometry = _judge(self._odometry, self._sequence.truth, len(self._coverage))
+        return BagResult(
+            name=self._sequence.name,
+            input_rate=(len(stamps) - 1) / span if span > 0 else 0.0,
+            summary=self._statistics.summary(),
+            coverage=float(np.mean(self._coverage[1:])) if len(self._coverage) > 1 else 0.0,
+            milliseconds=tuple(milliseconds),
+            dropped=dropped,
+            distances=self._relative.results() if self._relative is not None else (),
+            odometry=odometry,
+        )
 
 
 def coverage_of(frame: TrackedFrame) -> float:

@@ -335,4 +335,5 @@ def test_trajectory_errors_by_hand():
     bend = np.array([[0, 0, 1], [0, 0, -1]] * 2)
     bent = PoseTrack(stamps, truth.rotations, square + bend)
     assert 0.5 < compare_trajectories(bent, truth).ate <= 1.0
-    assert compare_trajectories(PoseTrack(stamps[:2], truth.rotations[:2], square[:2]), truth) is None
+    two = PoseTrack(stamps[:2], truth.rotations[:2], square[:2])
+    assert compare_trajectories(two, truth) is None
