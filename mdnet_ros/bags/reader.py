@@ -153,6 +153,10 @@ class BagReader:
         """Seconds from the first message to the last."""
         return max(0, self._reader.duration) * 1e-9
 
+    def image_topics(self) -> list[str]:
+        """The topics whose first message is an image that can be decoded; not depth maps."""
+        return [topic for topic, kind in self.topics.items() if self._holds_images(topic, kind)]
+
     def image_topic(self, requested: str | None = None) -> str:
         """The topic to read images from.
 
@@ -165,9 +169,9 @@ class BagReader:
         """
         if requested is not None:
             return self._checked(requested, IMAGE_TYPES, 'images')
-        candidates = [t for t, kind in self.topics.items() if self._holds_images(t, kind)]
+        every = self.image_topics()
         candidates = [
-            t for t in candidates if t.removesuffix(_COMPRESSED_SUFFIX) not in set(candidates) - {t}
+            t for t in every if t.removesuffix(_COMPRESSED_SUFFIX) not in set(every) - {t}
         ]
         if len(candidates) != 1:
             found = ', '.join(candidates) if candidates else f'none among {self._listing()}'

@@ -14,7 +14,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.utilities import remove_ros_args
 
-from mdnet_ros.bags.reader import IMAGE_TYPES, BagReader, RawMessage
+from mdnet_ros.bags.reader import BagReader, RawMessage
 from mdnet_ros.errors import DataError
 from mdnet_ros.nodes.environment import ros_environment
 from mdnet_ros.nodes.raw import header_stamp, message_class, run_until_signal, spinning
@@ -35,7 +35,7 @@ class PlaySettings:
         lockstep: topic whose messages answer the images: the next image goes out when the
             answer to the last one, with the same stamp, has come. Empty: play by the clock.
         lockstep_timeout: how long to wait for an answer, seconds.
-        wait: how long to wait for a subscriber to the image topics before the first message,
+        wait: how long to wait for a subscriber to an image topic before the first message,
             seconds; 0: do not wait.
         topics: play these alone; empty: all.
     """
@@ -100,7 +100,7 @@ class BagPlayer:
                 )
         if not names:
             raise DataError(f"bag '{bag.path}': has no topics to play")
-        self._images = tuple(name for name in names if types[name] in IMAGE_TYPES)
+        self._images = tuple(name for name in bag.image_topics() if name in names)
         self._publishers = {
             name: node.create_publisher(message_class(types[name]), name, QoSProfile(depth=_QUEUE))
             for name in names
@@ -139,7 +139,7 @@ class BagPlayer:
                 if message.topic not in self._images:
                     continue
                 images += 1
-                if self._settings.lockstep:
+                if self._settings.lockstep and self._heard(message.topic):
                     came = self._wait_for_answer(header_stamp(message.data), stop)
                     unanswered += not came
                     in_a_row = 0 if came else in_a_row + 1
@@ -153,18 +153,20 @@ class BagPlayer:
                 break
         return PlayReport(messages, images, unanswered)
 
+    def _heard(self, topic: str) -> bool:
+        """Whether somebody subscribes to a topic."""
+        return self._publishers[topic].get_subscription_count() > 0
+
     def _wait_for_subscribers(self, stop: threading.Event) -> None:
-        """Until each image topic (or any topic if there is none) has a subscriber, bounded."""
+        """Until an image topic (or any topic if there is none) has a subscriber, bounded."""
         if not self._settings.wait:
             return
         deadline = time.monotonic() + self._settings.wait
         wanted = self._images or tuple(self._publishers)
-        every = all if self._images else any
-        while not every(self._publishers[t].get_subscription_count() for t in wanted):
+        while not any(self._heard(topic) for topic in wanted):
             if time.monotonic() > deadline:
-                missing = [t for t in wanted if not self._publishers[t].get_subscription_count()]
                 raise DataError(
-                    f"nobody subscribed to {', '.join(missing)} within {self._settings.wait:g} s"
+                    f"nobody subscribed to {', '.join(wanted)} within {self._settings.wait:g} s"
                 )
             if stop.wait(0.05):
                 return
