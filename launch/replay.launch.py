@@ -17,8 +17,9 @@ from launch.actions import (
     RegisterEventHandler,
     TimerAction,
 )
-from launch.event_handlers import OnProcessExit
+from launch.event_handlers import OnProcessExit, OnProcessIO
 from launch.events import Shutdown
+from launch.events.process import ProcessIO
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
@@ -33,6 +34,7 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Player, tracker and, if asked for, recorder."""
     # Here, so that --show-args works without the library that reads bags.
     from mdnet_ros.bags.reader import COMPRESSED_IMAGE, BagReader
+    from mdnet_ros.nodes.recorder import SUBSCRIBED
 
     def argument(name: str) -> str:
         return LaunchConfiguration(name).perform(context).strip()
@@ -71,18 +73,25 @@ def replay(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         arguments=[argument('out'), *OUTPUTS],
         output='screen',
     )
+    # Whichever ends first, the bag or by accident another, ends all.
     end = RegisterEventHandler(
         OnProcessExit(
-            target_action=player,
             on_exit=[
                 TimerAction(
                     period=LINGER,
-                    actions=[EmitEvent(event=Shutdown(reason='the bag is at its end'))],
+                    actions=[EmitEvent(event=Shutdown(reason='the replay is over'))],
                 )
             ],
         )
     )
-    return [tracker, *([recorder] if argument('out') else []), player, end]
+    if not argument('out'):
+        return [tracker, player, end]
+
+    def play(event: ProcessIO) -> list[Node]:
+        return [player] if SUBSCRIBED in event.text.decode(errors='replace') else []
+
+    ready = RegisterEventHandler(OnProcessIO(target_action=recorder, on_stdout=play))
+    return [tracker, ready, recorder, end]
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -26,6 +26,9 @@ _WAITING = 2000
 #: How often new topics are looked for, seconds.
 _LOOK_PERIOD = 0.1
 
+#: Printed by the executable once nothing that is published can be missed.
+SUBSCRIBED = 'recorder: subscribed to every topic'
+
 
 class TopicRecorder:
     """Writes everything that comes on some topics to a bag, as a context manager.
@@ -97,6 +100,11 @@ class TopicRecorder:
     def failed(self) -> bool:
         """Whether the bag cannot be written any more; the end of the block says why."""
         return self._error is not None
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether every topic has a publisher and is subscribed to."""
+        return not self._missing
 
     def wait_until_subscribed(self, timeout: float) -> None:
         """Until every topic has a publisher and is subscribed to.
@@ -199,8 +207,11 @@ def main(args: list[str] | None = None) -> int:
         node = Node('recorder')
         deadline = time.monotonic() + (options.duration or float('inf'))
         with TopicRecorder(node, bag, options.topics) as recorder, spinning(node):
+            told = False
             while not recorder.failed and time.monotonic() < deadline and not stop.wait(0.05):
-                pass
+                if recorder.subscribed and not told:
+                    told = True
+                    print(SUBSCRIBED, flush=True)  # the replay launch file waits for it
         node.destroy_node()
         listing = ', '.join(f'{topic} {count}' for topic, count in recorder.counts.items())
         print(f'recorder: {listing}')
