@@ -62,11 +62,12 @@ def nearest_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     nearest = np.full(len(points), np.inf)
     if not len(others):
         return nearest
+    squared_norm = (others**2).sum(axis=1)
     for start in range(0, len(points), _CHUNK):
         part = points[start : start + _CHUNK]
-        squared = (part[:, None, 0] - others[None, :, 0]) ** 2
-        squared += (part[:, None, 1] - others[None, :, 1]) ** 2
-        nearest[start : start + _CHUNK] = np.sqrt(squared.min(axis=1))
+        # Which one is nearest comes from a matrix product; how far it is, from the difference.
+        index = (squared_norm - 2.0 * part @ others.T).argmin(axis=1)
+        nearest[start : start + _CHUNK] = np.linalg.norm(part - others[index], axis=1)
     return nearest
 
 

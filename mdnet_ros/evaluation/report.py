@@ -37,7 +37,7 @@ PALETTE = (
 RIGHT_COLOUR = (90, 170, 0)
 WRONG_COLOUR = (40, 60, 225)
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff;max-width:1180px;
+body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff;max-width:1360px;
 margin:2rem auto;padding:0 1.2rem}
 h1{font-size:1.7rem;margin-bottom:.2rem}h2{font-size:1.25rem;margin-top:2.2rem;
 border-bottom:1px solid #d8dee4;padding-bottom:.2rem}
@@ -230,7 +230,7 @@ def draw_matches(
     right: np.ndarray,
     max_width: int = 1100,
 ) -> np.ndarray:
-    """Two images side by side with lines between their matches, wrong ones below right ones.
+    """Two images side by side with lines between their matches, wrong ones faint and below.
 
     Args:
         image_a: (H, W, 3) uint8 BGR.
@@ -252,12 +252,15 @@ def draw_matches(
     canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     from_a = (np.asarray(points_a) + 0.5) * factor
     from_b = (np.asarray(points_b) + [image_a.shape[1] + gap + 0.5, 0.5]) * factor
-    for i in np.argsort(right, kind='stable'):
-        colour = RIGHT_COLOUR if right[i] else WRONG_COLOUR
-        a, b = (tuple(int(v) for v in np.round(p[i])) for p in (from_a, from_b))
-        cv2.line(canvas, a, b, colour, 1, cv2.LINE_AA)
-        cv2.circle(canvas, a, 2, colour, -1, cv2.LINE_AA)
-        cv2.circle(canvas, b, 2, colour, -1, cv2.LINE_AA)
+    ends = [np.round(points).astype(int) for points in (from_a, from_b)]
+    plain = canvas.copy()
+    for group, colour in ((~right, WRONG_COLOUR), (right, RIGHT_COLOUR)):
+        for a, b in zip(ends[0][group].tolist(), ends[1][group].tolist(), strict=True):
+            cv2.line(canvas, a, b, colour, 1, cv2.LINE_AA)
+        if colour == WRONG_COLOUR:
+            canvas = cv2.addWeighted(canvas, 0.4, plain, 0.6, 0.0)  # the image shows through
+        for point in (*ends[0][group].tolist(), *ends[1][group].tolist()):
+            cv2.circle(canvas, point, 2, colour, -1, cv2.LINE_AA)
     return canvas
 
 
