@@ -30,7 +30,7 @@ EXTRAS = {
         'evo>=1.28',
         'matplotlib>=3.7',
         'mahotas>=1.4.13',
-        'kornia>=0.7.2',
+        'kornia>=0.9',
         'transformers>=4.45',
     ],
     'onnx': ['onnx>=1.16', 'onnxruntime>=1.18'],

@@ -74,6 +74,20 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
+def fastest_precision(device: torch.device) -> str:
+    """The precision that runs fastest at next to no loss of accuracy.
+
+    fp16 on CUDA; bf16 on CPUs with instructions for it (AVX-512 BF16 or AMX); else fp32.
+    """
+    if device.type == 'cuda':
+        return 'fp16'
+    # No public name for this as yet; torch versions differ in which they have.
+    probes = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    if any(getattr(torch.cpu, name, bool)() for name in probes):
+        return 'bf16'
+    return 'fp32'
+
+
 class MDNetExtractor:
     """MD-Net: several complementary keypoint sets and their descriptors.
 
@@ -85,7 +99,8 @@ class MDNetExtractor:
         score_threshold: keypoints scoring less are dropped; in [0, 1].
         nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels.
         border: keypoints closer to the edge of the image are left out, pixels.
-        precision: ``fp32``, ``fp16``, ``bf16``, or ``auto`` (fp16 on CUDA, else fp32).
+        precision: ``fp32``, ``fp16``, ``bf16``, or ``auto`` (see
+            :func:`fastest_precision`).
         max_side: larger images are shrunk to this longer side first, pixels; 0: never.
             Keypoints are given in pixels of the original image all the same.
 
@@ -122,7 +137,7 @@ class MDNetExtractor:
         self.name = self.info.path.stem
         self.device = choose_device(device)
         if precision == 'auto':
-            precision = 'fp16' if self.device.type == 'cuda' else 'fp32'
+            precision = fastest_precision(self.device)
         self.precision = precision
         self.settings = DetectionSettings(max_keypoints, score_threshold, nms_radius, border)
         self.max_side = max_side
