@@ -98,7 +98,8 @@ class TrackerSettings:
         'auto', 'Where the network runs: auto (CUDA if there is one), cpu, cuda or cuda:N.',
         reloads=True)
     precision: str = _setting(
-        'auto', 'Arithmetic of the network: auto is fp16 on CUDA, bf16 on CPUs with instructions for it, else fp32.',
+        'auto', 'Arithmetic of the network: auto is fp16 on CUDA, bf16 on CPUs with instructions '
+        'for it, else fp32.',
         choices=('auto', *PRECISIONS), reloads=True)
     threads: int = _setting(
         0, 'CPU threads of the network; 0 leaves the choice to torch.', 0, 256)
