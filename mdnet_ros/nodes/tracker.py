@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -48,6 +49,8 @@ def main(args: list[str] | None = None) -> int:
         node.close()
         node.destroy_node()
         rclpy.try_shutdown()
+        # Python would go through everything torch holds once more before it ends.
+        gc.freeze()
 
 
 def _start(node: TrackerNode) -> bool:
@@ -75,7 +78,9 @@ def _spin(node: TrackerNode, stop: threading.Event) -> int:
 
     thread = threading.Thread(target=serve, name='executor', daemon=True)
     thread.start()
-    stop.wait()
+    # In steps: a signal that another thread was given does not wake an endless wait.
+    while not stop.wait(0.1):
+        pass
     node.close()
     executor.shutdown(timeout_sec=0.5)
     thread.join(0.5)

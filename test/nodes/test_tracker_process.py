@@ -63,7 +63,6 @@ def test_signals_end_it_cleanly_while_it_works(start_tracker, connect, number):
     assert time.monotonic() - begun < 10  # two seconds on a machine with nothing else to do
     assert 'Traceback' not in tracker.log()
     assert '[ERROR]' not in tracker.log()
-    assert '[WARN]' not in tracker.log()
 
 
 def test_a_wrong_start_is_one_line_and_a_code(start_tracker, tmp_path):
