@@ -1,18 +1,20 @@
 """A small monocular visual odometry on tracks, to see what the tracks are worth.
 
 Poses come from poselib (essential matrix, then PnP), points from triangulation between a track's
-first sighting and the present one. The map keeps the scale; there is no loop closure and no
-bundle adjustment, so that the trajectory shows the front end and not the back end.
+first sighting and the present one; a bundle adjustment over the last frames keeps both together.
+The map keeps the scale; there is no loop closure, so that the trajectory shows the front end.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from mdnet_ros.camera import CameraModel
 from mdnet_ros.errors import MissingDependencyError
+from mdnet_ros.evaluation.bundle import Observations, adjust
 from mdnet_ros.evaluation.pose import (
     RelativePose,
     estimate_relative_pose,
@@ -21,6 +23,9 @@ from mdnet_ros.evaluation.pose import (
 )
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.poses import Pose, PoseTrack
+
+#: So many frames are located afterwards when a map stands.
+_MAX_PENDING = 60
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,17 @@ class OdometrySettings:
         min_angle: parallax from which a point is triangulated, degrees.
         init_angle: median parallax from which two frames start a map, degrees.
         min_points: points that a pose needs.
+        window: frames that are adjusted together; below 3: none.
+        window_points: points that are adjusted with them, at most.
         seed: of the robust fits.
     """
 
     max_error: float = 2.0
-    min_angle: float = 0.5
-    init_angle: float = 1.5
+    min_angle: float = 1.0
+    init_angle: float = 3.0
     min_points: int = 10
+    window: int = 8
+    window_points: int = 150
     seed: int = 0
 
 
@@ -94,7 +103,12 @@ class Odometry:
         self._last_pose = Pose(np.eye(3), np.zeros(3))
         self._step = 1.0
         self._has_map = False
-        self._seen = np.zeros(0, np.int64), np.zeros((0, 3))  # ids and rays of the frame before
+        # Frames, their ids and rays that wait for a map.
+        self._pending: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=_MAX_PENDING)
+        # Ids and rays of the last frames.
+        self._window: deque[tuple[np.ndarray, np.ndarray]] = deque(
+            maxlen=max(1, self.settings.window)
+        )
 
     def add(self, frame: TrackedFrame) -> None:
         """Take the next frame."""
@@ -111,17 +125,24 @@ class Odometry:
                 self._lose_map(index)
             else:
                 self._move_to(index, pose)
-        if not self._has_map:
+        started = not self._has_map
+        if started:
             self._initialise(index, ids, rays)
         if self._has_map:
             self._triangulate(index, ids, rays)
+            if started:
+                self._locate_pending()
+        else:
+            self._pending.append((index, ids, rays))
         new = self._tracks.anchor[ids] < 0
         self._tracks.anchor[ids[new]] = index
         self._tracks.ray[ids[new]] = rays[new]
-        self._seen = ids, rays
+        self._window.append((ids, rays))
+        if self._has_map:
+            self._adjust(index)
 
     def path(self) -> PoseTrack:
-        """The poses found, camera to map; frames between the two a map started from have none."""
+        """The poses found so far, camera to map; frames that could not be located have none."""
         rows = [i for i, pose in enumerate(self._poses) if pose is not None]
         poses = [pose for pose in self._poses if pose is not None]
         return PoseTrack(
@@ -137,8 +158,8 @@ class Odometry:
         links = frame.correspondences
         self._tracks.forget(frame.track_ids[links.indices[~links.inlier]])
 
-    def _locate(self, ids: np.ndarray, rays: np.ndarray) -> Pose | None:
-        """Camera to map by PnP from the tracks that have points; wrong points are forgotten."""
+    def _locate(self, ids: np.ndarray, rays: np.ndarray, forget: bool = True) -> Pose | None:
+        """Camera to map by PnP from the tracks that have points; forgets wrong points if asked."""
         known = np.nonzero(~np.isnan(self._tracks.point[ids, 0]))[0]
         if len(known) < self.settings.min_points:
             return None
@@ -154,13 +175,15 @@ class Odometry:
         inliers = np.asarray(info['inliers'], bool)
         if inliers.sum() < self.settings.min_points or not np.isfinite(found.t).all():
             return None
-        self._tracks.forget(ids[known[~inliers]])
+        if forget:
+            self._tracks.forget(ids[known[~inliers]])
         return Pose(np.asarray(found.R), np.asarray(found.t)).inverse()
 
     def _bridge(self, ids: np.ndarray, rays: np.ndarray) -> Pose | None:
         """Camera to map by the essential matrix with the frame before, whose pose is known."""
-        _, before, now = np.intersect1d(self._seen[0], ids, assume_unique=True, return_indices=True)
-        fit, parallax = self._relative(self._seen[1][before], rays[now])
+        then_ids, then_rays = self._window[-1]
+        _, before, now = np.intersect1d(then_ids, ids, assume_unique=True, return_indices=True)
+        fit, parallax = self._relative(then_rays[before], rays[now])
         if fit is None or fit.inliers.sum() < self.settings.min_points:
             return None
         self.bridged += 1
@@ -175,11 +198,43 @@ class Odometry:
         """Essential matrix between (M, 3) rays, and the parallax of its inliers, radians."""
         k, settings = self._camera.k, self.settings
         a, b = ((rays @ k.T)[:, :2] for rays in (then, now))
-        fit = estimate_relative_pose(a, b, k, k, settings.max_error, settings.seed)
+        # Half the error of PnP: two views alone cannot tell a wrong model by its points.
+        fit = estimate_relative_pose(a, b, k, k, settings.max_error / 2, settings.seed)
         if fit is None:
             return None, np.zeros(0)
         turned = then[fit.inliers] @ fit.b_from_a.rotation.T
         return fit, _angles(turned, now[fit.inliers])
+
+    def _adjust(self, index: int) -> None:
+        """Bring the last frames and the points they see together."""
+        frames = [
+            (i, *seen)
+            for i, seen in enumerate(self._window, start=index + 1 - len(self._window))
+            if self._poses[i] is not None
+        ]
+        if len(frames) < 3:
+            return
+        ids = np.concatenate([ids for _, ids, _ in frames])
+        with_point = ids[~np.isnan(self._tracks.point[ids, 0])]
+        chosen, times = np.unique(with_point, return_counts=True)
+        order = np.argsort(-times, kind='stable')[: self.settings.window_points]
+        chosen = np.sort(chosen[order[times[order] >= 3]])
+        if len(chosen) < self.settings.min_points:
+            return
+        parts = []
+        for row, (_, ids, rays) in enumerate(frames):
+            _, place, here = np.intersect1d(chosen, ids, assume_unique=True, return_indices=True)
+            parts.append((np.full(len(here), row), place, rays[here, :2]))
+        seen = Observations(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        before = [pose.inverse() for i, *_ in frames if (pose := self._poses[i]) is not None]
+        poses, points = adjust(
+            before, self._tracks.point[chosen], seen, 2, float(self._camera.k[0, 0]),
+            self.settings.max_error / 2,
+        )
+        for (i, *_), pose in zip(frames, poses, strict=True):
+            self._poses[i] = pose.inverse()
+        self._last_pose = poses[-1].inverse()
+        self._tracks.point[chosen] = points
 
     def _move_to(self, index: int, pose: Pose) -> None:
         step = float(np.linalg.norm(pose.translation - self._last_pose.translation))
@@ -207,6 +262,13 @@ class Odometry:
         self._tracks.forget(ids[shared[~fit.inliers]])
         self._has_map = True
 
+    def _locate_pending(self) -> None:
+        """Poses of the frames between the two that the map started from."""
+        for index, ids, rays in self._pending:
+            if index > self._start:
+                self._poses[index] = self._locate(ids, rays, forget=False)
+        self._pending.clear()
+
     def _start_from(self, index: int) -> None:
         """Give up the frame a map was to start from, and start from this one."""
         self._start = index
@@ -225,9 +287,10 @@ class Odometry:
         assert pose is not None
         tracks = self._tracks
         anchors = tracks.anchor[ids]
-        rows = np.array(
-            [i for i, a in enumerate(anchors) if a >= 0 and self._poses[a] is not None], np.int64
-        )
+        located = np.array([pose is not None for pose in self._poses])
+        adrift = (anchors >= 0) & ~located[anchors]
+        tracks.anchor[ids[adrift]], tracks.ray[ids[adrift]] = index, rays[adrift]
+        rows = np.nonzero((anchors >= 0) & ~adrift)[0]
         if not len(rows):
             return
         chosen, rays = ids[rows], rays[rows]
@@ -251,7 +314,8 @@ class Odometry:
 
 def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(N,) radians between the rows of two (N, 3) arrays."""
-    cosine = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine = (a * b).sum(axis=1) / np.maximum(lengths, 1e-300)
     return np.arccos(np.clip(cosine, -1.0, 1.0))
 
 
