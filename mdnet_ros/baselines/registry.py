@@ -22,7 +22,8 @@ from mdnet_ros.baselines.common import (
 )
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
 from mdnet_ros.errors import DataError
-from mdnet_ros.features import detection, extractor, network, weights
+from mdnet_ros.features import backends, detection, exported, extractor, network, weights
+from mdnet_ros.features.backends import NETWORK_SUFFIXES
 from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
 
 #: Name -> module of this package that has it.
@@ -94,12 +95,13 @@ class ExtractorSpec:
         if self.text not in BASELINES and self.precomputed is None and not self._is_ours:
             raise DataError(
                 f"extractor '{self.text}': unknown; expected one of "
-                f'{", ".join(extractor_names())}, a .safetensors path or precomputed:PATH'
+                f'{", ".join(extractor_names())}, a .safetensors or exported file, or '
+                'precomputed:PATH'
             )
 
     @property
     def _is_ours(self) -> bool:
-        return self.text in weights.CONFIGS or self.text.endswith('.safetensors')
+        return self.text in weights.CONFIGS or self.text.endswith(NETWORK_SUFFIXES)
 
     @property
     def precomputed(self) -> Path | None:
@@ -153,7 +155,8 @@ class ExtractorSpec:
         """
         parts = [self.name, str(self.max_keypoints)]
         if self._is_ours:
-            files = [Path(str(m.__file__)) for m in (detection, extractor, network)]
+            modules = (backends, detection, exported, extractor, network)
+            files = [Path(str(m.__file__)) for m in modules]
             parts += [file_digest(weights.resolve_weights(self.text))]
             parts += [choose_device(self.device).type]
         else:

@@ -13,6 +13,7 @@ from mdnet_ros.baselines.registry import ExtractorSpec, parse_extractors
 from mdnet_ros.evaluation.cache import image_key
 from mdnet_ros.evaluation.extraction import FeatureSource, LoadedImage
 from mdnet_ros.evaluation.klt import KltTracker
+from mdnet_ros.features.backends import NETWORK_SUFFIXES
 from mdnet_ros.features.tracking import FrameTracker
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.features.weights import CONFIGS
@@ -131,7 +132,7 @@ def frontend_specs(
             found.append(FrontendSpec(KLT, 'Apache-2.0 (OpenCV)', max_keypoints, None))
             continue
         spec = specs[name]
-        ours = spec.text in CONFIGS or spec.text.endswith('.safetensors')
+        ours = spec.text in CONFIGS or spec.text.endswith(NETWORK_SUFFIXES)
         source = FeatureSource(spec, cache)
         weights = spec.text if ours else None
         found.append(FrontendSpec(spec.name, spec.licence, max_keypoints, source, weights))

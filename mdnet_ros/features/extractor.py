@@ -9,15 +9,13 @@ from typing import Protocol, runtime_checkable
 import cv2
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from mdnet_ros.errors import ImageError, SettingError
-from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings, detect
-from mdnet_ros.features.network import MIN_SIDE, SIZE_MULTIPLE
+from mdnet_ros.features.backends import PRECISIONS, load_backend
+from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
+from mdnet_ros.features.network import MIN_SIDE
 from mdnet_ros.features.types import Features, PaddedFeatures
-from mdnet_ros.features.weights import WeightsInfo, load_weights
-
-PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+from mdnet_ros.features.weights import WeightsInfo
 
 
 @runtime_checkable
@@ -92,8 +90,9 @@ class MDNetExtractor:
     """MD-Net: several complementary keypoint sets and their descriptors.
 
     Args:
-        weights: a shipped name (``md2net``, ``md2net-light``), a ``.safetensors`` path, or
-            None for ``md2net``.
+        weights: a shipped name (``md2net``, ``md2net-light``), a ``.safetensors`` path, a file
+            that ``mdnet export`` wrote (``.onnx``, ``.torchscript``; images of one size only),
+            or None for ``md2net``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         max_keypoints: the most keypoints of one image, shared evenly by the sets.
         score_threshold: keypoints scoring less are dropped; in [0, 1].
@@ -133,20 +132,42 @@ class MDNetExtractor:
             raise SettingError(f'max_side: expected 0 or at least {MIN_SIDE}, got {max_side}')
         if precision not in ('auto', *PRECISIONS):
             raise SettingError(f"precision '{precision}': expected auto, {', '.join(PRECISIONS)}")
-        network, self.info = load_weights(weights)
-        self.name = self.info.path.stem
         self.device = choose_device(device)
-        if precision == 'auto':
-            precision = fastest_precision(self.device)
-        self.precision = precision
+        wanted = fastest_precision(self.device) if precision == 'auto' else precision
+        self._backend = load_backend(weights, self.device, wanted)
+        if precision not in ('auto', self._backend.precision):
+            raise SettingError(
+                f"precision '{precision}': '{self.info.path}' has {self._backend.precision}"
+            )
+        self.name = self.info.path.stem
         self.settings = DetectionSettings(max_keypoints, score_threshold, nms_radius, border)
         self.max_side = max_side
         self.mask: np.ndarray | None = None
-        self._network = network.to(
-            self.device, memory_format=torch.channels_last
-        )  # type: ignore[call-overload]
 
-    info: WeightsInfo
+    @property
+    def info(self) -> WeightsInfo:
+        """Where the network comes from."""
+        return self._backend.info
+
+    @property
+    def precision(self) -> str:
+        """Of the network's arithmetic: ``fp32``, ``fp16`` or ``bf16``."""
+        return self._backend.precision
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """(height, width) of the only images that an exported file takes; None: any."""
+        return self._backend.fixed_size
+
+    @property
+    def settings(self) -> DetectionSettings:
+        """How keypoints are picked; may be set, SettingError where an exported file forbids it."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: DetectionSettings) -> None:
+        self._backend.check(settings)
+        self._settings = settings
 
     @property
     def dim(self) -> int:
@@ -186,8 +207,8 @@ class MDNetExtractor:
             )
         grays, size = self._shrink(grays)
         batch = torch.from_numpy(np.stack(grays))[:, None]
-        padded = self._run(batch, size)
-        scale = torch.tensor([width / size[1], height / size[0]], device=self.device)
+        padded = self._backend.run(batch, self.settings, self._mask_tensor(size))
+        scale = padded.keypoints.new_tensor([width / size[1], height / size[0]])
         keypoints = (padded.keypoints + 0.5) * scale - 0.5
         padded = PaddedFeatures(keypoints, padded.scores, padded.descriptors, padded.valid)
         return [self._to_host(padded[i], (width, height)) for i in range(len(images))]
@@ -203,27 +224,12 @@ class MDNetExtractor:
             cv2.resize(g, (size[1], size[0]), interpolation=cv2.INTER_AREA) for g in grays
         ], size
 
-    @torch.inference_mode()
-    def _run(self, batch: torch.Tensor, size: tuple[int, int]) -> PaddedFeatures:
-        """Network and detection on (B, 1, H, W) uint8 images."""
-        height, width = size
-        x = batch.to(self.device, non_blocking=True).float() / 255.0
-        x = F.pad(x, (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE), mode='replicate')
-        dtype = PRECISIONS[self.precision]
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            output = self._network(x.contiguous(memory_format=torch.channels_last))
-        return detect(output, self.settings, size, self._mask_tensor(size, x.shape))
-
-    def _mask_tensor(
-        self, size: tuple[int, int], shape: tuple[int, ...]
-    ) -> torch.Tensor | None:
-        """The region of interest in the network's input, or None."""
+    def _mask_tensor(self, size: tuple[int, int]) -> torch.Tensor | None:
+        """The region of interest in images of a (height, width), or None."""
         if self.mask is None:
             return None
         resized = cv2.resize(self.mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-        padded = torch.zeros(shape[-2:], dtype=torch.bool)
-        padded[: size[0], : size[1]] = torch.from_numpy(resized > 0)
-        return padded.to(self.device)
+        return torch.from_numpy(resized > 0)
 
     def _to_host(self, padded: PaddedFeatures, image_size: tuple[int, int]) -> Features:
         valid = padded.valid[0].cpu()
@@ -234,5 +240,5 @@ class MDNetExtractor:
             descriptors=padded.descriptors[0].cpu()[valid].float().numpy(),
             image_size=image_size,
             num_sets=self.num_sets,
-            padded=padded if self.device.type != 'cpu' else None,
+            padded=padded if padded.valid.is_cuda else None,
         )

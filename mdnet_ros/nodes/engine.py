@@ -102,7 +102,7 @@ def load_extractor(settings: TrackerSettings) -> MDNetExtractor:
         precision=settings.precision,
         max_side=settings.max_side,
     )
-    extractor(np.zeros(_WARM_UP, np.uint8))
+    extractor(np.zeros(extractor.fixed_size or _WARM_UP, np.uint8))
     extractor.mask = mask
     return extractor
 

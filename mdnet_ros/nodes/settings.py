@@ -92,8 +92,9 @@ class TrackerSettings:
     """Values of all parameters of the tracker node; :data:`SETTINGS` describes each."""
 
     weights: str = _setting(
-        'md2net', 'Network: md2net, md2net-light, or the path of a .safetensors file. Setting it '
-        'again, even to the same value, loads the file anew.', reloads=True)
+        'md2net', 'Network: md2net, md2net-light, or the path of a .safetensors file or of one '
+        'that mdnet export wrote. Setting it again, even to the same value, loads the file anew.',
+        reloads=True)
     device: str = _setting(
         'auto', 'Where the network runs: auto (CUDA if there is one), cpu, cuda or cuda:N.',
         reloads=True)

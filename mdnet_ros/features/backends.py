@@ -1,0 +1,145 @@
+"""What runs a network on a batch of images: PyTorch here, exported files in ``exported.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mdnet_ros.features.detection import DetectionSettings, detect
+from mdnet_ros.features.exported import SUFFIXES, open_exported
+from mdnet_ros.features.network import SIZE_MULTIPLE
+from mdnet_ros.features.types import PaddedFeatures
+from mdnet_ros.features.weights import WeightsInfo, load_weights, resolve_weights
+
+PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+#: How the name of a file with a network may end.
+NETWORK_SUFFIXES = ('.safetensors', *sorted(set(SUFFIXES.values())))
+
+
+class Backend(Protocol):
+    """Runs a network and its detection.
+
+    Attributes:
+        info: where the network comes from.
+        device: where it runs.
+        precision: of its arithmetic, a key of :data:`PRECISIONS`.
+        fixed_size: (height, width) of the images it takes; None: any.
+    """
+
+    info: WeightsInfo
+    device: torch.device
+    precision: str
+    fixed_size: tuple[int, int] | None
+
+    def check(self, settings: DetectionSettings) -> None:
+        """Raise SettingError unless the detection can be done with these settings."""
+        ...
+
+    def run(
+        self, images: torch.Tensor, settings: DetectionSettings, mask: torch.Tensor | None
+    ) -> PaddedFeatures:
+        """Find keypoints.
+
+        Args:
+            images: (B, 1, H, W) uint8 on the host.
+            settings: of the detection.
+            mask: (H, W) bool on the host, where keypoints may lie; everywhere if None.
+
+        Returns:
+            K sets of fixed shape, in pixels of the images.
+
+        Raises:
+            ImageError: the file takes images of another size only.
+        """
+        ...
+
+
+def find_keypoints(
+    network: nn.Module,
+    images: torch.Tensor,
+    shape: tuple[int, int, int],
+    settings: DetectionSettings,
+    mask: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> PaddedFeatures:
+    """The whole way on the device: scale, pad, network, detection.
+
+    Args:
+        network: an MDNet.
+        images: (B, 1, H, W) uint8 on the network's device.
+        shape: (B, H, W) as plain numbers, which a tracer takes for constants.
+        settings: of the detection.
+        mask: (H, W) bool on the same device, or None.
+        dtype: of the network's arithmetic.
+    """
+    batch, height, width = shape
+    right, bottom = -width % SIZE_MULTIPLE, -height % SIZE_MULTIPLE
+    x = F.pad(images.float() / 255.0, (0, right, 0, bottom), mode='replicate')
+    x = x.reshape(batch, 1, height + bottom, width + right)  # the ONNX tracer has lost it
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        output = network(x.contiguous(memory_format=torch.channels_last))
+    if mask is not None:
+        mask = F.pad(mask, (0, right, 0, bottom))
+    return detect(output, settings, (height, width), mask)
+
+
+class TorchBackend:
+    """PyTorch, from a weights file: images of any size, all settings free.
+
+    Args:
+        weights: a shipped name, a path, or None for the default.
+        device: where to run.
+        precision: a key of :data:`PRECISIONS`.
+
+    Raises:
+        WeightsError: the file is missing or corrupt.
+    """
+
+    fixed_size: tuple[int, int] | None = None
+
+    def __init__(self, weights: str | Path | None, device: torch.device, precision: str) -> None:
+        network, self.info = load_weights(weights)
+        self.device = device
+        self.precision = precision
+        self._network = network.to(
+            device, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
+
+    def check(self, settings: DetectionSettings) -> None:
+        """As :meth:`Backend.check`; all can be done."""
+
+    @torch.inference_mode()
+    def run(
+        self, images: torch.Tensor, settings: DetectionSettings, mask: torch.Tensor | None
+    ) -> PaddedFeatures:
+        """As :meth:`Backend.run`."""
+        return find_keypoints(
+            self._network,
+            images.to(self.device, non_blocking=True),
+            (images.shape[0], images.shape[2], images.shape[3]),
+            settings,
+            None if mask is None else mask.to(self.device),
+            PRECISIONS[self.precision],
+        )
+
+
+def load_backend(weights: str | Path | None, device: torch.device, precision: str) -> Backend:
+    """The backend that runs some weights or an exported file.
+
+    Args:
+        weights: a shipped name, a path that ends in one of :data:`NETWORK_SUFFIXES`, or None.
+        device: where to run.
+        precision: a key of :data:`PRECISIONS`; an exported file has its own.
+
+    Raises:
+        WeightsError: missing, corrupt, or not ours.
+        MDNetError: it cannot run here.
+    """
+    suffix = Path(str(weights)).suffix
+    if suffix not in SUFFIXES.values():
+        return TorchBackend(weights, device, precision)
+    return open_exported(resolve_weights(weights), device)
