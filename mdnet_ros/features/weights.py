@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from mdnet_ros.errors import WeightsError
 from mdnet_ros.features.network import CONFIGS, MDNet, MDNetConfig
@@ -122,7 +122,10 @@ def save_weights(network: MDNet, path: str | Path, training: dict[str, Any]) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
-        save_file(tensors, str(temporary), metadata=metadata)
+        with temporary.open('wb') as file:
+            file.write(save(tensors, metadata=metadata))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
