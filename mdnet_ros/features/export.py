@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import os
 import shutil
 import tempfile
@@ -195,17 +194,16 @@ def _write_onnx(module: nn.Module, images: torch.Tensor, info: ExportInfo, path:
         import onnx
     except ImportError:
         raise MissingDependencyError('onnx', 'onnx', 'mdnet export') from None
-    buffer = io.BytesIO()
     # The exporter that traces needs no further library; torch before 2.5 has no other.
     parameters = inspect.signature(torch.onnx.export).parameters
     options: dict[str, Any] = {'dynamo': False} if 'dynamo' in parameters else {}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # about constants, which fixed shapes are
         torch.onnx.export(
-            module, (images,), buffer, input_names=['image'], output_names=list(_OUTPUTS),
+            module, (images,), str(path), input_names=['image'], output_names=list(_OUTPUTS),
             opset_version=_OPSET, **options,
-        )  # type: ignore[call-overload]
-    model = onnx.load_model_from_string(buffer.getvalue())
+        )
+    model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())

@@ -93,11 +93,7 @@ class ExportedBackend:
     info: WeightsInfo
     export: ExportInfo
     device: torch.device
-
-    @property
-    def fixed_size(self) -> tuple[int, int] | None:
-        """(height, width) of the images that the file takes."""
-        return self.export.size
+    fixed_size: tuple[int, int] | None
 
     def _describe(self, path: Path, metadata: str | None) -> None:
         """Take over what the file says of itself; raises WeightsError."""
@@ -107,6 +103,7 @@ class ExportedBackend:
             self.export = ExportInfo.from_json(metadata)
         except ValueError as error:
             raise WeightsError(f"weights '{path}': {error}") from None
+        self.fixed_size = self.export.size
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.info = WeightsInfo(path, sha256, self.export.config, self.export.training)
 
