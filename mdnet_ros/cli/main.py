@@ -20,6 +20,7 @@ COMMANDS = {
     'track': 'track the camera of a bag, without ROS, as fast as it goes',
     'train': 'train or retrain the network on folders, tar packs or bags',
     'evaluate': 'measure extractors on homographies, image matching or replayed bags',
+    'benchmark': 'time extraction, matching and tracking, with peers in the same run',
     'export': 'write a network with its detection as an ONNX or TorchScript file',
     'card': 'write the model card of a weights file',
 }
