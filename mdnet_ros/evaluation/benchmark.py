@@ -164,7 +164,13 @@ class BenchmarkResult:
 
 
 def measure(work: Callable[[], object], device: torch.device, repetitions: int) -> Timing:
-    """Time some work, after a warm-up; by device events on CUDA."""
+    """Time some work as :func:`sample` does."""
+    times = sample(work, device, repetitions)
+    return Timing(float(np.median(times)), float(np.percentile(times, 99)))
+
+
+def sample(work: Callable[[], object], device: torch.device, repetitions: int) -> list[float]:
+    """Milliseconds of each run of some work, after a warm-up; by device events on CUDA."""
     for _ in range(_WARM_UP):
         work()
     times = []
@@ -181,11 +187,11 @@ def measure(work: Callable[[], object], device: torch.device, repetitions: int) 
             begin = time.perf_counter()
             work()
             times.append(1e3 * (time.perf_counter() - begin))
-    return Timing(float(np.median(times)), float(np.percentile(times, 99)))
+    return times
 
 
 def measure_rates(device: torch.device, dtype: torch.dtype, repetitions: int, side: int) -> Rates:
-    """The rates of a product of two square matrices and of a copy of one.
+    """The best rates of a product of two square matrices and of a large copy.
 
     Args:
         device: where.
@@ -195,13 +201,13 @@ def measure_rates(device: torch.device, dtype: torch.dtype, repetitions: int, si
     """
     a = torch.rand(side, side, device=device).to(dtype)
     out = torch.empty_like(a)
-    product = measure(lambda: torch.mm(a, a, out=out), device, repetitions)
+    product = min(sample(lambda: torch.mm(a, a, out=out), device, repetitions))
     large = torch.zeros(16 * side * side, dtype=torch.uint8, device=device)
     target = torch.empty_like(large)
-    copy = measure(lambda: target.copy_(large), device, repetitions)
+    copy = min(sample(lambda: target.copy_(large), device, repetitions))
     return Rates(
-        2.0 * side**3 / (1e-3 * product.median_ms),
-        2.0 * large.numel() / (1e-3 * copy.median_ms),
+        2.0 * side**3 / (1e-3 * product),
+        2.0 * large.numel() / (1e-3 * copy),
     )
 
 
