@@ -10,7 +10,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mdnet_ros.nodes.settings import SETTINGS, Setting, SettingsError, TrackerSettings
+from mdnet_ros.nodes.settings import SETTINGS, Setting, TrackerSettings
 
 
 def descriptor_of(setting: Setting) -> ParameterDescriptor:
@@ -38,7 +38,7 @@ def declare_settings(node: Node) -> TrackerSettings:
     """Declare every parameter and read what the user set.
 
     Raises:
-        SettingsError: for a value of the wrong type or out of range.
+        SettingError: for a value of the wrong type or out of range.
     """
     values: dict[str, Any] = {}
     for setting in SETTINGS.values():
@@ -58,6 +58,3 @@ def declare_settings(node: Node) -> TrackerSettings:
 def changed_values(parameters: Iterable[Parameter]) -> dict[str, Any]:
     """The values among some parameters that belong to our table."""
     return {p.name: p.value for p in parameters if p.name in SETTINGS}
-
-
-__all__ = ['SettingsError', 'changed_values', 'declare_settings', 'descriptor_of']

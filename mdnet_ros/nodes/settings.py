@@ -8,15 +8,12 @@ from typing import Any, cast
 
 from mdnet_ros.clouds import DESCRIPTOR_ENCODINGS, DescriptorEncoding
 from mdnet_ros.drawing import COLOUR_BY, ColourBy
-from mdnet_ros.errors import MDNetError
+from mdnet_ros.errors import SettingError
+from mdnet_ros.features.detection import MAX_NMS_RADIUS
 from mdnet_ros.features.extractor import PRECISIONS
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification
 from mdnet_ros.features.network import MIN_SIDE
 from mdnet_ros.vins import VINS_LAYOUTS, VinsLayout
-
-
-class SettingsError(MDNetError):
-    """A parameter whose value is refused; the message names it and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +41,21 @@ class Setting:
     reloads: bool = False
 
     def check(self, value: Any) -> None:
-        """Raise :class:`SettingsError` unless the value is of the type and in the range."""
+        """Raise :class:`SettingError` unless the value is of the type and in the range."""
         kind: type = type(self.default)
         number: Any = value
         if type(value) is not kind:
             example = f', for example {float(value)}' if kind is float and value == value else ''
-            raise SettingsError(
+            raise SettingError(
                 f'{self.name}: expected {_TYPE_NAMES[kind]}{example}, got {value!r}'
             )
         if self.choices and value not in self.choices:
-            raise SettingsError(
+            raise SettingError(
                 f"{self.name}: expected one of {', '.join(self.choices)}, got '{value}'"
             )
         in_range = self.low is None or self.high is None or self.low <= number <= self.high
         if not in_range:
-            raise SettingsError(f'{self.name}: expected {self.range}, got {value}')
+            raise SettingError(f'{self.name}: expected {self.range}, got {value}')
 
     @property
     def range(self) -> str:
@@ -109,7 +106,8 @@ class TrackerSettings:
     score_threshold: float = _setting(
         0.0, 'Keypoints scoring less are dropped.', 0.0, 1.0)
     nms_radius: int = _setting(
-        2, 'No two keypoints of a set lie closer than this in x and in y, pixels.', 1, 32)
+        2, 'No two keypoints of a set lie closer than this in x and in y, pixels.', 1,
+        MAX_NMS_RADIUS)
     border: int = _setting(
         8, 'Keypoints closer to the edge of the image are left out, pixels.', 0, 512)
     max_side: int = _setting(
@@ -180,17 +178,17 @@ class TrackerSettings:
         """These settings with some values replaced, checked.
 
         Raises:
-            SettingsError: for a value of the wrong type or out of range.
+            SettingError: for a value of the wrong type or out of range.
         """
         for name, value in values.items():
             SETTINGS[name].check(value)
         settings = replace(self, **cast(Any, dict(values)))
         if 0 < settings.max_side < MIN_SIDE:
-            raise SettingsError(
+            raise SettingError(
                 f'max_side: expected 0 or at least {MIN_SIDE}, got {settings.max_side}'
             )
         if settings.error_latency < settings.warn_latency:
-            raise SettingsError(
+            raise SettingError(
                 f'error_latency: expected at least warn_latency ({settings.warn_latency}), '
                 f'got {settings.error_latency}'
             )

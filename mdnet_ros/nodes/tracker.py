@@ -11,6 +11,7 @@ from types import FrameType
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
@@ -18,6 +19,8 @@ from rclpy.signals import SignalHandlerOptions
 from mdnet_ros.nodes.environment import ros_environment
 from mdnet_ros.nodes.tracker_node import TrackerNode
 
+#: No public name for it is the same from Humble to Rolling.
+InvalidHandle = rclpy_implementation.InvalidHandle
 #: Images, calibration, diagnostics, and parameters with services do not wait for each other.
 _THREADS = 4
 
@@ -68,7 +71,13 @@ def _spin(node: TrackerNode, stop: threading.Event) -> int:
 
     def serve() -> None:
         try:
-            executor.spin()
+            while not stop.is_set():
+                try:
+                    executor.spin()
+                except InvalidHandle:
+                    # A subscription was destroyed (deactivate, the end) just as the executor
+                    # was about to take from it: nothing to serve there any more.
+                    continue
         except ExternalShutdownException:
             pass
         except Exception as error:

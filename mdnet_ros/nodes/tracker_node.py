@@ -45,7 +45,7 @@ class TrackerNode(LifecycleNode):
     worker thread takes the newest, so outputs come in the order of the images.
 
     Raises:
-        SettingsError: if a parameter has a wrong value.
+        SettingError: if a parameter has a wrong value.
     """
 
     def __init__(self, **kwargs: Any) -> None:

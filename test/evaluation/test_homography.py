@@ -166,7 +166,8 @@ def test_shards_merge_to_the_whole(root: Path, tmp_path: Path) -> None:
     ]
     assert [len(p.extractors[0].sequences) for p in parts] == [2, 1]
     merged = to_json(merge(parts))
-    assert merged == to_json(whole)
+    # through JSON as the parts came, which rounds the milliseconds
+    assert merged == to_json(from_json(json.loads(json.dumps(to_json(whole)))))
     with pytest.raises(DataError, match='twice'):
         merge([parts[0], parts[0]])
     with pytest.raises(DataError, match='settings differ'):

@@ -8,10 +8,10 @@ import rclpy
 import yaml
 from rclpy.node import Node
 
+from mdnet_ros.errors import SettingError
 from mdnet_ros.nodes.parameters import declare_settings
 from mdnet_ros.nodes.settings import (
     SETTINGS,
-    SettingsError,
     TrackerSettings,
     settings_markdown,
 )
@@ -42,7 +42,7 @@ def test_every_default_is_allowed():
     ],
 )
 def test_wrong_values_are_refused_with_what_was_expected(name, value, named):
-    with pytest.raises(SettingsError, match=named) as raised:
+    with pytest.raises(SettingError, match=named) as raised:
         TrackerSettings().changed({name: value})
     assert name in str(raised.value)
 
@@ -83,7 +83,7 @@ def test_declared_parameters_take_what_the_user_set(declare):
     ],
 )
 def test_a_wrong_override_is_named(declare, overrides, named):
-    with pytest.raises(SettingsError) as raised:
+    with pytest.raises(SettingError) as raised:
         declare(**overrides)
     assert named in str(raised.value)
 
