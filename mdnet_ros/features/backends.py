@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from mdnet_ros.features.detection import DetectionSettings, detect
 from mdnet_ros.features.exported import SUFFIXES, open_exported
-from mdnet_ros.features.network import SIZE_MULTIPLE
+from mdnet_ros.features.network import SIZE_MULTIPLE, fuse
 from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.features.weights import WeightsInfo, load_weights, resolve_weights
 
@@ -105,7 +105,7 @@ class TorchBackend:
         network, self.info = load_weights(weights)
         self.device = device
         self.precision = precision
-        self._network = network.to(
+        self._network = fuse(network).to(
             device, memory_format=torch.channels_last
         )  # type: ignore[call-overload]
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 #: Height and width of the network's input must be multiples of this.
 SIZE_MULTIPLE = 16
@@ -90,6 +91,14 @@ class _ConvBlock(nn.Sequential):
         )
 
 
+    def fuse(self) -> None:
+        """Fold the batch norm into the convolution, in place; in evaluation mode only."""
+        convolution, norm = self[0], self[1]
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            self[0] = fuse_conv_bn_eval(convolution, norm)
+            self[1] = nn.Identity()
+
+
 class _Stage(nn.Module):
     """Halve the resolution, widen, and refine with a residual convolution."""
 
@@ -156,6 +165,23 @@ class MDNet(nn.Module):
         pyramid = pyramid + self.mix4(pyramid)
         logits = self.detector_head(x2 + _upsample(self.context(F.relu(pyramid))))
         return NetworkOutput(logits, self.descriptor_head(pyramid))
+
+
+def fuse(network: MDNet) -> MDNet:
+    """Make a network in evaluation mode faster at the same output: fold its batch norms.
+
+    The state dict changes with it: save weights before, not after.
+
+    Args:
+        network: changed in place.
+
+    Returns:
+        The same network.
+    """
+    for module in network.modules():
+        if isinstance(module, _ConvBlock):
+            module.fuse()
+    return network
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -15,7 +15,9 @@ from mdnet_ros.features.network import (
     MDNetConfig,
     count_flops,
     count_parameters,
+    fuse,
 )
+from mdnet_ros.features.weights import load_weights
 
 
 @pytest.mark.parametrize('num_sets', range(1, 9))
@@ -160,3 +162,18 @@ def test_configuration_round_trip() -> None:
 def test_configuration_from_nonsense(values: object) -> None:
     with pytest.raises(ValueError, match='.'):
         MDNetConfig.from_dict(values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('name', sorted(CONFIGS))
+def test_fused_network_gives_the_same(name: str) -> None:
+    from skimage import data
+
+    image = torch.from_numpy(data.camera()[:240, :320].copy())[None, None].float() / 255
+    plain, _ = load_weights(name)
+    fused = fuse(copy.deepcopy(plain))
+    norms = [sum(isinstance(m, nn.BatchNorm2d) for m in n.modules()) for n in (plain, fused)]
+    assert norms[0] > norms[1] == 1  # the descriptor head's does not follow a convolution
+    with torch.inference_mode():
+        a, b = plain(image), fused(image)
+    torch.testing.assert_close(a.logits, b.logits, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(a.descriptors, b.descriptors, atol=1e-3, rtol=1e-4)
