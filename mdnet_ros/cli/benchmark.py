@@ -13,7 +13,8 @@ from mdnet_ros.evaluation.benchmark import (
     ExtractorRow,
     MatchingRow,
 )
-from mdnet_ros.evaluation.report import Column, Table, write_json
+from mdnet_ros.evaluation.report import Column, Table
+from mdnet_ros.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Write or print the card."""
     from mdnet_ros.errors import DataError
     from mdnet_ros.features.weights import load_weights
-    from mdnet_ros.training.journal import write_atomically
+    from mdnet_ros.files import write_text
     from mdnet_ros.training.model_card import render_card
 
     network, info = load_weights(args.weights)
@@ -39,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         print(card)
     else:
-        write_atomically(args.out, card)
+        write_text(args.out, card)
     return 0

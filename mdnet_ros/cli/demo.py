@@ -23,10 +23,10 @@ from mdnet_ros.demo.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, write_scene
 from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError, MissingDependencyError
 from mdnet_ros.evaluation.bag_truth import truth_of_bag
-from mdnet_ros.evaluation.report import write_json
 from mdnet_ros.evaluation.run import Latency, RunReport
 from mdnet_ros.evaluation.sequence import SequenceStatistics, SequenceSummary
 from mdnet_ros.features.weights import resolve_weights
+from mdnet_ros.files import write_json
 from mdnet_ros.pictures import RunPictures
 
 if TYPE_CHECKING:

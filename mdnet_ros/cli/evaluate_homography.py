@@ -13,7 +13,7 @@ from mdnet_ros.evaluation.homography import HomographyResult, HomographySettings
 from mdnet_ros.evaluation.homography_json import from_json, to_json
 from mdnet_ros.evaluation.homography_json import merge as merge_results
 from mdnet_ros.evaluation.homography_report import print_result, write_page
-from mdnet_ros.evaluation.report import write_json
+from mdnet_ros.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

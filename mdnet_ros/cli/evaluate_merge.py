@@ -10,7 +10,7 @@ from typing import Any
 
 from mdnet_ros.cli.evaluate import PROTOCOLS
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.report import write_json
+from mdnet_ros.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

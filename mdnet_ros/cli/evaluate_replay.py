@@ -25,7 +25,7 @@ from mdnet_ros.evaluation.replay import (
 from mdnet_ros.evaluation.replay_json import from_json, to_json
 from mdnet_ros.evaluation.replay_json import merge as merge_results
 from mdnet_ros.evaluation.replay_report import print_result, write_page
-from mdnet_ros.evaluation.report import write_json
+from mdnet_ros.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

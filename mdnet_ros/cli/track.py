@@ -16,10 +16,10 @@ from mdnet_ros.cli.tracking import (
     tracker_settings,
 )
 from mdnet_ros.evaluation.bag_truth import truth_of_bag
-from mdnet_ros.evaluation.report import write_json
 from mdnet_ros.evaluation.run import Latency, RunReport
 from mdnet_ros.evaluation.sequence import SequenceStatistics
 from mdnet_ros.features.types import TrackedFrame
+from mdnet_ros.files import write_json
 from mdnet_ros.nodes.engine import Engine, load_extractor
 from mdnet_ros.nodes.offline import track_bag
 from mdnet_ros.pictures import RunPictures

@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +21,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mdnet_ros.errors import DataError, MissingDependencyError
+from mdnet_ros.errors import MissingDependencyError
+from mdnet_ros.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -262,22 +261,3 @@ def draw_matches(
         for point in (*ends[0][group].tolist(), *ends[1][group].tolist()):
             cv2.circle(canvas, point, 2, colour, -1, cv2.LINE_AA)
     return canvas
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whose name appears once it is complete; DataError if that cannot be."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding='utf-8')
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"output '{path}': {error.strerror}") from None
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a JSON document as :func:`write_text` does; numbers must be finite."""
-    write_text(path, json.dumps(document, indent=1, allow_nan=False) + '\n')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -187,5 +186,4 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         kind is int and isinstance(value, bool)
     ):
         return value
-    name = kind.__name__ if isinstance(kind, type) else types.GenericAlias.__name__
-    raise DataError(f'{where}: expected {name}, got {value!r}')
+    raise DataError(f'{where}: expected {kind.__name__}, got {value!r}')

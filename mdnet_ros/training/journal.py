@@ -1,21 +1,13 @@
-"""The run's log for TensorBoard, and files that appear whole or not at all."""
+"""The run's log for TensorBoard."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mdnet_ros.errors import MissingDependencyError
 from mdnet_ros.features.network import MDNet
 from mdnet_ros.training.pictures import draw_pair
 from mdnet_ros.training.warps import ViewPair
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 class Journal:

@@ -26,11 +26,12 @@ from tqdm import tqdm
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.network import MDNet, count_parameters
 from mdnet_ros.features.weights import load_weights, save_weights
+from mdnet_ros.files import write_text
 from mdnet_ros.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdnet_ros.training.config import TrainingConfig
 from mdnet_ros.training.data import Prefetcher, step_generator
 from mdnet_ros.training.images import ImagePool
-from mdnet_ros.training.journal import Journal, write_atomically
+from mdnet_ros.training.journal import Journal
 from mdnet_ros.training.objective import LossTerms, objective
 from mdnet_ros.training.schedule import learning_rate
 from mdnet_ros.training.validation import ValidationFigures, validate, validation_pairs
@@ -152,7 +153,7 @@ class Trainer:
     def run(self) -> RunSummary:
         """Train to the end of the schedule; returns what was done."""
         if self.rank == 0:
-            write_atomically(
+            write_text(
                 self.out / 'config.yaml', yaml.safe_dump(self.config.to_dict(), sort_keys=False)
             )
         if self.minutes is not None and self.step == 0:
@@ -181,7 +182,7 @@ class Trainer:
             figures = self._measure()
         summary = self._summary(figures)
         if self.rank == 0 and self.journal is not None:
-            write_atomically(
+            write_text(
                 self.out / 'summary.json', json.dumps(asdict(summary), indent=2) + '\n'
             )
             self.journal.close()
