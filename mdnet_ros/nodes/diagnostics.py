@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -12,6 +13,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from mdnet_ros.features.types import TrackedFrame
+from mdnet_ros.nodes.host import host_facts
 from mdnet_ros.nodes.settings import TrackerSettings
 
 #: How many frames the percentiles and rates look back.
@@ -20,6 +22,9 @@ _WINDOW = 300
 _RECENT = 5.0
 #: Seconds without an image after which diagnostics say so.
 SILENCE = 2.0
+#: Seconds between two lines on the same cause when the second tells of something else.
+_OTHER_PERIOD = 0.5
+_NUMBER = re.compile(r'\d+')
 _NAMES = {
     DiagnosticStatus.OK: 'OK', DiagnosticStatus.WARN: 'WARN', DiagnosticStatus.ERROR: 'ERROR',
 }
@@ -28,26 +33,40 @@ _NAMES = {
 class Reporter:
     """Logs each cause of trouble when it begins and then at most once in a while.
 
+    A cause whose text differs by more than its numbers from the last one told is told sooner:
+    a truncated image is another trouble than an unknown encoding.
+
     Args:
         log: takes one line.
         period: seconds between two lines on the same cause.
+        note: told of each trouble, logged or not: cause and text.
     """
 
-    def __init__(self, log: Callable[[str], object], period: float = 10.0) -> None:
+    def __init__(
+        self,
+        log: Callable[[str], object],
+        period: float = 10.0,
+        note: Callable[[str, str], object] | None = None,
+    ) -> None:
         self._log = log
         self._period = period
+        self._note = note
         self._lock = threading.Lock()
-        self._last: dict[str, tuple[float, int]] = {}
+        self._last: dict[str, tuple[float, int, str]] = {}
 
     def __call__(self, cause: str, text: str) -> None:
         """Tell of a cause (a short fixed name) with the present detail."""
+        if self._note is not None:
+            self._note(cause, text)
         now = time.monotonic()
+        kind = _NUMBER.sub('', text)
         with self._lock:
-            since, unsaid = self._last.get(cause, (-np.inf, 0))
-            if now - since < self._period:
-                self._last[cause] = (since, unsaid + 1)
+            since, unsaid, last = self._last.get(cause, (-np.inf, 0, ''))
+            period = self._period if kind == last else min(self._period, _OTHER_PERIOD)
+            if now - since < period:
+                self._last[cause] = (since, unsaid + 1, last)
                 return
-            self._last[cause] = (now, 0)
+            self._last[cause] = (now, 0, kind)
         self._log(text + (f' ({unsaid} more times before)' if unsaid else ''))
 
 
@@ -80,6 +99,7 @@ class Statistics:
         self.repeated_stamps = 0
         self.dropped: Counter[str] = Counter()
         self.restarts: Counter[str] = Counter()
+        self.troubles: Counter[str] = Counter()
         self.last_frame: TrackedFrame | None = None
         self.last_problem = ''
         self.last_arrival = -np.inf
@@ -104,6 +124,12 @@ class Statistics:
             self.dropped[cause] += 1
             self._drops.add(time.monotonic())
             self.last_problem = detail or self.last_problem
+
+    def trouble(self, cause: str, text: str) -> None:
+        """Something is not as it should be; the note of a :class:`Reporter`."""
+        with self._lock:
+            self.troubles[cause] += 1
+            self.last_problem = text
 
     def lost(self, count: int) -> None:
         """Images were published but never came."""
@@ -151,6 +177,8 @@ class Statistics:
             arrivals = sum(1 for t in self._arrivals.times if now - t <= _RECENT)
             latency = _percentiles(self._latencies)
             ages = _percentiles(self._stamp_ages)
+            # Drops and restarts are counted as such below.
+            others = sorted(self.troubles.keys() - self.dropped.keys() - self.restarts.keys())
             links = self.last_frame.correspondences if self.last_frame else None
             inliers = int(links.inlier.sum()) if links is not None else 0
             problems = self._problems(
@@ -173,7 +201,9 @@ class Statistics:
                 'keypoints': str(len(self.last_frame.features)) if self.last_frame else '0',
                 'matches': str(len(links)) if links is not None else '0',
                 'inliers': str(inliers),
+                **{f'trouble: {cause}': str(self.troubles[cause]) for cause in others},
                 'last problem': self.last_problem,
+                **host_facts(about.get('device', '')),
                 **about,
             }
         level = max((level for level, _ in problems), default=DiagnosticStatus.OK)

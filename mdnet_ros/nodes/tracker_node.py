@@ -53,7 +53,7 @@ class TrackerNode(LifecycleNode):
         self.settings = declare_settings(self)
         self.error = ''  # why the last transition failed
         self._statistics = Statistics()
-        self._report = Reporter(self.get_logger().warning)
+        self._report = Reporter(self.get_logger().warning, note=self._statistics.trouble)
         self._converter = ImageConverter()
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None

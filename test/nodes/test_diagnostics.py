@@ -7,6 +7,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 from mdnet_ros.nodes.diagnostics import Reporter, Statistics
+from mdnet_ros.nodes.host import host_facts, open_files, resident_memory, temperature
 from mdnet_ros.nodes.settings import TrackerSettings
 
 
@@ -104,3 +105,52 @@ def test_each_cause_is_told_once_in_a_while():
     impatient('x', 'one')
     impatient('x', 'two')
     assert lines[2:] == ['one', 'two']
+
+
+def test_something_else_under_the_same_cause_is_told_soon(monkeypatch):
+    now, lines, noted = [100.0], [], []
+    monkeypatch.setattr('mdnet_ros.nodes.diagnostics.time.monotonic', lambda: now[0])
+    report = Reporter(lines.append, period=10.0, note=lambda *what: noted.append(what))
+    for wait, text in ((0, 'step 3'), (1, 'step 4'), (1, 'encoding'), (0.1, 'step 5'), (9, 'step')):
+        now[0] += wait
+        report('bad image', text)
+    assert lines == ['step 3', 'encoding (1 more times before)', 'step (1 more times before)']
+    assert [text for _, text in noted] == ['step 3', 'step 4', 'encoding', 'step 5', 'step']
+
+
+def test_troubles_that_drop_no_frame_are_counted_too():
+    statistics = Statistics()
+    report = Reporter(lambda line: None, note=statistics.trouble)
+    report('camera_info', 'nine finite numbers')
+    report('camera_info', 'nine finite numbers')
+    statistics.drop('bad image', 'step of 3')
+    report('bad image', 'step of 3')
+    values = told(statistics)[2]
+    assert values['trouble: camera_info'] == '2'
+    assert 'trouble: bad image' not in values  # counted as a drop
+    assert values['last problem'] == 'step of 3'
+
+
+def test_the_machine_is_told(tmp_path):
+    held = [np.ones(2**20) for _ in range(64)]  # 512 MB
+    values = told(Statistics())[2]
+    assert float(values['memory (MB)']) > 512
+    before = int(values['open files'])
+    with (tmp_path / 'a').open('w'), (tmp_path / 'b').open('w'):
+        assert int(told(Statistics())[2]['open files']) == before + 2
+    assert len(held) == 64
+
+
+def test_the_hottest_zone_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr('mdnet_ros.nodes.host._THERMAL', tmp_path)
+    assert temperature() is None
+    assert 'temperature (C)' not in host_facts('cpu')
+    for zone, text in enumerate(('41000', '57900', 'off')):
+        (tmp_path / f'thermal_zone{zone}').mkdir()
+        (tmp_path / f'thermal_zone{zone}' / 'temp').write_text(text)
+    assert host_facts('cpu')['temperature (C)'] == '58'
+
+
+def test_a_process_that_is_gone_holds_nothing():
+    assert resident_memory(2**22 + 1) == open_files(2**22 + 1) == 0
+    assert resident_memory() > 2**20
