@@ -6,6 +6,7 @@ the robot. The conversions give what the C++ cv_bridge gives for ``mono8`` and `
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,13 @@ import cv2
 import numpy as np
 
 from mdnet_ros.errors import ImageError
+
+#: Larger images are refused before anything is allocated for them: 8192 x 8192.
+MAX_PIXELS = 2**26
+_PNG, _PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND'
+_JPEG, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
+#: Start-of-frame markers of a JPEG: they hold its size. The others of 0xC0 … 0xCF do not.
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,52 @@ def to_8bit(image: np.ndarray) -> np.ndarray:
     return image
 
 
+def check_image(
+    encoding: str, height: int, width: int, step: int, is_bigendian: bool | int, data: Any
+) -> None:
+    """Raise what :func:`decode_gray` would, at next to no cost, and without its pixels."""
+    _checked(encoding, height, width, step, data)
+
+
+def check_compressed(format: str, data: Any) -> None:
+    """Raise ImageError unless the data begins and ends as a JPEG or PNG of a size we take.
+
+    Nothing is decoded: what is wrong within only :func:`decode_compressed` can find.
+    """
+    buffer = _bytes(data)
+    content = buffer.tobytes()
+    where = f"compressed image, format '{format}': {len(content)} bytes"
+    if content.startswith(_PNG):
+        whole = _PNG_END in content[-16:]
+        size = struct.unpack_from('>II', content, 16) if len(content) >= 24 else None
+    elif content.startswith(_JPEG):
+        whole = content.rfind(_JPEG_END) > 0
+        size = _jpeg_size(content)
+    else:
+        raise ImageError(f'{where} that are not a readable JPEG or PNG')
+    if not whole or size is None:
+        raise ImageError(f'{where} of a JPEG or PNG that is not whole, truncated on its way?')
+    width, height = size
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ImageError(f'{where}: expected 1 to {MAX_PIXELS} pixels, got {width}x{height}')
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """(width, height) by the first start-of-frame segment; None where there is none."""
+    at = 2
+    while at + 9 <= len(content) and content[at] == 0xFF:
+        marker = content[at + 1]
+        if marker == 0xFF:  # padding
+            at += 1
+            continue
+        if marker in _FRAME_MARKERS:
+            height, width = struct.unpack_from('>HH', content, at + 5)
+            return width, height
+        length = struct.unpack_from('>H', content, at + 2)[0]
+        at += 2 + max(2, length)
+    return None
+
+
 def decode_gray(
     encoding: str, height: int, width: int, step: int, is_bigendian: bool | int, data: Any
 ) -> np.ndarray:
@@ -112,7 +166,8 @@ def decode_compressed(format: str, data: Any) -> np.ndarray:
 
     Args:
         format: the message's field, for the error; the content decides what is decoded.
-        data: a JPEG, PNG or other image that OpenCV knows; buffer protocol.
+        data: a JPEG or PNG; buffer protocol. Decoders of other formats are not offered to what
+            comes over the network.
 
     Returns:
         (H, W) uint8. A JPEG's luminance is taken as it is stored.
@@ -132,9 +187,10 @@ def decode_compressed_bgr(format: str, data: Any) -> np.ndarray:
 
 
 def _decode_file(format: str, data: Any, flags: int) -> np.ndarray:
+    check_compressed(format, data)
     buffer = _bytes(data)
     try:
-        image = cv2.imdecode(buffer, flags) if buffer.size else None
+        image = cv2.imdecode(buffer, flags)
     except cv2.error:
         image = None
     if image is None:
@@ -159,18 +215,17 @@ def _bytes(data: Any) -> np.ndarray:
         return np.frombuffer(bytes(data), np.uint8)  # empty or no buffer at all
 
 
-def _pixels(
-    encoding: str, height: int, width: int, step: int, is_bigendian: bool | int, data: Any
-) -> tuple[np.ndarray, _Encoding]:
-    """(H, W) or (H, W, C) native-endian view of the data."""
+def _checked(
+    encoding: str, height: int, width: int, step: int, data: Any
+) -> tuple[_Encoding, np.ndarray]:
+    """What is known of the encoding, and the (N,) bytes, once the fields agree with each other."""
     known = _ENCODINGS.get(encoding)
     if known is None:
         raise ImageError(f"image encoding '{encoding}': expected one of {', '.join(ENCODINGS)}")
     height, width, step = int(height), int(width), int(step)
     if height <= 0 or width <= 0:
         raise ImageError(f'image: expected pixels, got {width}x{height}')
-    itemsize = np.dtype(known.dtype).itemsize
-    row = width * known.channels * itemsize
+    row = width * known.channels * np.dtype(known.dtype).itemsize
     if step < row:
         raise ImageError(
             f'image {width}x{height} {encoding}: expected a step of at least {row} bytes, '
@@ -184,6 +239,19 @@ def _pixels(
             f'image {width}x{height} {encoding}: expected {height * step} bytes of data '
             f'(height x step), got {buffer.size}'
         )
+    if height * width > MAX_PIXELS:
+        raise ImageError(f'image: expected at most {MAX_PIXELS} pixels, got {width}x{height}')
+    return known, buffer
+
+
+def _pixels(
+    encoding: str, height: int, width: int, step: int, is_bigendian: bool | int, data: Any
+) -> tuple[np.ndarray, _Encoding]:
+    """(H, W) or (H, W, C) native-endian view of the data."""
+    known, buffer = _checked(encoding, height, width, step, data)
+    height, width, step = int(height), int(width), int(step)
+    itemsize = np.dtype(known.dtype).itemsize
+    row = width * known.channels * itemsize
     rows = buffer.reshape(height, step)[:, :row]
     if itemsize == 2:
         rows = np.ascontiguousarray(rows).view('>u2' if is_bigendian else '<u2').astype(np.uint16)

@@ -16,6 +16,14 @@ _CV_BRIDGE_ENCODINGS = frozenset(
 )
 
 
+def check(message: Image | CompressedImage) -> None:
+    """Raise ImageError for what is wrong at first sight: at next to no cost, nothing decoded."""
+    if isinstance(message, CompressedImage):
+        decoding.check_compressed(message.format, message.data)
+    else:
+        decoding.check_image(*_fields(message))
+
+
 def fill(message: Image | CompressedImage, data: np.ndarray | bytes) -> None:
     """Set the ``data`` of a message the way rclpy takes without a per-element check."""
     view = memoryview(data) if isinstance(data, bytes) else np.ascontiguousarray(data).data

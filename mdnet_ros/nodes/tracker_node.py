@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 from mdnet_ros.errors import DataError, ImageError, MDNetError
 from mdnet_ros.nodes.diagnostics import SILENCE, Reporter, Statistics
 from mdnet_ros.nodes.engine import Engine, Processed, free_memory, load_extractor, read_mask
-from mdnet_ros.nodes.images import ImageConverter
+from mdnet_ros.nodes.images import ImageConverter, check
 from mdnet_ros.nodes.inputs import Inputs
 from mdnet_ros.nodes.mailbox import Mailbox
 from mdnet_ros.nodes.messages import camera_model, stamp_nanoseconds
@@ -160,6 +160,11 @@ class TrackerNode(LifecycleNode):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         arrival = _Arrival(message, self._statistics.arrival())
+        try:
+            check(message)
+        except ImageError as error:  # before it could take the place of a good one
+            self._dropped('bad image', str(error))
+            return
         if self._mailbox.put(arrival) is not None:
             self._statistics.drop('overload')
 
