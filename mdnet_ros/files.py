@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +30,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a JSON document as :func:`write_text` does; numbers must be finite."""
     write_text(path, json.dumps(document, indent=1, allow_nan=False) + '\n')
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill; it gets its name when the block ends without an error, else it is removed.
+
+    Raises:
+        DataError: if something is there already, or it cannot be written.
+    """
+    if path.exists():
+        raise DataError(f"output '{path}': is there already, expected nothing")
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"output '{path}': {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

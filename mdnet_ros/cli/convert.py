@@ -1,0 +1,55 @@
+"""``mdnet convert``: a bag of tracks as a COLMAP database or as hloc's h5 files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mdnet_ros.cli.recording import add_recording_arguments, open_recording
+from mdnet_ros.integrations.colmap import ColmapDatabase
+from mdnet_ros.integrations.conversion import TargetFormat, convert
+from mdnet_ros.integrations.hloc import HlocFiles
+
+_FORMATS: dict[str, TargetFormat] = {'colmap': ColmapDatabase, 'hloc': HlocFiles}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_recording_arguments(parser)
+    parser.add_argument(
+        '--to', required=True, choices=_FORMATS,
+        help='colmap: database.db; hloc: features.h5, matches.h5, pairs.txt',
+    )
+    parser.add_argument('--out', required=True, metavar='DIR', help='a folder that is not there')
+    parser.add_argument(
+        '--window', type=int, default=20, metavar='N',
+        help='match images that are at most so many apart [20]',
+    )
+    parser.add_argument(
+        '--every', type=int, default=1, metavar='N', help='take each N-th frame only [1]'
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert; returns the exit code."""
+    out = Path(args.out).expanduser()
+    with open_recording(args) as recording:
+        done = convert(recording, out, _FORMATS[args.to], args.window, args.every, progress=True)
+        calibrated = recording.camera is not None
+    print(
+        f'{done.images} images, {done.keypoints} keypoints; {done.pairs} pairs with '
+        f'{done.matches} matches, {done.inliers} of them verified\n'
+        f'outputs: {out}'
+    )
+    for problem in (
+        'no camera_info: the focal length is a guess' if args.to == 'colmap' and not calibrated
+        else '',
+        f'{done.images - done.pictures} images without pixels: name the bag that has them by '
+        '--images' if done.pictures < done.images else '',
+        f'{done.repeated} frames with a stamp that was there before are left out'
+        if done.repeated else '',
+    ):
+        if problem:
+            print(f'mdnet convert: {problem}', file=sys.stderr)
+    return 0

@@ -1,0 +1,1 @@
+"""Other systems' interfaces, without ROS: plug-ins and file formats."""

@@ -1,0 +1,72 @@
+"""A COLMAP database of a tracked sequence: ``database.db``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mdnet_ros.camera import CameraModel
+from mdnet_ros.colmap import COLMAP_OFFSET, colmap_camera, import_pycolmap, open_database
+from mdnet_ros.features.types import Features
+from mdnet_ros.integrations.pairs import ImagePair
+
+
+class ColmapDatabase:
+    """One camera, the images with their keypoints, matches and two-view geometries.
+
+    Matches are all tracks two images share. The tracker's geometric verification is their
+    two-view geometry: the tracks without a false step are its inliers, so that ``colmap mapper``
+    can start at once. It holds no matrices; COLMAP's mapper estimates what it needs, and
+    ``pycolmap.verify_matches`` replaces it by COLMAP's own. Coordinates are COLMAP's, the first
+    pixel's centre at (0.5, 0.5).
+
+    Args:
+        folder: to write into.
+        camera: calibration; None: COLMAP finds it.
+        image_size: (width, height) in pixels.
+
+    Raises:
+        MissingDependencyError: without pycolmap.
+        DataError: for a distortion that COLMAP does not know.
+    """
+
+    def __init__(
+        self, folder: Path, camera: CameraModel | None, image_size: tuple[int, int]
+    ) -> None:
+        self._pycolmap = import_pycolmap()
+        kinds = self._pycolmap.TwoViewGeometryConfiguration
+        self._kind = kinds.UNCALIBRATED if camera is None else kinds.CALIBRATED
+        converted = colmap_camera(camera, image_size)
+        self._database = open_database(folder / 'database.db')
+        self._camera_id = self._database.write_camera(converted)
+        self._ids: dict[str, int] = {}
+
+    def __enter__(self) -> ColmapDatabase:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._database.close()
+
+    def image(self, name: str, features: Features) -> None:
+        """Write an image and its keypoints."""
+        image = self._pycolmap.Image(name=name, camera_id=self._camera_id)
+        self._ids[name] = self._database.write_image(image)
+        points = np.asarray(features.keypoints, np.float32) + np.float32(COLMAP_OFFSET)
+        self._database.write_keypoints(self._ids[name], points)
+
+    def pair(self, name_a: str, name_b: str, pair: ImagePair, features: tuple[int, int]) -> None:
+        """Write the matches of two images and their verdict."""
+        a, b = self._ids[name_a], self._ids[name_b]
+        rows = pair.rows.astype(np.uint32)
+        self._database.write_matches(a, b, rows)
+        geometry = self._pycolmap.TwoViewGeometry()
+        geometry.config = self._kind
+        geometry.inlier_matches = rows[pair.inlier]
+        self._database.write_two_view_geometry(a, b, geometry)

@@ -1,0 +1,141 @@
+"""A tracked recording as files of other systems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from mdnet_ros.bags.recording import Recording
+from mdnet_ros.camera import CameraModel
+from mdnet_ros.errors import DataError
+from mdnet_ros.features.types import Features
+from mdnet_ros.files import new_folder
+from mdnet_ros.integrations.pairs import ImagePair, PairFinder
+
+#: Of the images, which dense reconstruction reads.
+_JPEG_QUALITY = 95
+
+
+class Target(Protocol):
+    """Files that take images and pairs in turn; a context manager that closes them."""
+
+    def __enter__(self) -> Target: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def image(self, name: str, features: Features) -> None:
+        """Take the next image's features."""
+        ...
+
+    def pair(self, name_a: str, name_b: str, pair: ImagePair, features: tuple[int, int]) -> None:
+        """Take a pair of images that were given before, and how many features each has."""
+        ...
+
+
+class TargetFormat(Protocol):
+    """Makes a target in a folder."""
+
+    def __call__(
+        self, folder: Path, camera: CameraModel | None, image_size: tuple[int, int]
+    ) -> Target: ...
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written.
+
+    Attributes:
+        images: how many.
+        pictures: of these, with their pixels.
+        keypoints: of all images.
+        pairs: of images that share tracks.
+        matches: of all pairs.
+        inliers: of these, with no false step between.
+        repeated: frames left out because their stamp had been there before.
+    """
+
+    images: int
+    pictures: int
+    keypoints: int
+    pairs: int
+    matches: int
+    inliers: int
+    repeated: int
+
+
+def convert(
+    recording: Recording,
+    out: Path,
+    make_target: TargetFormat,
+    window: int = 20,
+    every: int = 1,
+    progress: bool = False,
+) -> Conversion:
+    """Write a recording's images, features and matches into a new folder.
+
+    Images are called by their stamp in nanoseconds, ``STAMP.jpg``; their pixels lie in ``images``
+    where the recording has them.
+
+    Args:
+        recording: to read.
+        out: the folder; it appears when it is complete.
+        make_target: of the format wanted.
+        window: pairs are at most this many images apart.
+        every: take each such frame only.
+        progress: show a bar.
+
+    Raises:
+        DataError: if there is nothing to convert, or the folder is there or cannot be written.
+        SettingError: if ``window`` or ``every`` is below 1.
+    """
+    finder = PairFinder(window, every)
+    names: list[str] = []
+    counts: list[int] = []
+    stamps: set[int] = set()
+    pictures = pairs = matches = inliers = repeated = 0
+    with (
+        new_folder(out) as folder,
+        make_target(folder, recording.camera, recording.image_size) as target,
+    ):
+        for frame, image in tqdm(
+            recording, 'converting', len(recording), unit='frame', disable=not progress
+        ):
+            if frame.stamp_ns in stamps:
+                repeated += 1
+                continue
+            stamps.add(frame.stamp_ns)
+            found = finder.add(frame)
+            if found is None:
+                continue
+            names.append(f'{frame.stamp_ns}.jpg')
+            counts.append(len(frame.features))
+            target.image(names[-1], frame.features)
+            for pair in found:
+                a, b = pair.earlier, pair.later
+                target.pair(names[a], names[b], pair, (counts[a], counts[b]))
+                matches += len(pair.rows)
+                inliers += int(pair.inlier.sum())
+            pairs += len(found)
+            if image is not None:
+                _write_jpeg(folder / 'images' / names[-1], image.bgr)
+                pictures += 1
+        if not names:
+            raise DataError(f"bag '{recording.tracks.path}': holds no tracked frames")
+    return Conversion(len(names), pictures, sum(counts), pairs, matches, inliers, repeated)
+
+
+def _write_jpeg(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]):
+        raise DataError(f"output '{path}': cannot be written")

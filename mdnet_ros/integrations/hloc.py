@@ -1,0 +1,82 @@
+"""Features and matches of a tracked sequence as hloc has them: two h5 files and a list of pairs.
+
+======================= ======================================================================
+features.h5, by image   keypoints (N, 2) float32, integer coordinates at pixel centres;
+                        descriptors (D, N) float32; scores (N,) float32; image_size (2,): width,
+                        height
+matches.h5, by pair     group ``IMAGE/IMAGE``: matches0 (N,) int16 or int32, the row in the second
+                        image or -1; matching_scores0 (N,) float16
+pairs.txt               two names a line
+======================= ======================================================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from mdnet_ros.camera import CameraModel
+from mdnet_ros.errors import MissingDependencyError
+from mdnet_ros.features.types import Features
+from mdnet_ros.integrations.pairs import ImagePair
+
+
+class HlocFiles:
+    """Writes the three files.
+
+    Args:
+        folder: to write into.
+        camera: not used: hloc takes calibrations from elsewhere.
+        image_size: (width, height) in pixels.
+
+    Raises:
+        MissingDependencyError: without h5py.
+    """
+
+    def __init__(
+        self, folder: Path, camera: CameraModel | None, image_size: tuple[int, int]
+    ) -> None:
+        try:
+            import h5py
+        except ImportError:
+            raise MissingDependencyError('h5py', 'evaluate', 'writing h5 files') from None
+        self._size = np.array(image_size)
+        self._features: Any = h5py.File(folder / 'features.h5', 'w')
+        self._matches: Any = h5py.File(folder / 'matches.h5', 'w')
+        self._pairs = (folder / 'pairs.txt').open('w', encoding='utf-8')
+
+    def __enter__(self) -> HlocFiles:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in (self._features, self._matches, self._pairs):
+            file.close()
+
+    def image(self, name: str, features: Features) -> None:
+        """Write an image's features."""
+        group = self._features.create_group(name)
+        group.create_dataset('keypoints', data=features.keypoints)
+        group.create_dataset('descriptors', data=features.descriptors.T)
+        group.create_dataset('scores', data=features.scores)
+        group.create_dataset('image_size', data=self._size)
+
+    def pair(self, name_a: str, name_b: str, pair: ImagePair, features: tuple[int, int]) -> None:
+        """Write the matches of two images."""
+        group = self._matches.create_group(f'{name_a}/{name_b}')
+        # As hloc itself, unless that would not hold the rows.
+        kind = np.int16 if max(features) <= np.iinfo(np.int16).max else np.int32
+        partner = np.full(features[0], -1, kind)
+        scores = np.zeros(features[0], np.float16)
+        partner[pair.rows[:, 0]] = pair.rows[:, 1]
+        scores[pair.rows[:, 0]] = pair.similarity
+        group.create_dataset('matches0', data=partner)
+        group.create_dataset('matching_scores0', data=scores)
+        self._pairs.write(f'{name_a} {name_b}\n')
