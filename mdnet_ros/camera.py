@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ DISTORTION_MODELS = ('plumb_bob', 'rational_polynomial', 'equidistant')
 
 @dataclass(frozen=True)
 class CameraModel:
-    """Intrinsics of a camera.
+    """Intrinsics of a camera, and how its image is rectified.
 
     Attributes:
         width: columns, pixels.
@@ -23,9 +23,12 @@ class CameraModel:
         k: (3, 3) float64, maps rays to pixels; integer coordinates at pixel centres.
         d: (n,) float64 distortion coefficients in OpenCV's order; empty: none.
         distortion_model: one of :data:`DISTORTION_MODELS`, or empty if there is no distortion.
+        r: (3, 3) float64, rotates rays into the rectified camera.
+        p: (3, 4) float64, projects points in the frame of the rectified left camera, metres, to
+            pixels of the rectified image; zeros: not known.
 
     Raises:
-        DataError: if the values cannot be those of a camera.
+        DataError: if the intrinsics cannot be those of a camera.
     """
 
     width: int
@@ -33,6 +36,8 @@ class CameraModel:
     k: np.ndarray
     d: np.ndarray
     distortion_model: str = 'plumb_bob'
+    r: np.ndarray = field(default_factory=lambda: np.eye(3))
+    p: np.ndarray = field(default_factory=lambda: np.zeros((3, 4)))
 
     def __post_init__(self) -> None:
         if self.k.shape != (3, 3) or not np.isfinite(self.k).all():
@@ -73,3 +78,24 @@ class CameraModel:
         else:
             rays = cv2.undistortPoints(points, self.k, self.d if self.d.any() else None)
         return rays.reshape(-1, 2)
+
+    def rectify(self, points: np.ndarray) -> np.ndarray:
+        """Rays of pixels in the frame of the rectified camera.
+
+        Args:
+            points: (N, 2) pixels.
+
+        Returns:
+            (N, 2) float64, x/z and y/z.
+        """
+        rays = self.normalise(points)
+        turned = rays @ self.r[:, :2].T + self.r[:, 2]
+        return turned[:, :2] / turned[:, 2:]
+
+    def of_rectified_images(self) -> CameraModel:
+        """The calibration of the images that rectification gives: ``p``, and no distortion.
+
+        Raises:
+            DataError: if ``p`` is not that of a camera.
+        """
+        return CameraModel(self.width, self.height, self.p[:, :3], np.zeros(0), '', p=self.p)

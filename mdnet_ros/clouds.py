@@ -17,6 +17,7 @@ import numpy as np
 
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+from mdnet_ros.stereo import StereoMatches
 
 DescriptorEncoding = Literal['float32', 'int8', 'none']
 DESCRIPTOR_ENCODINGS: tuple[str, ...] = get_args(DescriptorEncoding)
@@ -32,6 +33,14 @@ CORRESPONDENCE_DTYPE = np.dtype(
         ('similarity', '<f4'), ('set', '<i4'), ('track_id', '<u4'), ('inlier', '<i4'),
         ('index', '<i4'), ('index_prev', '<i4'),
         ('stamp_prev_sec', '<i4'), ('stamp_prev_nanosec', '<u4'),
+    ]
+)
+STEREO_DTYPE = np.dtype(
+    [
+        ('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('x_right', '<f4'), ('y_right', '<f4'),
+        ('similarity', '<f4'), ('set', '<i4'), ('track_id', '<u4'), ('inlier', '<i4'),
+        ('index', '<i4'), ('index_right', '<i4'), ('disparity', '<f4'), ('depth', '<f4'),
+        ('stamp_right_sec', '<i4'), ('stamp_right_nanosec', '<u4'),
     ]
 )
 #: sensor_msgs/PointField datatypes.
@@ -125,6 +134,30 @@ def correspondence_table(frame: TrackedFrame) -> np.ndarray:
     table['index'] = links.indices
     table['index_prev'] = links.indices_prev
     table['stamp_prev_sec'], table['stamp_prev_nanosec'] = np.divmod(links.stamps_prev, _SECOND)
+    return table
+
+
+def stereo_table(left: TrackedFrame, right: TrackedFrame, matches: StereoMatches) -> np.ndarray:
+    """The points of a ``stereo`` message.
+
+    Returns:
+        (M,) structured, :data:`STEREO_DTYPE`: where a keypoint is in the left (x, y, z = 0) and
+        in the right image (x_right, y_right) in pixels, the left one's track_id, the rows in the
+        ``keypoints`` of both, disparity in pixels of the rectified images, depth in metres
+        (both NaN without calibration), and the stamp of the right image.
+    """
+    table = np.zeros(len(matches), STEREO_DTYPE)
+    table['x'], table['y'] = left.features.keypoints[matches.indices].T
+    table['x_right'], table['y_right'] = right.features.keypoints[matches.indices_right].T
+    table['similarity'] = matches.similarity
+    table['set'] = left.features.sets[matches.indices]
+    table['track_id'] = left.track_ids[matches.indices] & 0xFFFFFFFF
+    table['inlier'] = matches.inlier
+    table['index'] = matches.indices
+    table['index_right'] = matches.indices_right
+    table['disparity'] = matches.disparity
+    table['depth'] = matches.depth
+    table['stamp_right_sec'], table['stamp_right_nanosec'] = divmod(right.stamp_ns, _SECOND)
     return table
 
 

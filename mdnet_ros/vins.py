@@ -29,6 +29,7 @@ import numpy as np
 
 from mdnet_ros.camera import CameraModel
 from mdnet_ros.features.types import TrackedFrame
+from mdnet_ros.stereo import StereoMatches
 
 VinsLayout = Literal['none', 'mono', 'fusion']
 VINS_LAYOUTS: tuple[str, ...] = get_args(VinsLayout)
@@ -52,6 +53,7 @@ class VinsTracks:
         pixels: (N, 2) float32, u and v as observed.
         velocity: (N, 2) float64, of ``normalised``, per second.
         stamp_ns: of the frame.
+        indices: (N,) int64, row of each in the frame's features.
     """
 
     ids: np.ndarray
@@ -59,6 +61,7 @@ class VinsTracks:
     pixels: np.ndarray
     velocity: np.ndarray
     stamp_ns: int
+    indices: np.ndarray
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -127,6 +130,7 @@ class VinsTracker:
             frame.features.keypoints[now],
             (here - there) / seconds[:, None],
             frame.stamp_ns,
+            now,
         )
 
     def _ids_for(self, frame: TrackedFrame, rows: np.ndarray) -> np.ndarray:
@@ -148,3 +152,56 @@ class VinsTracker:
         order = np.argsort(track_ids)
         self._track_ids, self._ids = track_ids[order], ids[order]
         return ids
+
+
+class StereoVinsTracker:
+    """The right camera's observations of the left one's tracks, as VINS-Fusion expects them.
+
+    An id that the right image had in the message before has a velocity, another one has zero.
+    """
+
+    def __init__(self) -> None:
+        self._last: VinsTracks | None = None
+
+    def restart(self) -> None:
+        """Begin anew: no observation has a velocity in the next frame."""
+        self._last = None
+
+    def update(
+        self, left: VinsTracks, right: TrackedFrame, matches: StereoMatches, camera: CameraModel
+    ) -> VinsTracks:
+        """Take the next pair.
+
+        Args:
+            left: what is published of the left image.
+            right: the right image's frame.
+            matches: between the two; inliers alone are taken.
+            camera: the right one.
+
+        Returns:
+            Observations in the right image under the ids of ``left``, sorted by id.
+        """
+        order = np.argsort(left.indices)
+        rows = matches.indices[matches.inlier]
+        place = np.searchsorted(left.indices[order], rows).clip(max=max(0, len(left) - 1))
+        seen = np.zeros(len(rows), bool)
+        if len(left):
+            seen = left.indices[order][place] == rows
+        ids = left.ids[order][place[seen]]
+        now = matches.indices_right[matches.inlier][seen]
+        rays = camera.normalise(right.features.keypoints[now])
+        keep = np.nonzero(np.isfinite(rays).all(axis=1))[0]
+        keep = keep[np.argsort(ids[keep])]
+        tracks = VinsTracks(
+            ids[keep], rays[keep], right.features.keypoints[now[keep]],
+            np.zeros((len(keep), 2)), right.stamp_ns, now[keep],
+        )
+        last, self._last = self._last, tracks
+        if last is not None and right.stamp_ns > last.stamp_ns:
+            _, here, there = np.intersect1d(
+                tracks.ids, last.ids, assume_unique=True, return_indices=True
+            )
+            seconds = (right.stamp_ns - last.stamp_ns) * 1e-9
+            moved = tracks.normalised[here] - last.normalised[there]
+            tracks.velocity[here] = moved / seconds
+        return tracks

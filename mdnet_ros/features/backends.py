@@ -28,12 +28,14 @@ class Backend(Protocol):
         device: where it runs.
         precision: of its arithmetic, a key of :data:`PRECISIONS`.
         fixed_size: (height, width) of the images it takes; None: any.
+        fixed_batch: how many images it takes at a time; None: any number.
     """
 
     info: WeightsInfo
     device: torch.device
     precision: str
     fixed_size: tuple[int, int] | None
+    fixed_batch: int | None
 
     def check(self, settings: DetectionSettings) -> None:
         """Raise SettingError unless the detection can be done with these settings."""
@@ -47,7 +49,7 @@ class Backend(Protocol):
         Args:
             images: (B, 1, H, W) uint8 on the host.
             settings: of the detection.
-            mask: (H, W) bool on the host, where keypoints may lie; everywhere if None.
+            mask: (B, 1, H, W) bool on the host, where keypoints may lie; everywhere if None.
 
         Returns:
             K sets of fixed shape, in pixels of the images.
@@ -73,7 +75,7 @@ def find_keypoints(
         images: (B, 1, H, W) uint8 on the network's device.
         shape: (B, H, W) as plain numbers, which a tracer takes for constants.
         settings: of the detection.
-        mask: (H, W) bool on the same device, or None.
+        mask: (B, 1, H, W) bool on the same device, or None.
         dtype: of the network's arithmetic.
     """
     batch, height, width = shape
@@ -100,6 +102,7 @@ class TorchBackend:
     """
 
     fixed_size: tuple[int, int] | None = None
+    fixed_batch: int | None = None
 
     def __init__(self, weights: str | Path | None, device: torch.device, precision: str) -> None:
         network, self.info = load_weights(weights)

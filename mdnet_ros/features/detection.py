@@ -162,7 +162,7 @@ def detect(
         output: of a batch of B images, possibly padded at the right and bottom.
         settings: how to pick.
         image_size: (height, width) of the images without padding.
-        mask: (H, W) bool, where keypoints may lie; everywhere if None.
+        mask: (B, 1, H, W) bool, where keypoints may lie; everywhere if None.
 
     Returns:
         K sets of M = max_keypoints // K slots, in pixels of the network's input.

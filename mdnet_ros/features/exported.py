@@ -94,6 +94,7 @@ class ExportedBackend:
     export: ExportInfo
     device: torch.device
     fixed_size: tuple[int, int] | None
+    fixed_batch: int | None
 
     def _describe(self, path: Path, metadata: str | None) -> None:
         """Take over what the file says of itself; raises WeightsError."""
@@ -103,7 +104,7 @@ class ExportedBackend:
             self.export = ExportInfo.from_json(metadata)
         except ValueError as error:
             raise WeightsError(f"weights '{path}': {error}") from None
-        self.fixed_size = self.export.size
+        self.fixed_size, self.fixed_batch = self.export.size, self.export.batch
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         self.info = WeightsInfo(path, sha256, self.export.config, self.export.training)
 
@@ -133,7 +134,9 @@ class ExportedBackend:
         valid = found.valid[:, :, :m] & (scores >= settings.score_threshold)
         if mask is not None:
             x, y = keypoints.round().long().unbind(-1)
-            valid = valid & mask.to(valid.device)[y.clamp(0, height - 1), x.clamp(0, width - 1)]
+            image = torch.arange(count, device=valid.device)[:, None, None]
+            inside = mask[:, 0].to(valid.device)
+            valid = valid & inside[image, y.clamp(0, height - 1), x.clamp(0, width - 1)]
         return PaddedFeatures(keypoints, scores * valid, found.descriptors[:, :, :m], valid)
 
     def _call(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -160,6 +161,11 @@ class MDNetExtractor:
         return self._backend.fixed_size
 
     @property
+    def fixed_batch(self) -> int | None:
+        """How many images an exported file takes at a time; None: any number."""
+        return self._backend.fixed_batch
+
+    @property
     def settings(self) -> DetectionSettings:
         """How keypoints are picked; may be set, SettingError where an exported file forbids it."""
         return self._settings
@@ -190,8 +196,17 @@ class MDNetExtractor:
         """
         return self.extract_batch([image])[0]
 
-    def extract_batch(self, images: list[np.ndarray]) -> list[Features]:
+    def extract_batch(
+        self,
+        images: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray | None] | None = None,
+    ) -> list[Features]:
         """Extract features of images of one size (several cameras) in one pass.
+
+        Args:
+            images: as :meth:`__call__` takes them.
+            masks: a region of interest for each, (h, w) uint8 of any size, or None; they hold
+                beside ``mask``, which is for all of them.
 
         Raises:
             ImageError: as :meth:`__call__`, or if the sizes differ.
@@ -207,7 +222,8 @@ class MDNetExtractor:
             )
         grays, size = self._shrink(grays)
         batch = torch.from_numpy(np.stack(grays))[:, None]
-        padded = self._backend.run(batch, self.settings, self._mask_tensor(size))
+        regions = self._regions(masks or [None] * len(grays), size)
+        padded = self._backend.run(batch, self.settings, regions)
         scale = padded.keypoints.new_tensor([width / size[1], height / size[0]])
         keypoints = (padded.keypoints + 0.5) * scale - 0.5
         padded = PaddedFeatures(keypoints, padded.scores, padded.descriptors, padded.valid)
@@ -224,12 +240,18 @@ class MDNetExtractor:
             cv2.resize(g, (size[1], size[0]), interpolation=cv2.INTER_AREA) for g in grays
         ], size
 
-    def _mask_tensor(self, size: tuple[int, int]) -> torch.Tensor | None:
-        """The region of interest in images of a (height, width), or None."""
-        if self.mask is None:
+    def _regions(
+        self, masks: Sequence[np.ndarray | None], size: tuple[int, int]
+    ) -> torch.Tensor | None:
+        """(B, 1, H, W) bool, the regions of interest in images of a (height, width), or None."""
+        if self.mask is None and all(mask is None for mask in masks):
             return None
-        resized = cv2.resize(self.mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-        return torch.from_numpy(resized > 0)
+        regions = np.ones((len(masks), 1, *size), bool)
+        for region, own in zip(regions, masks, strict=True):
+            for mask in (self.mask, own):
+                if mask is not None:
+                    region &= cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return torch.from_numpy(regions)
 
     def _to_host(self, padded: PaddedFeatures, image_size: tuple[int, int]) -> Features:
         valid = padded.valid[0].cpu()

@@ -1,10 +1,11 @@
-"""What the tracker node does with a frame, without ROS: gray image in, tracks out."""
+"""What the tracker node does with its images, without ROS: gray images in, tracks out."""
 
 from __future__ import annotations
 
 import gc
 import threading
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -12,13 +13,14 @@ import numpy as np
 import torch
 
 from mdnet_ros.camera import CameraModel
-from mdnet_ros.errors import ImageError
+from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.features.detection import DetectionSettings
 from mdnet_ros.features.extractor import MDNetExtractor
-from mdnet_ros.features.tracking import FrameTracker
-from mdnet_ros.features.types import TrackedFrame
+from mdnet_ros.features.types import Features
+from mdnet_ros.nodes.sequence import CameraSequence, Processed, Restart
 from mdnet_ros.nodes.settings import TrackerSettings
-from mdnet_ros.vins import VinsTracker, VinsTracks
+from mdnet_ros.stereo import StereoGeometry, StereoMatches, match_stereo
+from mdnet_ros.vins import StereoVinsTracker, VinsTracks
 
 #: (height, width) of the blank image that warms a new network up.
 _WARM_UP = (480, 640)
@@ -28,35 +30,47 @@ _MAX_MASK_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Restart:
-    """Why all tracks began anew: a fixed short cause, and the detail of this case."""
+class GrayImage:
+    """An image of a camera.
 
-    cause: str
-    detail: str = ''
+    Attributes:
+        pixels: (H, W) uint8.
+        stamp_ns: nanoseconds.
+    """
 
-    def __str__(self) -> str:
-        return f'{self.cause} {self.detail}'.strip()
+    pixels: np.ndarray
+    stamp_ns: int
 
 
 @dataclass(frozen=True)
-class Processed:
-    """What came of one frame.
+class StereoProcessed:
+    """What came of a left and a right image.
 
     Attributes:
-        frame: its tracks.
-        tracks: the same for VINS, or None where there is nothing to publish.
-        restart: why all tracks began anew with this frame; None if they did not.
-        repeated: the stamp is that of the frame before.
-        calibration_error: why ``camera_info`` cannot be used for this frame, or empty.
-        fell_back: the GPU ran out of memory and the CPU took over with this frame.
+        matches: between the two, left first.
+        right_tracks: the right image's observations of the left one's ``tracks``; None without
+            calibration or where tracks are not asked for.
+        calibration_error: why ``camera_info`` could not be used to check the matches, or empty.
     """
 
-    frame: TrackedFrame
-    tracks: VinsTracks | None = None
-    restart: Restart | None = None
-    repeated: bool = False
+    matches: StereoMatches
+    right_tracks: VinsTracks | None = None
     calibration_error: str = ''
-    fell_back: bool = False
+
+
+@dataclass(frozen=True)
+class ProcessedGroup:
+    """What came of images taken together.
+
+    Attributes:
+        done: by the camera's number.
+        refused: why an image could not be used, by the camera's number.
+        stereo: of the pair, if there is one and both images could be used.
+    """
+
+    done: dict[int, Processed]
+    refused: dict[int, ImageError] = field(default_factory=dict)
+    stereo: StereoProcessed | None = None
 
 
 def read_mask(path: str) -> np.ndarray | None:
@@ -102,15 +116,19 @@ def load_extractor(settings: TrackerSettings) -> MDNetExtractor:
         precision=settings.precision,
         max_side=settings.max_side,
     )
-    extractor(np.zeros(extractor.fixed_size or _WARM_UP, np.uint8))
+    count = extractor.fixed_batch or len(settings.camera_names)
+    extractor.extract_batch([np.zeros(extractor.fixed_size or _WARM_UP, np.uint8)] * count)
     extractor.mask = mask
     return extractor
 
 
 class Engine:
-    """Extracts, tracks and keeps track of time.
+    """Extracts and tracks the images of one or more cameras with one network.
 
-    All methods may be called from any thread; a frame is processed under one set of settings.
+    All methods may be called from any thread; images are processed under one set of settings.
+
+    Attributes:
+        cameras: what is known of each camera, in the order of ``settings.camera_names``.
 
     Args:
         settings: of the node.
@@ -118,16 +136,21 @@ class Engine:
     """
 
     def __init__(self, settings: TrackerSettings, extractor: MDNetExtractor) -> None:
-        self.camera: CameraModel | None = None
         self._lock = threading.Lock()
-        self._tracker = FrameTracker()
-        self._vins = VinsTracker()
-        self._last_stamp: int | None = None
-        self._last_size: tuple[int, ...] = ()
-        self._pending: Restart | None = None
         self.settings = settings
         self.extractor = extractor
+        self.cameras = tuple(CameraSequence(settings) for _ in settings.camera_names)
+        self._right_vins = StereoVinsTracker()
         self.apply(settings)
+
+    @property
+    def camera(self) -> CameraModel | None:
+        """The calibration of the first camera."""
+        return self.cameras[0].model
+
+    @camera.setter
+    def camera(self, model: CameraModel | None) -> None:
+        self.cameras[0].model = model
 
     def apply(
         self,
@@ -135,10 +158,10 @@ class Engine:
         extractor: MDNetExtractor | None = None,
         mask: np.ndarray | None = None,
     ) -> None:
-        """Use other settings from the next frame on.
+        """Use other settings from the next images on.
 
         Args:
-            settings: the new ones, checked.
+            settings: the new ones, checked; the cameras stay.
             extractor: a new network; tracks begin anew with it, ids go on.
             mask: the region of interest that ``settings.mask`` names, if it changed.
         """
@@ -148,18 +171,14 @@ class Engine:
                 self._restart(Restart('new weights'))
             elif settings.mask != self.settings.mask:
                 self.extractor.mask = mask
-            if settings.vins_layout != self.settings.vins_layout:
-                self._vins.restart()
             self.settings = settings
             self.extractor.settings = DetectionSettings(
                 settings.max_keypoints, settings.score_threshold, settings.nms_radius,
                 settings.border,
             )
             self.extractor.max_side = settings.max_side
-            self._tracker.max_gap = settings.max_gap
-            self._tracker.min_similarity = settings.min_similarity
-            self._tracker.verification = settings.verification
-            self._tracker.max_error = settings.max_error
+            for camera in self.cameras:
+                camera.apply(settings)
 
     def reset(self) -> None:
         """Forget all tracks; ids go on from where they are."""
@@ -167,7 +186,7 @@ class Engine:
             self._restart(Restart('reset asked for'))
 
     def process(self, gray: np.ndarray, stamp_ns: int) -> Processed:
-        """Take the next frame.
+        """Take the next image of the first camera.
 
         Args:
             gray: (H, W) uint8.
@@ -176,56 +195,100 @@ class Engine:
         Raises:
             ImageError: if the image cannot be used; the tracks stay as they are.
         """
+        group = self.process_group({0: GrayImage(gray, stamp_ns)})
+        if 0 in group.refused:
+            raise group.refused[0]
+        return group.done[0]
+
+    def process_group(self, images: Mapping[int, GrayImage]) -> ProcessedGroup:
+        """Take images of several cameras, at most one of each, in as few passes as they allow.
+
+        An image that cannot be used is refused and leaves its camera's tracks as they are; the
+        others are served.
+
+        Args:
+            images: by the camera's number.
+        """
         with self._lock:
-            fell_back = False
             # Per thread with OpenMP, so it is set where it is used.
             threads = self.settings.threads or _DEFAULT_THREADS
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
+            fell_back = False
             try:
-                features = self.extractor(gray)
+                features, refused = self._extract(images)
             except torch.cuda.OutOfMemoryError:
                 self._fall_back()
-                features = self.extractor(gray)
+                features, refused = self._extract(images)
                 fell_back = True
-            last, size = self._last_stamp, gray.shape
-            if last is not None:
-                self._check_continuity((stamp_ns - last) * 1e-9, size)
-            self._last_stamp, self._last_size = stamp_ns, size
-            restart, self._pending = self._pending, None
-            frame = self._tracker.update(features, stamp_ns)
-            done = Processed(
-                frame, restart=restart, repeated=stamp_ns == last, fell_back=fell_back
-            )
-            if self.settings.vins_layout == 'none':
-                return done
-            return self._with_tracks(done)
+            done = {
+                number: self.cameras[number].update(features[number], image.stamp_ns)
+                for number, image in images.items() if number in features
+            }
+            if fell_back:
+                done = {number: replace(one, fell_back=True) for number, one in done.items()}
+            stereo = None
+            if self.settings.stereo and {0, 1} <= done.keys():
+                stereo = self._match_sides(done[0], done[1])
+            return ProcessedGroup(done, refused, stereo)
 
-    def _with_tracks(self, done: Processed) -> Processed:
-        camera = self.camera
-        if camera is None:
-            return replace(done, calibration_error='no camera_info yet')
-        size = done.frame.features.image_size
-        if 0 not in (camera.width, camera.height) and (camera.width, camera.height) != size:
-            return replace(
-                done,
-                calibration_error=f'camera_info is for {camera.width}x{camera.height}, '
-                f'the image is {size[0]}x{size[1]}',
-            )
-        return replace(done, tracks=self._vins.update(done.frame, camera))
+    def _extract(
+        self, images: Mapping[int, GrayImage]
+    ) -> tuple[dict[int, Features], dict[int, ImageError]]:
+        """Features of each image, images of one size in one pass, and what was refused."""
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for number, image in images.items():
+            by_size.setdefault(image.pixels.shape, []).append(number)
+        features: dict[int, Features] = {}
+        refused: dict[int, ImageError] = {}
+        for numbers in by_size.values():
+            step = self.extractor.fixed_batch or len(numbers)
+            for part in (numbers[i : i + step] for i in range(0, len(numbers), step)):
+                try:
+                    found = self.extractor.extract_batch(
+                        [images[number].pixels for number in part],
+                        [self.cameras[number].mask for number in part],
+                    )
+                except ImageError as error:  # of their size, which is the same for all
+                    refused |= dict.fromkeys(part, error)
+                else:
+                    features |= dict(zip(part, found, strict=True))
+        return features, refused
 
-    def _check_continuity(self, gap: float, size: tuple[int, ...]) -> None:
-        if gap < 0:
-            self._restart(Restart('stamp went back', f'by {-gap:.3f} s'))
-        elif gap > self.settings.restart_after:
-            self._restart(Restart('stamp jumped', f'by {gap:.3f} s'))
-        elif size != self._last_size:
-            self._restart(Restart('image size changed', f'to {size[1]}x{size[0]}'))
+    def _match_sides(self, left: Processed, right: Processed) -> StereoProcessed:
+        geometry, reason = self._stereo_geometry(left, right)
+        matches = match_stereo(
+            left.frame.features,
+            right.frame.features,
+            geometry,
+            min_similarity=self.settings.min_similarity,
+            verification=self.settings.verification,
+            max_error=self.settings.max_error,
+        )
+        tracks = None
+        model = self.cameras[1].calibration(right.frame.features.image_size)[0]
+        if self.settings.vins_layout == 'fusion' and left.tracks is not None and model is not None:
+            tracks = self._right_vins.update(left.tracks, right.frame, matches, model)
+        return StereoProcessed(matches, tracks, reason)
+
+    def _stereo_geometry(
+        self, left: Processed, right: Processed
+    ) -> tuple[StereoGeometry | None, str]:
+        """How the calibrated cameras stand to each other, or None and why it is not known."""
+        models = []
+        for camera, done in zip(self.cameras, (left, right), strict=True):
+            model, reason = camera.calibration(done.frame.features.image_size)
+            if model is None:
+                return None, reason
+            models.append(model)
+        try:
+            return StereoGeometry.of(models[0], models[1]), ''
+        except DataError as error:
+            return None, str(error)
 
     def _restart(self, restart: Restart) -> None:
-        self._tracker.reset()
-        self._vins.restart()
-        self._pending = restart
+        for camera in self.cameras:
+            camera.restart(restart)
 
     def _fall_back(self) -> None:
         """The same network on the CPU, for when the GPU has no memory left."""

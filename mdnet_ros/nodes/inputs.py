@@ -1,4 +1,4 @@
-"""The tracker's subscriptions, and why nothing comes in on them."""
+"""The tracker's subscriptions to one camera, and why nothing comes in on them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_policy_name_from_kind,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -21,14 +27,21 @@ except ImportError:  # Humble
 _IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 
 
+def topic_below(camera: str, topic: str) -> str:
+    """The relative name of a topic of a camera; a camera without a name has it as it is."""
+    return f'{camera}/{topic}' if camera else topic
+
+
 class Inputs:
-    """Subscribes to the camera.
+    """Subscribes to a camera.
 
     Args:
         node: which owns the subscriptions.
         settings: transport and quality of service.
+        camera: its name, below which the topics lie; empty: none.
         on_image: takes each image message.
         on_camera_info: takes each calibration.
+        on_mask: takes each region of interest; the last one published before is sent again.
         on_lost: takes how many images were published but never came: the middleware's sequence
             numbers tell, where there is one publisher and the distribution hands them out.
         report: takes one line on trouble with the subscription, as soon as it is known.
@@ -38,8 +51,10 @@ class Inputs:
         self,
         node: Node,
         settings: TrackerSettings,
+        camera: str,
         on_image: Callable[[Any], None],
         on_camera_info: Callable[[CameraInfo], None],
+        on_mask: Callable[[Image], None],
         on_lost: Callable[[int], None],
         report: Callable[[str], None],
     ) -> None:
@@ -48,7 +63,9 @@ class Inputs:
         self._report = report
         self._mismatch = ''
         self._compressed = settings.image_transport == 'compressed'
-        base = node.resolve_topic_name('image')
+        self._image = topic_below(camera, 'image')
+        self._mask = topic_below(camera, 'mask')
+        base = node.resolve_topic_name(self._image)
         #: The topic images are expected on.
         self.topic = f'{base}/compressed' if self._compressed else base
         self.topic = node.resolve_topic_name(self.topic)
@@ -70,10 +87,21 @@ class Inputs:
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             node.create_subscription(
-                CameraInfo, 'camera_info', on_camera_info,
+                CameraInfo, topic_below(camera, 'camera_info'), on_camera_info,
                 QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
                 callback_group=MutuallyExclusiveCallbackGroup(),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+            node.create_subscription(
+                Image, self._mask, on_mask,
+                QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+                callback_group=MutuallyExclusiveCallbackGroup(),
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=self._incompatible_mask
+                ),
+                qos_overriding_options=QoSOverridingOptions(
+                    (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+                ),
             ),
         ]
 
@@ -113,15 +141,15 @@ class Inputs:
             if f'{self.topic}/compressed' in compressed:
                 return 'compressed images are there, set image_transport:=compressed'
             return (
-                f'set image_transport:=compressed and remap image to '
+                f'set image_transport:=compressed and remap {self._image} to '
                 f"{compressed[0].removesuffix('/compressed')}"
             )
         found = [n.removesuffix('/compressed') for n in compressed] if self._compressed else images
         if found:
-            return f"remap it, for example -r image:={found[0]} (node '{own}')"
+            return f"remap it, for example -r {self._image}:={found[0]} (node '{own}')"
         if self._compressed and images:
             return f'raw images are on {images[0]}, set image_transport:=raw'
-        return 'start the camera, or remap image to its topic'
+        return f'start the camera, or remap {self._image} to its topic'
 
     def _take(self, message: Any, info: Any) -> None:
         sequence, last = info.get('publication_sequence_number'), self._sequence
@@ -143,3 +171,12 @@ class Inputs:
             advice = f'set qos_overrides.{self.topic}.subscription.{policy.lower()}'
         self._mismatch = f"no images from a publisher of '{self.topic}': {policy} differs; {advice}"
         self._report(self._mismatch)
+
+    def _incompatible_mask(self, event: Any) -> None:
+        topic = self._node.resolve_topic_name(self._mask)
+        policy = qos_policy_name_from_kind(event.last_policy_kind)
+        self._report(
+            f"no mask from a publisher of '{topic}': {policy} differs; publish it reliable and "
+            f'transient local (latched), or set qos_overrides.{topic}.subscription.'
+            f'{policy.lower()}'
+        )

@@ -24,10 +24,12 @@ from mdnet_ros.clouds import (
     correspondences_of_table,
     features_of_table,
     keypoint_table,
+    stereo_table,
     tracked_of_tables,
 )
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+from mdnet_ros.stereo import StereoMatches
 from mdnet_ros.vins import VinsLayout, VinsTracks
 
 
@@ -72,14 +74,40 @@ def tracks_message(
     tracks: VinsTracks, header: Header, layout: VinsLayout, camera_id: int = 0
 ) -> PointCloud:
     """The ``tracks`` message in VINS-Mono's or VINS-Fusion's layout: see ``mdnet_ros.vins``."""
+    return _tracks_message(tracks.points(), tracks.channels(layout, camera_id), header)
+
+
+def stereo_tracks_message(left: VinsTracks, right: VinsTracks, header: Header) -> PointCloud:
+    """The ``tracks`` message of a stereo pair in VINS-Fusion's layout.
+
+    Its reader wants the left observation of an id before the right one, and none without it.
+    """
+    sides = zip(left.channels('fusion', 0), right.channels('fusion', 1), strict=True)
+    return _tracks_message(
+        np.concatenate([left.points(), right.points()]),
+        [(name, np.concatenate([values, more])) for (name, values), (_, more) in sides],
+        header,
+    )
+
+
+def _tracks_message(
+    points: np.ndarray, channels: list[tuple[str, np.ndarray]], header: Header
+) -> PointCloud:
     return PointCloud(
         header=header,
-        points=[Point32(x=x, y=y, z=z) for x, y, z in tracks.points().tolist()],
+        points=[Point32(x=x, y=y, z=z) for x, y, z in points.tolist()],
         channels=[
             ChannelFloat32(name=name, values=array.array('f', values.tobytes()))
-            for name, values in tracks.channels(layout, camera_id)
+            for name, values in channels
         ],
     )
+
+
+def stereo_message(
+    left: TrackedFrame, right: TrackedFrame, matches: StereoMatches, header: Header
+) -> PointCloud2:
+    """The ``stereo`` message: see :func:`mdnet_ros.clouds.stereo_table`."""
+    return cloud_message(stereo_table(left, right, matches), header)
 
 
 def read_cloud(message: PointCloud2) -> np.ndarray:
@@ -131,16 +159,23 @@ def read_tracked(
     )
 
 
-def camera_model(message: CameraInfo) -> CameraModel:
+def camera_model(message: CameraInfo, rectified: bool = False) -> CameraModel:
     """The calibration in a ``camera_info`` message.
+
+    Args:
+        message: the calibration.
+        rectified: the images are rectified already, so that its P holds for them.
 
     Raises:
         DataError: if it cannot be that of a camera.
     """
-    return CameraModel(
+    model = CameraModel(
         width=int(message.width),
         height=int(message.height),
         k=np.array(message.k, np.float64).reshape(3, 3),
         d=np.array(message.d, np.float64),
         distortion_model=message.distortion_model,
+        r=np.array(message.r, np.float64).reshape(3, 3),
+        p=np.array(message.p, np.float64).reshape(3, 4),
     )
+    return model.of_rectified_images() if rectified else model

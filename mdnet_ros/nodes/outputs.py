@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
@@ -13,42 +13,53 @@ from sensor_msgs.msg import Image, PointCloud, PointCloud2
 from std_msgs.msg import Bool, Header
 
 from mdnet_ros.drawing import TrackDrawer
-from mdnet_ros.nodes.engine import Processed
+from mdnet_ros.nodes.engine import StereoProcessed
 from mdnet_ros.nodes.images import image_message
+from mdnet_ros.nodes.inputs import topic_below
 from mdnet_ros.nodes.messages import (
     correspondences_message,
     keypoints_message,
+    stereo_message,
+    stereo_tracks_message,
     tracks_message,
 )
+from mdnet_ros.nodes.sequence import Processed
 from mdnet_ros.nodes.settings import TrackerSettings
 
 #: Topic -> message type and queue length. Reliable, so that a subscriber of either kind matches.
-_TOPICS = {
+_CAMERA_TOPICS = {
     'correspondences': (PointCloud2, 5),
     'keypoints': (PointCloud2, 5),
     'tracks': (PointCloud, 5),
     'restart': (Bool, 5),
     'overlay': (Image, 1),
 }
+_PAIR_TOPICS = {
+    'stereo': (PointCloud2, 5),
+    'tracks': (PointCloud, 5),
+    'restart': (Bool, 5),
+}
 
 
-class Outputs:
-    """Publishes what came of a frame.
+class _Publishers:
+    """Publishers of some topics; what nobody listens to is not even built.
 
     Args:
-        node: which owns the publishers.
+        node: which owns them.
+        camera: name below which they lie; empty: none.
+        topics: message type and queue length of each.
     """
 
-    def __init__(self, node: LifecycleNode) -> None:
+    def __init__(
+        self, node: LifecycleNode, camera: str, topics: Mapping[str, tuple[type, int]]
+    ) -> None:
         self._node = node
-        self._drawer = TrackDrawer()
-        self._last_overlay = -np.inf
         self._publishers = {
             topic: node.create_lifecycle_publisher(
-                kind, topic, QoSProfile(depth=depth),
+                kind, topic_below(camera, topic), QoSProfile(depth=depth),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
-            for topic, (kind, depth) in _TOPICS.items()
+            for topic, (kind, depth) in topics.items()
         }
 
     def destroy(self) -> None:
@@ -57,29 +68,62 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
 
-    def publish(self, done: Processed, header: Header, settings: TrackerSettings) -> None:
-        """Publish all but the overlay.
+    def wanted(self, topic: str) -> bool:
+        """Whether somebody listens."""
+        publisher = self._publishers.get(topic)
+        return publisher is not None and publisher.get_subscription_count() > 0
+
+    def __call__(self, topic: str, message: Callable[[], object]) -> None:
+        """Publish what a function makes, if somebody listens."""
+        publisher = self._publishers.get(topic)
+        if publisher is not None and self.wanted(topic):
+            publisher.publish(message())
+
+
+class Outputs:
+    """Publishes what came of a camera's frames.
+
+    Args:
+        node: which owns the publishers.
+        camera: name below which the topics lie; empty: none.
+    """
+
+    def __init__(self, node: LifecycleNode, camera: str = '') -> None:
+        self._drawer = TrackDrawer()
+        self._last_overlay = -np.inf
+        self._publish = _Publishers(node, camera, _CAMERA_TOPICS)
+
+    def destroy(self) -> None:
+        """Take the topics away."""
+        self._publish.destroy()
+
+    def publish_links(self, done: Processed, header: Header, settings: TrackerSettings) -> None:
+        """Publish what odometry waits for: correspondences, restart and tracks.
 
         Args:
             done: what came of the frame.
             header: of the image, taken over as it is.
             settings: what to publish.
         """
-        if self._wanted('correspondences'):
-            self._publish('correspondences', correspondences_message(done.frame, header))
-        if self._wanted('keypoints'):
-            self._publish(
-                'keypoints', keypoints_message(done.frame, header, settings.descriptor_encoding)
-            )
-        if settings.vins_layout == 'none':
+        self._publish('correspondences', lambda: correspondences_message(done.frame, header))
+        layout, tracks = settings.vins_layout, done.tracks
+        if layout == 'none':
             return
         if done.restart is not None:
-            self._publish('restart', Bool(data=True))
-        if done.tracks is not None and self._wanted('tracks'):
+            self._publish('restart', lambda: Bool(data=True))
+        if tracks is not None:
             self._publish(
-                'tracks',
-                tracks_message(done.tracks, header, settings.vins_layout, settings.camera_id),
+                'tracks', lambda: tracks_message(tracks, header, layout, settings.camera_id)
             )
+
+    def publish_keypoints(
+        self, done: Processed, header: Header, settings: TrackerSettings
+    ) -> None:
+        """Publish the keypoints; arguments as of :meth:`publish_links`."""
+        self._publish(
+            'keypoints',
+            lambda: keypoints_message(done.frame, header, settings.descriptor_encoding),
+        )
 
     def publish_overlay(
         self,
@@ -96,7 +140,7 @@ class Outputs:
             settings: how to draw.
             image: gives the (H, W, 3) uint8 BGR image; called only if it is drawn on.
         """
-        if not settings.overlay or not self._wanted('overlay'):
+        if not settings.overlay or not self._publish.wanted('overlay'):
             self._drawer.reset()
             return
         self._drawer.length = settings.overlay_trail
@@ -109,13 +153,54 @@ class Outputs:
             self._drawer.update(done.frame)  # the trails go on
             return
         self._last_overlay = now
-        self._publish('overlay', image_message(self._drawer(image(), done.frame), header))
+        self._publish(
+            'overlay', lambda: image_message(self._drawer(image(), done.frame), header)
+        )
 
-    def _wanted(self, topic: str) -> bool:
-        publisher = self._publishers.get(topic)
-        return publisher is not None and publisher.get_subscription_count() > 0
 
-    def _publish(self, topic: str, message: object) -> None:
-        publisher = self._publishers.get(topic)
-        if publisher is not None:
-            publisher.publish(message)
+class PairOutputs:
+    """Publishes what came of a left and a right image together, without a camera's name.
+
+    Args:
+        node: which owns the publishers.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._publish = _Publishers(node, '', _PAIR_TOPICS)
+
+    def destroy(self) -> None:
+        """Take the topics away."""
+        self._publish.destroy()
+
+    def publish(
+        self,
+        left: Processed,
+        right: Processed | None,
+        stereo: StereoProcessed | None,
+        header: Header,
+        settings: TrackerSettings,
+    ) -> None:
+        """Publish the matches, and the tracks of both in VINS-Fusion's layout.
+
+        Args:
+            left: what came of the left image.
+            right: of the right one, if it could be used.
+            stereo: of both, if both could be used.
+            header: of the left image, taken over as it is.
+            settings: what to publish.
+        """
+        if stereo is not None and right is not None:
+            self._publish(
+                'stereo', lambda: stereo_message(left.frame, right.frame, stereo.matches, header)
+            )
+        if settings.vins_layout != 'fusion':
+            return
+        if left.restart is not None:
+            self._publish('restart', lambda: Bool(data=True))
+        if (tracks := left.tracks) is not None:
+            others = stereo.right_tracks if stereo is not None else None
+            self._publish(
+                'tracks',
+                lambda: tracks_message(tracks, header, 'fusion') if others is None
+                else stereo_tracks_message(tracks, others, header),
+            )

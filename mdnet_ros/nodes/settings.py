@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
@@ -14,6 +15,9 @@ from mdnet_ros.features.extractor import PRECISIONS
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification
 from mdnet_ros.features.network import MIN_SIDE
 from mdnet_ros.vins import VINS_LAYOUTS, VinsLayout
+
+#: A name below which topics can lie.
+_CAMERA_NAME = r'[A-Za-z]\w*(/[A-Za-z]\w*)*'
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class TrackerSettings:
         'none', 'Layout of the tracks topic: mono (VINS-Mono, 5 channels), fusion (VINS-Fusion, '
         '9 channels) or none (not published). Needs camera_info.', choices=VINS_LAYOUTS)
     camera_id: int = _setting(
-        0, 'Camera in the VINS-Fusion layout: 0 left, 1 right.', 0, 1)
+        0, 'Camera in the VINS-Fusion layout of a camera\'s own tracks: 0 left, 1 right.', 0, 1)
     overlay: bool = _setting(
         True, 'Draw the tracks on the overlay topic while somebody subscribes to it.')
     overlay_colour_by: ColourBy = _setting(
@@ -145,6 +149,19 @@ class TrackerSettings:
         12, 'How many frames the trails on the overlay reach back.', 0, 200)
     overlay_max_rate: float = _setting(
         0.0, 'At most so many overlays per second; 0: one for each frame.', 0.0, 1000.0)
+    cameras: str = _setting(
+        '', 'Names of several cameras, separated by commas, for example left,right: each has its '
+        'topics below its name, one network serves them all. Empty: one camera, no name.',
+        read_only=True)
+    max_stamp_difference: float = _setting(
+        0.0, 'Images of several cameras belong together when their stamps differ by no more, '
+        'seconds. 0: equal stamps; else less than half the time between two images.', 0.0, 10.0)
+    stereo: bool = _setting(
+        False, 'Match the first of two cameras, the left one, with the second: topic stereo, and '
+        'with vins_layout fusion both in one tracks topic.', read_only=True)
+    rectified: bool = _setting(
+        False, 'The images are rectified already: P of camera_info holds for them, not K and D.',
+        read_only=True)
     image_transport: str = _setting(
         'raw', 'Input: raw (topic image) or compressed (topic image/compressed).',
         choices=('raw', 'compressed'), read_only=True)
@@ -174,6 +191,11 @@ class TrackerSettings:
     warn_matches: int = _setting(
         20, 'Diagnostics warn when a frame has fewer inlier matches.', 0, 65536)
 
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """The cameras' names; of a single camera without one the empty string."""
+        return tuple(name.strip('/ ') for name in self.cameras.split(','))
+
     def changed(self, values: Mapping[str, Any]) -> TrackerSettings:
         """These settings with some values replaced, checked.
 
@@ -186,6 +208,18 @@ class TrackerSettings:
         if 0 < settings.max_side < MIN_SIDE:
             raise SettingError(
                 f'max_side: expected 0 or at least {MIN_SIDE}, got {settings.max_side}'
+            )
+        names = settings.camera_names
+        for name in names:
+            if name and not re.fullmatch(_CAMERA_NAME, name):
+                raise SettingError(
+                    f"cameras: expected names of letters, digits and underscores, got '{name}'"
+                )
+        if len(set(names)) < len(names) or (len(names) > 1 and '' in names):
+            raise SettingError(f"cameras: expected different names, got '{settings.cameras}'")
+        if settings.stereo and len(names) != 2:
+            raise SettingError(
+                f"stereo: expected two names in cameras, left first, got '{settings.cameras}'"
             )
         if settings.error_latency < settings.warn_latency:
             raise SettingError(

@@ -95,8 +95,9 @@ class NoMemory:
 
     def __init__(self, extractor):
         self.settings, self.max_side, self.mask = extractor.settings, 0, None
+        self.fixed_batch = None
 
-    def __call__(self, image):
+    def extract_batch(self, images, masks=None):
         raise torch.cuda.OutOfMemoryError('CUDA out of memory')
 
 

@@ -101,6 +101,7 @@ def test_tracks_have_the_channels_of_vins(layout, channels):
     tracks = VinsTracks(
         np.array([3, 7]), np.array([[0.1, 0.2], [-0.3, 0.4]]),
         np.array([[10, 20], [30, 40]], np.float32), np.array([[1.0, -1.0], [0.5, 0]]), STAMP,
+        np.array([0, 1]),
     )
     message = sent(tracks_message(tracks, header(), layout, 1))
     assert isinstance(message, PointCloud)

@@ -1,0 +1,85 @@
+"""Items of several cameras brought together by their stamps, without ROS."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar('T')
+#: How many items of one camera wait for those of the others.
+_CAPACITY = 16
+
+
+@dataclass(frozen=True)
+class Grouped(Generic[T]):
+    """What came of an item.
+
+    Attributes:
+        group: one item of each camera, in the order of the cameras; None while one is missing.
+        left_over: camera and item of those that will not be part of a group any more.
+    """
+
+    group: tuple[T, ...] | None
+    left_over: tuple[tuple[int, T], ...] = ()
+
+
+class StampGrouper(Generic[T]):
+    """Makes groups of one item from each camera.
+
+    What came before the items of a group from the same cameras is left over then, whatever its
+    stamp, so that a clock that jumps or a bag that begins again cannot block anything.
+
+    Args:
+        cameras: how many.
+        max_difference_ns: no two stamps of a group lie farther apart than this; at 0 they are
+            equal.
+    """
+
+    def __init__(self, cameras: int, max_difference_ns: int = 0) -> None:
+        self.max_difference_ns = max_difference_ns
+        self._waiting: list[deque[tuple[int, T]]] = [deque() for _ in range(cameras)]
+
+    def add(self, camera: int, stamp_ns: int, item: T) -> Grouped[T]:
+        """Take an item of a camera."""
+        queue = self._waiting[camera]
+        queue.append((stamp_ns, item))
+        chosen = self._partners(camera, stamp_ns)
+        if chosen is not None:
+            return self._take(chosen)
+        if len(queue) > _CAPACITY:
+            return Grouped(None, ((camera, queue.popleft()[1]),))
+        return Grouped(None)
+
+    def clear(self) -> tuple[tuple[int, T], ...]:
+        """Take away what waits."""
+        waiting = tuple(
+            (camera, item) for camera, queue in enumerate(self._waiting) for _, item in queue
+        )
+        for queue in self._waiting:
+            queue.clear()
+        return waiting
+
+    def _partners(self, camera: int, stamp_ns: int) -> list[int] | None:
+        """The place in each queue of what belongs to the newest item of a camera."""
+        chosen = []
+        for index, queue in enumerate(self._waiting):
+            if index == camera:
+                chosen.append(len(queue) - 1)
+                continue
+            if not queue:
+                return None
+            # Of equally near ones the newest.
+            chosen.append(
+                -min((abs(stamp - stamp_ns), -place) for place, (stamp, _) in enumerate(queue))[1]
+            )
+        stamps = [queue[place][0] for queue, place in zip(self._waiting, chosen, strict=True)]
+        return chosen if max(stamps) - min(stamps) <= self.max_difference_ns else None
+
+    def _take(self, chosen: list[int]) -> Grouped[T]:
+        left_over: list[tuple[int, T]] = []
+        group: list[T] = []
+        for camera, (queue, place) in enumerate(zip(self._waiting, chosen, strict=True)):
+            left_over += [(camera, queue.popleft()[1]) for _ in range(place)]
+            group.append(queue.popleft()[1])
+        return Grouped(tuple(group), tuple(left_over))
