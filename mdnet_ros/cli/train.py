@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--config', type=Path, help='YAML file; see config/training.yaml')
     parser.add_argument('--network', help='md2net or md2net-light (default: the config file\'s)')
     parser.add_argument('--minutes', type=float, help='time budget; the schedule is fitted into it')
-    parser.add_argument('--steps', type=int, help='length of the schedule')
+    parser.add_argument(
+        '--steps', type=int, help='length of the schedule; with --resume: its new length'
+    )
     parser.add_argument(
         '--from-weights', metavar='WEIGHTS', help='start from these: a name that ships or a file'
     )
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         }
         trainer = Trainer(
             config, training, validation, args.out, device, args.minutes, args.from_weights,
-            args.resume, provenance,
+            args.resume, args.steps, provenance,
         )
         summary = trainer.run()
     finally:

@@ -94,6 +94,8 @@ class Trainer:
         minutes: time budget; the schedule is fitted into it. None trains ``config.steps``.
         from_weights: weights file to start from.
         resume: go on from the folder's checkpoint.
+        new_length: when resuming, change the schedule to so many steps in all; the learning rate
+            goes on from where that schedule has it.
         provenance: what the weights file should say of its data.
 
     Raises:
@@ -111,6 +113,7 @@ class Trainer:
         minutes: float | None = None,
         from_weights: str | None = None,
         resume: bool = False,
+        new_length: int | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.out, self.device = config, out, device
@@ -142,6 +145,8 @@ class Trainer:
         self.best = float('-inf')
         if resume and self.checkpoint_path.exists():
             self._restore(load_checkpoint(self.checkpoint_path))
+            if new_length is not None:
+                self.steps = max(new_length, self.step)
         self.pool = training.to(device)
         self.pairs = validation_pairs(validation, config.validation_pairs, device)
         self.model: nn.Module = self.network

@@ -101,6 +101,16 @@ def test_resume_gives_the_same_weights(photos: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=0)
 
 
+def test_resume_can_change_the_length(photos: Path, tmp_path: Path) -> None:
+    run = ['--images', str(photos), '--out', str(tmp_path), *FAST]
+    assert train(*run, '--steps', '4', *SMALL).returncode == 0
+    assert train(*run, '--resume', '--steps', '6').returncode == 0
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert (summary['steps'], summary['finished']) == (6, True)
+    _, info = load_weights(tmp_path / 'last.safetensors')
+    assert (info.training['steps'], info.training['of_steps']) == (6, 6)
+
+
 def test_time_budget_completes_its_schedule(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / 'run'
     done = train('--images', str(photos), '--out', str(out), '--minutes', '0.05', *SMALL, *FAST)
