@@ -10,7 +10,8 @@ from skimage import data
 
 from mdnet_ros.camera import CameraModel
 from mdnet_ros.errors import ImageError, WeightsError
-from mdnet_ros.nodes.engine import Engine, load_extractor, read_mask
+from mdnet_ros.features.extractor import MDNetExtractor
+from mdnet_ros.nodes.engine import Engine, GrayImage, load_extractor, read_mask
 from mdnet_ros.nodes.settings import TrackerSettings
 
 SECOND = 10**9
@@ -131,3 +132,109 @@ def test_what_cannot_be_loaded_is_named(settings):
         load_extractor(replace(settings, weights='/nowhere.safetensors'))
     with pytest.raises(ValueError, match='tpu'):
         load_extractor(replace(settings, device='tpu'))
+
+
+class Counting(MDNetExtractor):
+    """Remembers how many images each pass had."""
+
+    def extract_batch(self, images, masks=None):
+        self.passes = [*getattr(self, 'passes', []), len(images)]
+        return super().extract_batch(images, masks)
+
+
+def counting(settings):
+    return Counting(settings.weights, 'cpu', settings.max_keypoints)
+
+
+def test_images_of_several_cameras_take_one_pass_and_give_what_each_gives_alone(settings, engine):
+    three = replace(settings, cameras='a,b,c')
+    together = Engine(three, counting(three))
+    alone = [Engine(settings, load_extractor(settings)) for _ in range(3)]
+    for index in (0, 1):
+        images = {n: GrayImage(image(index + 5 * n), (1 + index) * SECOND) for n in range(3)}
+        group = together.process_group(images)
+        assert not group.refused
+        assert group.stereo is None
+        for number, one in images.items():
+            expected = alone[number].process(one.pixels, one.stamp_ns).frame
+            got = group.done[number].frame
+            np.testing.assert_allclose(
+                got.features.keypoints, expected.features.keypoints, atol=1e-3
+            )
+            np.testing.assert_array_equal(got.track_ids, expected.track_ids)
+    assert together.extractor.passes == [3, 3]
+
+
+def test_other_sizes_take_another_pass_and_a_refused_image_harms_none(settings):
+    three = replace(settings, cameras='a,b,c')
+    engine = Engine(three, counting(three))
+    group = engine.process_group({
+        0: GrayImage(image(0), 1), 1: GrayImage(image(0, 200), 1), 2: GrayImage(image(1), 1)
+    })
+    assert sorted(engine.extractor.passes) == [1, 2]
+    assert group.done.keys() == {0, 1, 2}
+    group = engine.process_group({
+        0: GrayImage(image(0), 2), 1: GrayImage(np.zeros((20, 20), np.uint8), 2),
+        2: GrayImage(image(1), 2),
+    })
+    assert group.done.keys() == {0, 2}
+    assert 'at least 32 px' in str(group.refused[1])
+    assert len(group.done[0].frame.correspondences)
+    group = engine.process_group({1: GrayImage(image(1, 200), 3)})
+    assert group.done[1].restart is None
+    assert len(group.done[1].frame.correspondences)
+
+
+def test_each_camera_has_its_own_mask_beside_that_of_all(settings):
+    two = replace(settings, cameras='a,b')
+    engine = Engine(two, load_extractor(two))
+    engine.cameras[1].mask = np.zeros((12, 16), np.uint8)
+    engine.cameras[1].mask[:, :8] = 255
+    group = engine.process_group({0: GrayImage(image(), 1), 1: GrayImage(image(), 1)})
+    x = [group.done[n].frame.features.keypoints[:, 0] for n in (0, 1)]
+    assert x[0].max() > 100
+    assert 0 < x[1].max() < 82
+    engine.extractor.mask = np.zeros((12, 16), np.uint8)
+    engine.extractor.mask[:, 4:] = 255
+    group = engine.process_group({0: GrayImage(image(), 2), 1: GrayImage(image(), 2)})
+    x = [group.done[n].frame.features.keypoints[:, 0] for n in (0, 1)]
+    assert x[0].min() > 38
+    assert x[0].max() > 100
+    assert 38 < x[1].min() <= x[1].max() < 82
+
+
+def stereo_engine(settings):
+    made = replace(settings, cameras='left,right', stereo=True, vins_layout='fusion',
+                   min_similarity=0.8, max_error=1.0)
+    return Engine(made, load_extractor(made))
+
+
+def pair(index, disparity=12):
+    return {n: GrayImage(image(index + n * disparity // 2), (index + 1) * SECOND // 10)
+            for n in (0, 1)}
+
+
+def test_stereo_says_what_its_matches_are_checked_by(settings):
+    engine = stereo_engine(settings)
+    stereo = engine.process_group(pair(0)).stereo
+    assert stereo.calibration_error == 'no camera_info yet'
+    assert stereo.right_tracks is None
+    assert np.isnan(stereo.matches.disparity).all()
+    k = np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]])
+    for camera in engine.cameras:
+        camera.model = CameraModel(160, 120, k, np.zeros(5))
+    assert 'in P of the left camera' in engine.process_group(pair(1)).stereo.calibration_error
+    for camera, shift in zip(engine.cameras, (0, -10), strict=True):
+        p = np.hstack([k, [[shift], [0], [0]]])
+        camera.model = CameraModel(160, 120, k, np.zeros(5), p=p)
+    for index in (2, 3, 4):
+        group = engine.process_group(pair(index))
+    stereo = group.stereo
+    assert not stereo.calibration_error
+    matches = stereo.matches
+    assert matches.inlier.sum() > 20
+    assert np.median(matches.disparity[matches.inlier]) == pytest.approx(12, abs=0.1)
+    left, right = group.done[0].tracks, stereo.right_tracks
+    assert 10 < len(right) <= len(left)
+    assert set(right.ids) <= set(left.ids)
+    assert engine.process_group({0: pair(5)[0]}).stereo is None  # the right image was refused

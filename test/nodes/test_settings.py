@@ -39,12 +39,24 @@ def test_every_default_is_allowed():
         ('vins_layout', 'okvis', 'none, mono, fusion'),
         ('max_side', 16, '0 or at least 32'),
         ('warn_latency', 5.0, 'error_latency'),
+        ('cameras', 'left,left', 'different names'),
+        ('cameras', 'left,', 'different names'),
+        ('cameras', 'left,ri ght', "letters, digits and underscores, got 'ri ght'"),
+        ('cameras', '1st', 'letters'),
+        ('stereo', True, 'two names in cameras'),
     ],
 )
 def test_wrong_values_are_refused_with_what_was_expected(name, value, named):
     with pytest.raises(SettingError, match=named) as raised:
         TrackerSettings().changed({name: value})
     assert name in str(raised.value)
+
+
+def test_cameras_have_names():
+    assert TrackerSettings().camera_names == ('',)
+    assert TrackerSettings(cameras='left, right').camera_names == ('left', 'right')
+    assert TrackerSettings(cameras='/rig/front/').camera_names == ('rig/front',)
+    assert TrackerSettings().changed({'cameras': 'a,b', 'stereo': True}).stereo
 
 
 @pytest.fixture
