@@ -64,7 +64,7 @@ setup(
     name=package_name,
     version='0.1.0',
     packages=find_packages(exclude=['test', 'test.*']),
-    package_data={package_name: ['weights/*', 'nodes/*.xml', 'py.typed']},
+    package_data={package_name: ['weights/*', 'nodes/*.xml', 'viewer/*.html', 'py.typed']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/' + package_name]),
         ('share/' + package_name, ['package.xml']),

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.camera import CameraModel
 from mdnet_ros.errors import DataError, ImageError
+from mdnet_ros.evaluation.coverage import coverage_of
 from mdnet_ros.evaluation.frontend import FrontendSpec
 from mdnet_ros.evaluation.ground_truth import load_ground_truth
 from mdnet_ros.evaluation.odometry import Odometry
@@ -34,8 +35,6 @@ from mdnet_ros.poses import PoseTrack
 
 #: Frames between the two images of a relative pose.
 DISTANCES = (1, 2, 5, 10)
-#: Columns and rows of the grid that coverage is counted on.
-GRID = (10, 8)
 
 
 @dataclass(frozen=True)
@@ -335,14 +334,6 @@ class BagMeter:
             distances=self._relative.results() if self._relative is not None else (),
             odometry=odometry,
         )
-
-
-def coverage_of(frame: TrackedFrame) -> float:
-    """Share of the cells of a grid over the image that hold a keypoint seen before."""
-    points = frame.features.keypoints[frame.ages > 0]
-    cells = np.floor((points + 0.5) / frame.features.image_size * GRID).astype(int)
-    cells = np.clip(cells, 0, np.array(GRID) - 1)
-    return len(np.unique(cells, axis=0)) / (GRID[0] * GRID[1])
 
 
 def count_drops(stamps_ns: Sequence[int], milliseconds: Sequence[float]) -> int:

@@ -213,10 +213,15 @@ class SequenceStatistics:
             precision,
         )
 
-    def _track_length(self) -> TrackLength:
+    def tracks_by_length(self) -> np.ndarray:
+        """(L + 1,) int64: entry n is how many tracks were seen in n frames; none below 2."""
         # Frames lost between the tracker and here can leave small negative differences.
         ended = np.maximum(self._seen_at_age - np.append(self._seen_at_age[1:], 0), 0)
         ended[:1] = 0  # seen once: not a track yet
+        return np.concatenate([[0], ended])
+
+    def _track_length(self) -> TrackLength:
+        ended = self.tracks_by_length()[1:]
         total = int(ended.sum())
         if total == 0:
             return TrackLength(0.0, 0.0, 0.0)

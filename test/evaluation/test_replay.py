@@ -13,10 +13,11 @@ from mdnet_ros.cli.main import main
 from mdnet_ros.demo.recording import write_scene
 from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.coverage import GRID, coverage_of
 from mdnet_ros.evaluation.ground_truth import load_ground_truth
 from mdnet_ros.evaluation.klt import KltTracker
 from mdnet_ros.evaluation.odometry import Odometry, midpoints
-from mdnet_ros.evaluation.replay import GRID, count_drops, coverage_of
+from mdnet_ros.evaluation.replay import count_drops
 from mdnet_ros.evaluation.trajectory import align_similarity, compare_trajectories
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 from mdnet_ros.poses import Pose, PoseTrack, quaternion_of_rotation

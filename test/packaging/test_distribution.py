@@ -67,6 +67,7 @@ def test_wheel_carries_every_module_and_the_package_data(wheel: zipfile.ZipFile)
     for name in ('md2net', 'md2net-light'):
         assert f'mdnet_ros/weights/{name}.safetensors' in names
     assert 'mdnet_ros/nodes/fastdds_profile.xml' in names
+    assert 'mdnet_ros/viewer/page.html' in names
     assert 'mdnet_ros/py.typed' in names
     assert not any(name.startswith('test/') for name in names)
 

@@ -1,0 +1,1 @@
+"""A bag of tracks as a page to look at."""

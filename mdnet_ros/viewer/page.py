@@ -1,0 +1,159 @@
+"""One self-contained HTML page: the frames with their tracks, to play and to step through."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from mdnet_ros.bags.reader import ImageFrame
+from mdnet_ros.bags.recording import Recording
+from mdnet_ros.drawing import COLOUR_BY, ColourBy, TrackDrawer, draw_tracks
+from mdnet_ros.errors import DataError, ImageError, SettingError
+from mdnet_ros.evaluation.sequence import SequenceSummary
+from mdnet_ros.files import write_text
+from mdnet_ros.viewer.figures import SequenceFigures
+
+#: Where the template takes title and data.
+_TITLE, _DATA = '@TITLE@', '"@DATA@"'
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """How a page is made.
+
+    Attributes:
+        max_frames: at most so many frames are shown as pictures; the charts show all.
+        every: of the frames only each such one is shown; more are left out for ``max_frames``.
+        width: wider pictures are shrunk to it, pixels.
+        quality: of the JPEGs, 1 to 100.
+        trail: how many frames the trails reach back.
+        colour_by: what the colour of a track tells: ``age``, ``set`` or ``inlier``.
+
+    Raises:
+        SettingError: if a value is out of range.
+    """
+
+    max_frames: int = 240
+    every: int = 1
+    width: int = 800
+    quality: int = 75
+    trail: int = 12
+    colour_by: ColourBy = 'age'
+
+    def __post_init__(self) -> None:
+        ranges = {
+            'max_frames': (1, 100_000), 'every': (1, 1_000_000), 'width': (32, 8192),
+            'quality': (1, 100), 'trail': (0, 200),
+        }
+        for name, (low, high) in ranges.items():
+            if not low <= getattr(self, name) <= high:
+                raise SettingError(
+                    f'{name}: expected {low} to {high}, got {getattr(self, name)}'
+                )
+        if self.colour_by not in COLOUR_BY:
+            raise SettingError(
+                f"colour_by '{self.colour_by}': expected one of {', '.join(COLOUR_BY)}"
+            )
+
+
+@dataclass(frozen=True)
+class PageContent:
+    """What a page shows.
+
+    Attributes:
+        frames: in the charts.
+        pictures: of these, to play.
+        without_image: of these, drawn on black, since the recording has no image for them.
+        summary: figures of all frames.
+    """
+
+    frames: int
+    pictures: int
+    without_image: int
+    summary: SequenceSummary
+
+
+def write_page(
+    recording: Recording,
+    path: Path,
+    settings: PageSettings | None = None,
+    progress: bool = False,
+) -> PageContent:
+    """Write the page of a recording.
+
+    Args:
+        recording: to show.
+        path: of the HTML file.
+        settings: default: as they are.
+        progress: show a bar.
+
+    Raises:
+        DataError: if there is nothing to show or the file cannot be written.
+    """
+    settings = settings or PageSettings()
+    step = max(settings.every, -(-len(recording) // settings.max_frames))
+    figures = SequenceFigures()
+    drawer = TrackDrawer(settings.trail, settings.colour_by)
+    pictures: list[str] = []
+    shown: list[int] = []
+    without_image = 0
+    frames = tqdm(recording, 'drawing', len(recording), unit='frame', disable=not progress)
+    for index, (frame, image) in enumerate(frames):
+        figures.add(frame)
+        trails = drawer.update(frame)
+        if index % step:
+            continue
+        pixels = _pixels(image)
+        if pixels is None:
+            without_image += 1
+            pixels = np.zeros((*recording.image_size[::-1], 3), np.uint8)
+        pictures.append(_jpeg(draw_tracks(pixels, frame, trails, settings.colour_by), settings))
+        shown.append(index)
+    if not pictures:
+        raise DataError(f"bag '{recording.tracks.path}': holds no tracked frames")
+    name = recording.tracks.path.name
+    about = {
+        'title': name,
+        'size': list(recording.image_size),
+        'topic': recording.image_topic or f'{recording.namespace}/keypoints',
+        'colour': settings.colour_by,
+        'shown': shown,
+        'pictures': pictures,
+    }
+    _write(path, f'{name}: tracks', {**about, **figures.to_json()})
+    return PageContent(len(figures.series.stamps_ns), len(pictures), without_image, figures.summary)
+
+
+def _pixels(image: ImageFrame | None) -> np.ndarray | None:
+    """(H, W, 3) BGR, or None without an image that can be decoded."""
+    try:
+        return None if image is None else image.bgr
+    except ImageError:
+        return None
+
+
+def _jpeg(image: np.ndarray, settings: PageSettings) -> str:
+    """A picture as a data URI."""
+    height, width = image.shape[:2]
+    if width > settings.width:
+        size = (settings.width, max(1, round(height * settings.width / width)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, settings.quality])
+    return f'data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}'
+
+
+def _write(path: Path, title: str, data: dict[str, Any]) -> None:
+    """Fill the template."""
+    template = resources.files('mdnet_ros.viewer').joinpath('page.html').read_text('utf-8')
+    # Names come from the bag: nothing in them may end the script.
+    text = json.dumps(data, allow_nan=False, separators=(',', ':')).replace('<', '\\u003c')
+    write_text(path, template.replace(_TITLE, html.escape(title)).replace(_DATA, text))
