@@ -150,6 +150,35 @@ def sample_descriptors(
     return F.normalize(sampled[:, :, 0].transpose(1, 2), dim=-1)
 
 
+def _strongest(
+    logits: torch.Tensor, allowed: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The greatest allowed logits, falling, and where they are.
+
+    Args:
+        logits: (B, K, P).
+        allowed: (B, K, P) bool.
+        count: M, how many; at most P.
+
+    Returns:
+        (B, K, M) logits, ``_EXCLUDED`` where there are fewer; (B, K, M) int64 indices.
+    """
+    if logits.device.type != 'cpu' or torch.jit.is_tracing():
+        best, index = logits.masked_fill(~allowed, _EXCLUDED).topk(count, dim=-1)
+        return best, index
+    # On the CPU sorting a few thousand candidates is cheap, passing over all pixels is not.
+    b, k, _ = logits.shape
+    best = torch.full((b, k, count), _EXCLUDED)
+    index = torch.zeros((b, k, count), dtype=torch.int64)
+    for i in range(b):
+        for n in range(k):
+            place = allowed[i, n].nonzero()[:, 0]
+            values, order = logits[i, n][place].topk(min(count, len(place)))
+            best[i, n, : len(order)] = values
+            index[i, n, : len(order)] = place[order]
+    return best, index
+
+
 def detect(
     output: NetworkOutput,
     settings: DetectionSettings,
@@ -167,18 +196,16 @@ def detect(
     Returns:
         K sets of M = max_keypoints // K slots, in pixels of the network's input.
     """
-    logits = output.logits.float()
+    logits = output.logits.float().contiguous()
     b, k, h, w = logits.shape
     height, width = image_size
-    m = max(1, settings.max_keypoints // k)
-    peaks = logits.masked_fill(~local_maxima(logits, settings.nms_radius), _EXCLUDED)
+    m = min(max(1, settings.max_keypoints // k), h * w)
     edge = max(settings.border, _REFINE_RADIUS)
+    allowed = local_maxima(logits, settings.nms_radius)
     inside = torch.zeros((h, w), dtype=torch.bool, device=logits.device)
     inside[edge : height - edge, edge : width - edge] = True
-    if mask is not None:
-        inside = inside & mask
-    peaks = peaks.masked_fill(~inside, _EXCLUDED).reshape(b, k, -1)
-    best, index = peaks.topk(min(m, h * w), dim=-1)
+    allowed = allowed & (inside if mask is None else inside & mask)
+    best, index = _strongest(logits.reshape(b, k, -1), allowed.reshape(b, k, -1), m)
     scores = best.sigmoid()
     valid = (best > _EXCLUDED) & (scores >= settings.score_threshold)
     keypoints = refine(logits, index)
