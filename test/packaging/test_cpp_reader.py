@@ -1,4 +1,4 @@
-"""The C++ reader of the documentation, compiled against the real message headers."""
+"""The C++ readers of the documentation, compiled against the real message headers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mdnet_ros.clouds import cloud_fields, keypoint_table
+from mdnet_ros.clouds import cloud_fields, correspondence_table, keypoint_table
 from mdnet_ros.features.tracking import FrameTracker
-from mdnet_ros.features.types import Features
+from mdnet_ros.features.types import Features, TrackedFrame
 
 ROOT = Path(__file__).resolve().parents[2]
-READER = ROOT / 'docs' / 'examples' / 'keypoints_reader.hpp'
+EXAMPLES = ROOT / 'docs' / 'examples'
+DIM = 5
 MAIN = """
 #include <cstdio>
 #include <fstream>
@@ -33,12 +34,22 @@ int main(int, char ** argv)
   {fields}
   std::ifstream file(argv[1], std::ios::binary);
   cloud.data.assign(std::istreambuf_iterator<char>(file), {{}});
-  for (const Keypoint & k : read_keypoints(cloud)) {{
-    std::printf("%.9g %.9g %.9g %d %d %u", k.x, k.y, k.score, k.set, k.age, k.track_id);
-    for (int i = 0; i < {dim}; ++i) std::printf(" %.9g", k.descriptor[i]);
-    std::printf("\\n");
-  }}
+  {print}
 }}
+"""
+PRINT_KEYPOINTS = """
+  for (const Keypoint & k : read_keypoints(cloud)) {
+    std::printf("%.9g %.9g %.9g %d %d %u", k.x, k.y, k.score, k.set, k.age, k.track_id);
+    for (int i = 0; i < 5; ++i) std::printf(" %.9g", k.descriptor[i]);
+    std::printf("\\n");
+  }
+"""
+PRINT_CORRESPONDENCES = """
+  for (const Correspondence & c : read_correspondences(cloud)) {
+    std::printf("%.9g %.9g %.9g %.9g %.9g", c.x, c.y, c.x_prev, c.y_prev, c.similarity);
+    std::printf(" %d %u %d %d %d", c.set, c.track_id, c.inlier, c.index, c.index_prev);
+    std::printf(" %lld\\n", static_cast<long long>(c.stamp_prev));
+  }
 """
 
 
@@ -52,22 +63,33 @@ def include_folders() -> list[Path]:
     return []
 
 
-def test_reader_gives_back_what_was_published(tmp_path: Path) -> None:
+def tracked() -> TrackedFrame:
+    """A frame whose keypoints were all seen before, in another order, one of them wrongly."""
+    rng = np.random.default_rng(0)
+    n = 7
+    descriptors = np.linalg.qr(rng.normal(size=(n, n)))[0][:, :n].astype(np.float32)
+    sets = np.array([0, 0, 0, 1, 1, 1, 1], np.int32)
+    tracker = FrameTracker(verification='none')
+    stamp = 1_700_000_000_123_456_789
+    for order in ([0, 1, 2, 3, 4, 5, 6], [2, 0, 1, 6, 5, 4, 3]):
+        frame = tracker.update(
+            Features(
+                rng.uniform(0, 500, (n, 2)).astype(np.float32),
+                rng.random(n).astype(np.float32), sets, descriptors[order], (640, 480), 2,
+            ),
+            stamp,
+        )
+        stamp += 33_333_333
+    frame.correspondences.inlier[3] = False
+    return frame
+
+
+def printed(folder: Path, reader: str, print_code: str, table: np.ndarray) -> np.ndarray:
+    """What a program that uses a reader prints about a message, as text by row and column."""
     compiler, folders = shutil.which('g++'), include_folders()
     if not compiler or not folders:
         pytest.skip('needs g++ and the C++ headers of sensor_msgs')
-    rng = np.random.default_rng(0)
-    n, dim = 7, 5
-    descriptors = rng.normal(size=(n, dim)).astype(np.float32)
-    features = Features(
-        rng.uniform(0, 500, (n, 2)).astype(np.float32), rng.random(n).astype(np.float32),
-        np.array([0, 0, 0, 1, 1, 1, 1], np.int32), descriptors, (640, 480), 2,
-    )
-    tracker = FrameTracker(verification='none')
-    tracker.update(features, 1)
-    frame = tracker.update(features, 2)
-    table = keypoint_table(frame)
-    (tmp_path / 'data').write_bytes(table.tobytes())
+    (folder / 'data').write_bytes(table.tobytes())
     lines = ['sensor_msgs::msg::PointField field;']
     for f in cloud_fields(table.dtype):
         lines.append(
@@ -75,33 +97,51 @@ def test_reader_gives_back_what_was_published(tmp_path: Path) -> None:
             f'field.datatype = {f.datatype}; field.count = {f.count}; '
             'cloud.fields.push_back(field);'
         )
-    (tmp_path / 'main.cpp').write_text(
+    (folder / 'main.cpp').write_text(
         MAIN.format(
-            reader=READER, width=n, step=table.dtype.itemsize, fields='\n  '.join(lines), dim=dim
+            reader=EXAMPLES / reader, width=len(table), step=table.dtype.itemsize,
+            fields='\n  '.join(lines), print=print_code,
         )
     )
-    program = tmp_path / 'reader'
+    program = folder / 'reader'
     built = subprocess.run(
-        [compiler, '-std=c++17', '-Wall', *(f'-isystem{folder}' for folder in folders),
-         str(tmp_path / 'main.cpp'), '-o', str(program)],
+        [compiler, '-std=c++17', '-Wall', *(f'-isystem{include}' for include in folders),
+         str(folder / 'main.cpp'), '-o', str(program)],
         capture_output=True, text=True, timeout=240, check=False,
     )
     assert built.returncode == 0, built.stderr[-3000:]
     assert not built.stderr
-    printed = subprocess.run(
-        [str(program), str(tmp_path / 'data')], capture_output=True, text=True, check=True
+    output = subprocess.run(
+        [str(program), str(folder / 'data')], capture_output=True, text=True, check=True
     ).stdout
-    rows = np.array([[float(v) for v in line.split()] for line in printed.splitlines()])
-    expected = np.concatenate(
-        [
-            np.stack([table[name] for name in ('x', 'y', 'score', 'set', 'age', 'track_id')], 1),
-            descriptors,
-        ],
-        axis=1,
-    )
+    return np.array([line.split() for line in output.splitlines()])
+
+
+def columns(table: np.ndarray, *names: str) -> np.ndarray:
+    return np.stack([table[name] for name in names], axis=1)
+
+
+def test_keypoints_are_read_back(tmp_path: Path) -> None:
+    table = keypoint_table(tracked())
+    rows = printed(tmp_path, 'keypoints_reader.hpp', PRINT_KEYPOINTS, table).astype(float)
+    plain = columns(table, 'x', 'y', 'score', 'set', 'age', 'track_id')
+    expected = np.concatenate([plain, table['descriptor'][:, :DIM]], axis=1)
     np.testing.assert_allclose(rows, expected, rtol=1e-7)
 
 
+def test_correspondences_are_read_back(tmp_path: Path) -> None:
+    table = correspondence_table(tracked())
+    assert len(table) == 7
+    assert 0 < table['inlier'].sum() < 7
+    rows = printed(tmp_path, 'correspondences_reader.hpp', PRINT_CORRESPONDENCES, table)
+    expected = columns(
+        table, 'x', 'y', 'x_prev', 'y_prev', 'similarity', 'set', 'track_id', 'inlier', 'index',
+        'index_prev',
+    )
+    np.testing.assert_allclose(rows[:, :-1].astype(float), expected, rtol=1e-7)
+    assert set(rows[:, -1]) == {'1700000000123456789'}  # too long for a float
+
+
 def test_readme_shows_the_reader_as_it_is() -> None:
-    body = READER.read_text().split('#pragma once', 1)[1].strip()
+    body = (EXAMPLES / 'keypoints_reader.hpp').read_text().split('#pragma once', 1)[1].strip()
     assert body in (ROOT / 'README.md').read_text()
