@@ -141,9 +141,18 @@ class ExtractorSpec:
         if self._is_ours:
             return MDNetExtractor(self.text, self.device, self.max_keypoints)
         settings = BaselineSettings(self.max_keypoints, self.device, self.weights_dir)
-        return _module(self.text).create(self.text, settings, self._weights())
+        return _module(self.text).create(self.text, settings, self.weights_file())
 
-    def _weights(self) -> Path | None:
+    def weights_file(self) -> Path | None:
+        """The file or folder of its weights, or of its precomputed features; None: it has none.
+
+        Raises:
+            WeightsError: weights are missing.
+        """
+        if self.precomputed is not None:
+            return self.precomputed
+        if self._is_ours:
+            return weights.resolve_weights(self.text)
         info = baseline_info(self.text)
         return find_weights(info, self.weights_dir) if info.weights else None
 
@@ -162,7 +171,7 @@ class ExtractorSpec:
         else:
             info = baseline_info(self.text)
             files = [Path(str(m.__file__)) for m in (common, _module(self.text))]
-            found = self._weights()
+            found = self.weights_file()
             parts += [file_digest(found)] if found else []
             parts += [choose_device(self.device).type] if info.library != 'cv2' else []
             parts += [info.library, _version(info.library)]

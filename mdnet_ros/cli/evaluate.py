@@ -1,7 +1,7 @@
 """``mdnet evaluate``: measure extractors with the field's protocols.
 
 Each protocol is a module of this package with ``add_arguments(parser)``, ``run(args) -> int`` and
-``merge(documents, html) -> document`` for the JSONs of several shards; it is imported only when
+``merge(documents) -> Merged`` for the JSONs of several shards; it is imported only when
 it is asked for.
 """
 
@@ -38,4 +38,6 @@ def run(args: argparse.Namespace) -> int:
         prog=f'mdnet evaluate {args.protocol}', description=PROTOCOLS[args.protocol]
     )
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(args.arguments)))
+    parsed = parser.parse_args(args.arguments)
+    parsed.words = ['evaluate', args.protocol, *args.arguments]  # for the record
+    return int(module.run(parsed))

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from mdnet_ros.baselines.registry import parse_extractors
-from mdnet_ros.cli.evaluate_homography import add_extractor_arguments, parse_shard
+from mdnet_ros.cli.evaluate_common import (
+    Merged,
+    add_extractor_arguments,
+    add_output_arguments,
+    put_out,
+)
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.image_matching import ImageMatchingSettings, evaluate
 from mdnet_ros.evaluation.image_matching_json import from_json, to_json
 from mdnet_ros.evaluation.image_matching_json import merge as merge_results
-from mdnet_ros.evaluation.image_matching_report import print_result, write_page
+from mdnet_ros.evaluation.image_matching_report import result_parts, write_page
 from mdnet_ros.evaluation.imb_data import BAG_SIZES, SceneSettings
-from mdnet_ros.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,10 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='give COLMAP the calibration; the benchmark does not')
     parser.add_argument('--seed', type=int, default=0, help='of every draw')
     parser.add_argument('--published', action='store_true', help='show published figures beside')
-    parser.add_argument('--shard', type=parse_shard, default=(1, 1), metavar='i/n',
-                        help='only the i-th of n parts of the scenes')
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
-    parser.add_argument('--html', type=Path, help='write the report to this file')
+    add_output_arguments(parser, 'scenes')
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -83,23 +84,26 @@ def run(args: argparse.Namespace) -> int:
         known_intrinsics=args.known_intrinsics,
     )
     result = evaluate(args.root, specs, settings, args.cache, args.shard)
-    print_result(result, args.published)
-    if args.json:
-        write_json(args.json, to_json(result, args.published))
-    if args.html:
-        write_page(args.html, result, args.root, specs, args.cache, args.published)
+    put_out(
+        args,
+        to_json(result, args.published),
+        result_parts(result, args.published),
+        specs,
+        lambda path: write_page(path, result, args.root, specs, args.cache, args.published),
+    )
     return 0
 
 
-def merge(documents: list[dict[str, Any]], html: Path | None) -> dict[str, Any]:
-    """Join shards, show the tables, write the report (without pictures) if asked to.
+def merge(documents: list[dict[str, Any]]) -> Merged:
+    """Join shards; the report has no pictures.
 
     Raises:
         DataError: they do not belong together.
     """
     result = merge_results([from_json(document) for document in documents])
     published = any('published' in document for document in documents)
-    print_result(result, published)
-    if html:
-        write_page(html, result, published=published)
-    return to_json(result, published)
+    return Merged(
+        to_json(result, published),
+        result_parts(result, published),
+        lambda path: write_page(path, result, published=published),
+    )

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from mdnet_ros.cli.evaluate import PROTOCOLS
+from mdnet_ros.cli.evaluate_common import Merged, add_file_arguments, write_files
 from mdnet_ros.errors import DataError
-from mdnet_ros.files import write_json
+from mdnet_ros.evaluation.provenance import provenances_of
+from mdnet_ros.evaluation.report import print_parts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('inputs', type=Path, nargs='+', metavar='JSON', help='of one protocol')
-    parser.add_argument('--json', type=Path, required=True, help='write the joined figures here')
-    parser.add_argument('--html', type=Path, help='write the report to this file')
+    add_file_arguments(parser, json_required=True)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -39,5 +40,9 @@ def run(args: argparse.Namespace) -> int:
     module = importlib.import_module(
         f'mdnet_ros.cli.evaluate_{protocols[0].replace("-", "_")}'
     )
-    write_json(args.json, module.merge(documents, args.html))
+    merged: Merged = module.merge(documents)
+    print_parts(merged.parts)
+    sources = [source.to_json() for d in documents for source in provenances_of(d)]
+    document = {**merged.document, 'provenance': sources}
+    write_files(args, document, merged.parts, merged.write_page)
     return 0

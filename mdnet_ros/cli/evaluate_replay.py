@@ -12,7 +12,12 @@ from typing import Any
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.tracks import read_tracks
 from mdnet_ros.bags.writer import BagWriter
-from mdnet_ros.cli.evaluate_homography import add_extractor_arguments, parse_shard
+from mdnet_ros.cli.evaluate_common import (
+    Merged,
+    add_extractor_arguments,
+    add_output_arguments,
+    put_out,
+)
 from mdnet_ros.errors import DataError, MissingDependencyError
 from mdnet_ros.evaluation.frontend import FrontendSpec, frontend_specs
 from mdnet_ros.evaluation.replay import (
@@ -24,8 +29,7 @@ from mdnet_ros.evaluation.replay import (
 )
 from mdnet_ros.evaluation.replay_json import from_json, to_json
 from mdnet_ros.evaluation.replay_json import merge as merge_results
-from mdnet_ros.evaluation.replay_report import print_result, write_page
-from mdnet_ros.files import write_json
+from mdnet_ros.evaluation.replay_report import result_parts, write_page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,10 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='run the tracker node over ROS 2 at the rate of the bag; for md2net, '
                         'md2net-light and .safetensors paths')
     parser.add_argument('--no-odometry', action='store_true', help='no visual odometry')
-    parser.add_argument('--shard', type=parse_shard, default=(1, 1), metavar='i/n',
-                        help='only the i-th of n parts of the bags')
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
-    parser.add_argument('--html', type=Path, help='write the report to this file')
+    add_output_arguments(parser, 'bags')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -81,11 +82,13 @@ def run(args: argparse.Namespace) -> int:
         args.bag, specs, settings, args.ground_truth, args.shard,
         partial(_run_live, device=args.device) if args.live else None,
     )
-    print_result(result)
-    if args.json:
-        write_json(args.json, to_json(result))
-    if args.html:
-        write_page(args.html, result)
+    put_out(
+        args,
+        to_json(result),
+        result_parts(result),
+        [spec.source.spec for spec in specs if spec.source is not None],
+        lambda path: write_page(path, result),
+    )
     return 0
 
 
@@ -123,14 +126,11 @@ def _run_live(
     return meter.result(latencies, live.published - live.answered)
 
 
-def merge(documents: list[dict[str, Any]], html: Path | None) -> dict[str, Any]:
-    """Join shards, show the tables, write the report if asked to.
+def merge(documents: list[dict[str, Any]]) -> Merged:
+    """Join shards.
 
     Raises:
         DataError: they do not belong together.
     """
     result = merge_results([from_json(document) for document in documents])
-    print_result(result)
-    if html:
-        write_page(html, result)
-    return to_json(result)
+    return Merged(to_json(result), result_parts(result), lambda path: write_page(path, result))

@@ -25,6 +25,7 @@ from mdnet_ros.evaluation.report import (
     PALETTE,
     Column,
     HtmlPage,
+    Part,
     Table,
     draw_matches,
     new_figure,
@@ -114,15 +115,17 @@ def sequence_table(result: HomographyResult, metric: str, threshold: int) -> Tab
     return Table(columns, tuple(rows), f'{metric.upper()}@{threshold} of each sequence')
 
 
-def print_result(result: HomographyResult, published: bool = False) -> None:
-    """Show the tables in the terminal."""
-    for group in GROUPS:
-        table = group_table(result, group, published)
-        if any(e.group(group).metrics.pairs for e in result.extractors):
-            table.print()
-    sequence_table(result, 'mma', _RIGHT).print()
-    for line in left_out_lines(result):
-        print(line)
+def result_parts(result: HomographyResult, published: bool = False) -> list[Part]:
+    """What the terminal shows."""
+    return [
+        *(
+            group_table(result, group, published)
+            for group in GROUPS
+            if any(e.group(group).metrics.pairs for e in result.extractors)
+        ),
+        sequence_table(result, 'mma', _RIGHT),
+        *left_out_lines(result),
+    ]
 
 
 def left_out_lines(result: HomographyResult) -> list[str]:

@@ -31,6 +31,7 @@ from mdnet_ros.evaluation.report import (
     PALETTE,
     Column,
     HtmlPage,
+    Part,
     Table,
     draw_matches,
     new_figure,
@@ -147,13 +148,13 @@ def protocol_lines(result: ImageMatchingResult) -> list[str]:
     return lines + [f'left out: {line}' for line in result.omitted]
 
 
-def print_result(result: ImageMatchingResult, published: bool = False) -> None:
-    """Show the tables in the terminal."""
-    for name in scene_names(result):
-        scene_table(result, name).print()
-    overall_table(result, published).print()
-    for line in protocol_lines(result):
-        print(line)
+def result_parts(result: ImageMatchingResult, published: bool = False) -> list[Part]:
+    """What the terminal shows."""
+    return [
+        *(scene_table(result, name) for name in scene_names(result)),
+        overall_table(result, published),
+        *protocol_lines(result),
+    ]
 
 
 def _curves(result: ImageMatchingResult) -> Figure:

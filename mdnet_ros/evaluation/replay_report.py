@@ -9,7 +9,7 @@ import numpy as np
 
 from mdnet_ros.evaluation.replay import BagResult, ReplayResult
 from mdnet_ros.evaluation.replay_json import latency_percentiles, mean_rate
-from mdnet_ros.evaluation.report import PALETTE, Column, HtmlPage, Table, new_figure
+from mdnet_ros.evaluation.report import PALETTE, Column, HtmlPage, Part, Table, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,13 +92,12 @@ def bag_names(result: ReplayResult) -> list[str]:
     return list(dict.fromkeys(bag.name for f in result.frontends for bag in f.bags))
 
 
-def print_result(result: ReplayResult) -> None:
-    """Show the tables in the terminal."""
-    for name in bag_names(result):
-        track_table(result, name).print()
-        pose_table(result, name).print()
-    for line in result.omitted:
-        print(f'left out: {line}')
+def result_parts(result: ReplayResult) -> list[Part]:
+    """What the terminal shows."""
+    tables = (
+        table(result, name) for name in bag_names(result) for table in (track_table, pose_table)
+    )
+    return [*tables, *(f'left out: {line}' for line in result.omitted)]
 
 
 def _colours(result: ReplayResult) -> dict[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -137,6 +138,27 @@ class Table:
             f'<div class=wide><table>{caption}<thead><tr>{head}</tr></thead>'
             f'<tbody>{"".join(body)}</tbody></table></div>'
         )
+
+
+#: What results consist of in the terminal: tables and single lines.
+Part = Table | str
+
+
+def print_parts(parts: Iterable[Part], console: Console | None = None) -> None:
+    """Show tables and lines in the terminal, or wherever ``console`` leads."""
+    console = console or _console()
+    for part in parts:
+        if isinstance(part, Table):
+            part.print(console)
+        else:
+            console.print(part, markup=False, highlight=False, soft_wrap=True)
+
+
+def text_of(parts: Iterable[Part]) -> str:
+    """Tables and lines as the text of a file."""
+    buffer = io.StringIO()
+    print_parts(parts, Console(file=buffer, width=250, color_system=None))
+    return ''.join(f'{line.rstrip()}\n' for line in buffer.getvalue().splitlines())
 
 
 def _console() -> Console:

@@ -1,0 +1,123 @@
+"""Where figures come from: the command, the day, the machine, the versions and the weights."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+from mdnet_ros.baselines.common import file_digest
+from mdnet_ros.baselines.registry import ExtractorSpec
+from mdnet_ros.errors import DataError
+
+#: Distributions whose versions decide figures, besides OpenCV.
+_LIBRARIES = ('mdnet_ros', 'torch', 'numpy', 'kornia', 'poselib', 'pycolmap', 'evo')
+#: A path with folders, at the start of an argument or of an element of a list.
+_PATH = re.compile(r'(?:^|(?<=[,:=]))[~.]{0,2}/(?:[^,/]+/)*([^,/]+)/?')
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How one run came to its figures.
+
+    Attributes:
+        command: that was typed, with paths cut to their last part.
+        date: of the run, year-month-day, UTC.
+        machine: processor, system and accelerator.
+        versions: of the libraries, by name.
+        weights: SHA-256 of the weights of each extractor that has some, hexadecimal.
+        remark: of whoever ran it; empty: none.
+    """
+
+    command: str
+    date: str
+    machine: str
+    versions: dict[str, str]
+    weights: dict[str, str]
+    remark: str = ''
+
+    def lines(self) -> list[str]:
+        """As the head of a text file."""
+        versions = ', '.join(f'{name} {version}' for name, version in self.versions.items())
+        return [
+            f'$ {self.command}',
+            f'date: {self.date}',
+            f'machine: {self.machine}',
+            f'versions: {versions}',
+            *(f'weights: {name} sha256 {digest}' for name, digest in self.weights.items()),
+            *([f'remark: {self.remark}'] if self.remark else []),
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON document."""
+        return asdict(self)
+
+
+def provenance(
+    arguments: Sequence[str], specs: Iterable[ExtractorSpec], remark: str = ''
+) -> Provenance:
+    """What is to be told of a run that takes place now.
+
+    Args:
+        arguments: of the command ``mdnet``.
+        specs: the extractors that are measured.
+        remark: to be shown with it.
+
+    Raises:
+        WeightsError: weights are missing.
+    """
+    files = {spec.name: spec.weights_file() for spec in specs}
+    return Provenance(
+        command=' '.join(['mdnet', *(_PATH.sub(r'\1', argument) for argument in arguments)]),
+        date=datetime.now(timezone.utc).strftime('%Y-%m-%d'),
+        machine=_machine(),
+        versions=_versions(),
+        weights={name: file_digest(file) for name, file in files.items() if file is not None},
+        remark=remark,
+    )
+
+
+def provenances_of(document: dict[str, Any]) -> list[Provenance]:
+    """Of a JSON document of ``mdnet evaluate``; it has several where it was merged.
+
+    Raises:
+        DataError: it has them, but not as they are written.
+    """
+    try:
+        return [Provenance(**part) for part in document.get('provenance', [])]
+    except TypeError as error:
+        raise DataError(f'results: provenance: {error}') from None
+
+
+def _machine() -> str:
+    """Processor, cores, system, and the GPU where there is one."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+        models = [line.partition(':')[2].strip() for line in lines if line[:10] == 'model name']
+        name = models[0] if models else name
+    except OSError:
+        pass  # not Linux
+    parts = [f'{name}, {os.cpu_count()} cores', platform.system()]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return '; '.join(parts)
+
+
+def _versions() -> dict[str, str]:
+    versions = {'python': platform.python_version(), 'opencv': cv2.__version__}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
