@@ -87,10 +87,12 @@ def check_image(
     _checked(encoding, height, width, step, data)
 
 
-def check_compressed(format: str, data: Any) -> None:
-    """Raise ImageError unless the data begins and ends as a JPEG or PNG of a size we take.
+def check_compressed(format: str, data: Any) -> tuple[int, int]:
+    """The (width, height) that a JPEG or PNG tells of itself; nothing is decoded.
 
-    Nothing is decoded: what is wrong within only :func:`decode_compressed` can find.
+    Raises:
+        ImageError: unless the data begins and ends as a JPEG or PNG of a size we take. What is
+            wrong within only :func:`decode_compressed` can find.
     """
     buffer = _bytes(data)
     content = buffer.tobytes()
@@ -108,6 +110,7 @@ def check_compressed(format: str, data: Any) -> None:
     width, height = size
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(f'{where}: expected 1 to {MAX_PIXELS} pixels, got {width}x{height}')
+    return width, height
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:

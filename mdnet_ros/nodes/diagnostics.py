@@ -100,6 +100,7 @@ class Statistics:
         self.dropped: Counter[str] = Counter()
         self.restarts: Counter[str] = Counter()
         self.troubles: Counter[str] = Counter()
+        self._details: dict[str, str] = {}
         self.last_frame: TrackedFrame | None = None
         self.last_problem = ''
         self.last_arrival = -np.inf
@@ -129,7 +130,7 @@ class Statistics:
         """Something is not as it should be; the note of a :class:`Reporter`."""
         with self._lock:
             self.troubles[cause] += 1
-            self.last_problem = text
+            self._details[cause] = self.last_problem = text
 
     def lost(self, count: int) -> None:
         """Images were published but never came."""
@@ -202,6 +203,7 @@ class Statistics:
                 'matches': str(len(links)) if links is not None else '0',
                 'inliers': str(inliers),
                 **{f'trouble: {cause}': str(self.troubles[cause]) for cause in others},
+                **{f'last {cause}': text for cause, text in sorted(self._details.items())},
                 'last problem': self.last_problem,
                 **host_facts(about.get('device', '')),
                 **about,

@@ -9,6 +9,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from mdnet_ros import decoding
 from mdnet_ros.errors import ImageError
+from mdnet_ros.features.network import MIN_SIDE
 
 #: What cv_bridge converts to mono8 and bgr8; the rest is always decoded by ourselves.
 _CV_BRIDGE_ENCODINGS = frozenset(
@@ -19,9 +20,14 @@ _CV_BRIDGE_ENCODINGS = frozenset(
 def check(message: Image | CompressedImage) -> None:
     """Raise ImageError for what is wrong at first sight: at next to no cost, nothing decoded."""
     if isinstance(message, CompressedImage):
-        decoding.check_compressed(message.format, message.data)
+        width, height = decoding.check_compressed(message.format, message.data)
     else:
+        width, height = message.width, message.height
         decoding.check_image(*_fields(message))
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f'image: expected both sides at least {MIN_SIDE} px, got {width}x{height}'
+        )
 
 
 def fill(message: Image | CompressedImage, data: np.ndarray | bytes) -> None:

@@ -117,11 +117,17 @@ def start_tracker(environment, weights, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def shared_tracker(environment, weights, tmp_path_factory):
-    """One tracker in the namespace /cam for all tests of a module."""
+def start_shared(environment, weights, tmp_path_factory):
+    """As start_tracker, for trackers that all tests of a module share."""
     started = []
-    yield _starter(environment, weights, tmp_path_factory.mktemp('shared'), started)()
+    yield _starter(environment, weights, tmp_path_factory.mktemp('shared'), started)
     _stop_all(started)
+
+
+@pytest.fixture(scope='module')
+def shared_tracker(start_shared):
+    """One tracker in the namespace /cam for all tests of a module."""
+    return start_shared()
 
 
 class Client:

@@ -127,8 +127,9 @@ def test_troubles_that_drop_no_frame_are_counted_too():
     report('bad image', 'step of 3')
     values = told(statistics)[2]
     assert values['trouble: camera_info'] == '2'
+    assert values['last camera_info'] == 'nine finite numbers'
+    assert values['last bad image'] == values['last problem'] == 'step of 3'
     assert 'trouble: bad image' not in values  # counted as a drop
-    assert values['last problem'] == 'step of 3'
 
 
 def test_the_machine_is_told(tmp_path):
