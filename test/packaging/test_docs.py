@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import re
+import runpy
+import shlex
 from pathlib import Path
 
 import pytest
 
-from mdnet_ros.cli.main import COMMANDS
+from mdnet_ros.cli.main import COMMANDS, build_parser
+from mdnet_ros.nodes.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md')])
@@ -41,3 +45,56 @@ def test_makefile_targets_of_the_readme_exist() -> None:
     for page in ('README.md', 'CONTRIBUTING.md'):
         for target in re.findall(r'^make (\w+)', (ROOT / page).read_text(), re.MULTILINE):
             assert re.search(rf'^{target}:', makefile, re.MULTILINE), target
+
+
+def shown_commands() -> list[str]:
+    """The command lines of all pages, each on one line."""
+    blocks = [
+        block
+        for page in PAGES
+        for block in re.findall(r'```bash\n(.*?)```', page.read_text(), re.DOTALL)
+    ]
+    return [
+        line.split(' #')[0]
+        for block in blocks
+        for line in re.sub(r' *\\\n *', ' ', block).splitlines()
+    ]
+
+
+def test_parameters_and_launch_arguments_shown_exist() -> None:
+    arguments = runpy.run_path(str(ROOT / 'docs' / 'launch_page.py'))['declared_arguments']
+    used = 0
+    for line in shown_commands():
+        for name in re.findall(r'-p (\w+):=', line):
+            assert name in SETTINGS, line
+            used += 1
+        for file, rest in re.findall(r'ros2 launch mdnet_ros (\S+)(.*)', line):
+            known = {name for name, _, _ in arguments(ROOT / 'launch' / file)}
+            for name in re.findall(r' (\w+):=', rest):
+                assert name in known, line
+                used += 1
+    assert used > 5
+
+
+def test_options_shown_exist() -> None:
+    used = 0
+    for line in shown_commands():
+        found = re.match(r'(?:ros2 run mdnet_ros )?mdnet ([a-z]+)(.*)', line)
+        if not found or found[1] == 'evaluate':
+            continue
+        assert found[1] in COMMANDS, line
+        parser = build_parser([found[1]])
+        (commands,) = (
+            a for a in parser._actions if isinstance(a, argparse._SubParsersAction)
+        )
+        known = set(commands.choices[found[1]]._option_string_actions)
+        for word in shlex.split(found[2]):
+            if word.startswith('--'):
+                assert word in known, line
+                used += 1
+    assert used > 5
+
+
+def test_the_page_of_the_launch_files_is_in_step() -> None:
+    page = runpy.run_path(str(ROOT / 'docs' / 'launch_page.py'))['page']()
+    assert (ROOT / 'docs' / 'launch.md').read_text() == page, 'run python docs/launch_page.py'
