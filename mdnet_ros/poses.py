@@ -79,6 +79,19 @@ class PoseTrack:
     def __getitem__(self, index: int) -> Pose:
         return Pose(self.rotations[index], self.translations[index])
 
+    def seen_from(self, to_body: Pose) -> PoseTrack:
+        """The poses of a camera, where these are of the body that carries it.
+
+        Args:
+            to_body: camera to body.
+        """
+        return PoseTrack(
+            self.stamps_ns,
+            self.rotations @ to_body.rotation,
+            self.translations + self.rotations @ to_body.translation,
+            self.frame_id,
+        )
+
     def at(self, stamp_ns: int) -> Pose | None:
         """The pose at a time, interpolated between its neighbours.
 

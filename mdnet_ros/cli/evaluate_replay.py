@@ -19,17 +19,14 @@ from mdnet_ros.cli.evaluate_common import (
     put_out,
 )
 from mdnet_ros.errors import DataError, MissingDependencyError
+from mdnet_ros.evaluation.bag_sequence import BagSequence
 from mdnet_ros.evaluation.frontend import FrontendSpec, frontend_specs
-from mdnet_ros.evaluation.replay import (
-    BagMeter,
-    BagResult,
-    BagSequence,
-    ReplaySettings,
-    evaluate,
-)
+from mdnet_ros.evaluation.meter import BagMeter
+from mdnet_ros.evaluation.replay import evaluate
 from mdnet_ros.evaluation.replay_json import from_json, to_json
 from mdnet_ros.evaluation.replay_json import merge as merge_results
 from mdnet_ros.evaluation.replay_report import result_parts, write_page
+from mdnet_ros.evaluation.replay_results import BagResult, ReplaySettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--ground-truth', type=Path, action='append', default=[], metavar='FILE',
                         help='poses of the camera, TUM, KITTI or EuRoC, one file for each --bag '
                         "(default: the bag's own topic)")
+    parser.add_argument('--extrinsics', type=Path, action='append', default=[], metavar='YAML',
+                        help="where the poses are a body's: EuRoC sensor.yaml of the camera "
+                        '(T_BS, camera to body), one for each --bag (default: the one in the '
+                        'folder of an EuRoC ground truth)')
     add_extractor_arguments(parser)
     parser.set_defaults(extractors='md2net,klt', max_keypoints=1024)
     parser.add_argument('--image-topic', help="default: the bag's only one")
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         if importlib.util.find_spec('rclpy') is None:
             raise MissingDependencyError('rclpy', 'ros', 'replay --live')
     result = evaluate(
-        args.bag, specs, settings, args.ground_truth, args.shard,
+        args.bag, specs, settings, args.ground_truth, args.extrinsics, args.shard,
         partial(_run_live, device=args.device) if args.live else None,
     )
     put_out(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from mdnet_ros.errors import DataError, MissingDependencyError
-from mdnet_ros.poses import PoseTrack
+from mdnet_ros.poses import Pose, PoseTrack
 
 try:
     from evo import EvoException
@@ -18,7 +20,7 @@ except ImportError:
 
 
 def load_ground_truth(path: Path, stamps_ns: Sequence[int]) -> PoseTrack:
-    """Read poses of the camera (camera to map) from a file.
+    """Read poses (camera or body to map) from a file.
 
     TUM: ``stamp x y z qx qy qz qw`` a line, seconds. EuRoC: ``stamp,x,y,z,qw,qx,qy,qz,…`` a
     line, nanoseconds. KITTI: the 12 numbers of a 3x4 matrix a line, one line per frame. The
@@ -66,3 +68,51 @@ def load_ground_truth(path: Path, stamps_ns: Sequence[int]) -> PoseTrack:
         raise DataError(f'{where}: expected finite poses')
     unique, rows = np.unique(stamps, return_index=True)
     return PoseTrack(unique, matrices[rows, :3, :3], matrices[rows, :3, 3])
+
+
+def is_euroc(path: Path) -> bool:
+    """Whether a file of poses is EuRoC's: comma-separated."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            lines = (line.strip() for line in file)
+            return ',' in next((line for line in lines if line and line[0] != '#'), '')
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def euroc_extrinsics(path: Path, image_topic: str) -> Path | None:
+    """The ``sensor.yaml`` of the camera beside an EuRoC ground truth, if it is there.
+
+    The data set has ``mav0/state_groundtruth_estimate0/data.csv`` with poses of the body (the
+    IMU) and ``mav0/cam0/sensor.yaml``, ``mav0/cam1/sensor.yaml`` for the cameras.
+
+    Args:
+        path: of the ground truth.
+        image_topic: the camera's number is read from it; 0 where it has none.
+    """
+    if not is_euroc(path):
+        return None
+    number = re.search(r'cam(?:era)?_?(\d)', image_topic)
+    found = path.resolve().parent.parent / f'cam{number[1] if number else 0}' / 'sensor.yaml'
+    return found if found.is_file() else None
+
+
+def read_extrinsics(path: Path) -> Pose:
+    """Camera to body: ``T_BS`` of a ``sensor.yaml`` of EuRoC, 16 numbers row by row.
+
+    Raises:
+        DataError: the file cannot be read or is not a rigid motion.
+    """
+    try:
+        text = path.read_text(encoding='utf-8')
+        values = yaml.safe_load(text.removeprefix('%YAML:1.0'))['T_BS']
+        values = values['data'] if isinstance(values, dict) else values
+        matrix = np.array(values, np.float64).reshape(4, 4)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        reason = ' '.join(str(error).split())[:160]
+        raise DataError(f"extrinsics '{path}': expected T_BS, 16 numbers: {reason}") from None
+    rotation = matrix[:3, :3]
+    turned = np.isfinite(matrix).all() and np.linalg.det(rotation) > 0
+    if not turned or np.abs(rotation @ rotation.T - np.eye(3)).max() > 1e-3:
+        raise DataError(f"extrinsics '{path}': expected a rotation in T_BS")
+    return Pose(rotation, matrix[:3, 3])

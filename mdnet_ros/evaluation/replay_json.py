@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.replay import (
+from mdnet_ros.evaluation.replay_results import (
     BagResult,
     DistanceResult,
     FrontendResult,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mdnet_ros.evaluation.replay import BagResult, ReplayResult
 from mdnet_ros.evaluation.replay_json import latency_percentiles, mean_rate
+from mdnet_ros.evaluation.replay_results import BagResult, ReplayResult
 from mdnet_ros.evaluation.report import PALETTE, Column, HtmlPage, Part, Table, new_figure
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from mdnet_ros.demo.recording import write_scene
 from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.coverage import GRID, coverage_of
-from mdnet_ros.evaluation.ground_truth import load_ground_truth
+from mdnet_ros.evaluation.ground_truth import load_ground_truth, read_extrinsics
 from mdnet_ros.evaluation.klt import KltTracker
 from mdnet_ros.evaluation.odometry import Odometry, midpoints
 from mdnet_ros.evaluation.replay import count_drops
@@ -114,6 +114,85 @@ def test_pose_files_give_what_the_topic_gives(bag, scene, tmp_path):
     a, b = (r['extractors']['klt']['bags']['hall'] for r in (of_file, of_topic))
     assert a['precision']['2px'] == pytest.approx(b['precision']['2px'], abs=0.02)
     assert a['odometry'] is None
+
+
+def euroc_folder(root, truth, to_body):
+    """An EuRoC recording: the poses of a body that carries the camera, and the extrinsics."""
+    from_body = to_body.inverse()
+    lines = ['#timestamp,x,y,z,…']
+    for i, stamp in enumerate(truth.stamps_ns):
+        body = truth[i] @ from_body
+        x, y, z, w = quaternion_of_rotation(body.rotation)
+        lines.append(','.join(map(str, [stamp, *body.translation, w, x, y, z])))
+    poses = root / 'mav0' / 'state_groundtruth_estimate0' / 'data.csv'
+    sensor = root / 'mav0' / 'cam0' / 'sensor.yaml'
+    for path in (poses, sensor):
+        path.parent.mkdir(parents=True)
+    poses.write_text('\n'.join(lines))
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = to_body.rotation, to_body.translation
+    data = ', '.join(f'{v:.12f}' for v in matrix.ravel())
+    sensor.write_text(f'#\nT_BS:\n  cols: 4\n  rows: 4\n  data: [{data}]\nrate_hz: 9\n')
+    return poses, sensor
+
+
+def test_poses_of_a_body_become_those_of_its_camera(bag, scene, tmp_path):
+    truth = scene.poses
+    truth = truth() if callable(truth) else truth
+    turn = cv2.Rodrigues(np.array([1.2, -1.2, 1.2]))[0]
+    to_body = Pose(turn, np.array([0.2, -0.5, 0.1]))
+    poses, sensor = euroc_folder(tmp_path, truth, to_body)
+    moved = load_ground_truth(poses, []).seen_from(read_extrinsics(sensor))
+    np.testing.assert_allclose(moved.rotations, truth.rotations, atol=1e-6)
+    np.testing.assert_allclose(moved.translations, truth.translations, atol=1e-6)
+    arguments = ('--bag', bag, '--extractors', 'klt', '--no-odometry', '--max-frames', '8')
+    _, of_topic = run(tmp_path, *arguments)
+    _, beside = run(tmp_path, *arguments, '--ground-truth', poses)
+    other = tmp_path / 'camera.yaml'
+    sensor.rename(other)
+    _, told = run(tmp_path, *arguments, '--ground-truth', poses, '--extrinsics', other)
+    _, without = run(tmp_path, *arguments, '--ground-truth', poses)
+    figures = [
+        report['extractors']['klt']['bags']['hall']['precision']['2px']
+        for report in (of_topic, beside, told, without)
+    ]
+    assert figures[1:3] == pytest.approx([figures[0]] * 2, abs=0.02)
+    assert figures[3] < figures[0] - 0.1
+    assert beside['left_out'] == []
+    assert any("taken for the camera's" in line for line in without['left_out'])
+
+
+@pytest.mark.parametrize(
+    'content', ['', 'T_BS: 3', 'rate: 1', 'T_BS: [1, 2]', '[', f'T_BS: {[2.0] * 16}']
+)
+def test_malformed_extrinsics_are_one_line(tmp_path, content):
+    path = tmp_path / 'sensor.yaml'
+    path.write_text(content)
+    with pytest.raises(DataError, match='extrinsics') as error:
+        read_extrinsics(path)
+    assert '\n' not in str(error.value)
+
+
+def test_tables_as_text_say_where_they_come_from(bag, tmp_path):
+    text = tmp_path / 'replay.txt'
+    arguments = ('--bag', bag, '--extractors', 'klt,md2net-light', '--no-odometry')
+    code, report = run(
+        tmp_path, *arguments, '--max-frames', '3', '--text', text, '--remark', 'by hand'
+    )
+    assert code == 0
+    source, = report['provenance']
+    lines = text.read_text().splitlines()
+    assert lines[0].startswith('$ mdnet evaluate replay --cache cache --max-keypoints 400 --json')
+    assert str(tmp_path) not in text.read_text()
+    assert len(source['weights']['md2net-light']) == 64
+    assert f"# weights: md2net-light sha256 {source['weights']['md2net-light']}" in lines
+    assert '# remark: by hand' in lines
+    assert any(line.startswith('# versions: ') and cv2.__version__ in line for line in lines)
+    assert any(line.split()[:1] == ['klt'] for line in lines)
+    joined, again = tmp_path / 'joined.json', tmp_path / 'again.txt'
+    whole = ['evaluate', 'merge', str(tmp_path / 'report.json'), '--json', str(joined)]
+    assert main([*whole, '--text', str(again)]) == 0
+    assert again.read_text() == text.read_text()
 
 
 @pytest.mark.parametrize(
