@@ -8,7 +8,7 @@ OUT ?= out/demo
 # Flags for pytest, for example PYTEST_FLAGS='-k matching -x'.
 PYTEST_FLAGS ?=
 
-EXTRAS := ros,bags,demo,train,evaluate,onnx,test
+EXTRAS := ros,bags,demo,train,evaluate,onnx,openvino,test
 INPUTS := setup.py setup.cfg pyproject.toml requirements/constraints.txt
 STAMP := $(VENV)/.mdnet_ros-installed
 # While this lies there, an installation was begun and not finished: start afresh.

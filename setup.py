@@ -36,6 +36,7 @@ EXTRAS = {
         'transformers>=4.45',
     ],
     'onnx': ['onnx>=1.16', 'onnxruntime>=1.18'],
+    'openvino': ['openvino>=2025.0'],
 }
 EXTRAS['test'] = [
     'pytest>=7.4',

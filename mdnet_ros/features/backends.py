@@ -1,21 +1,27 @@
-"""What runs a network on a batch of images: PyTorch here, exported files in ``exported.py``."""
+"""What runs a network on a batch of images.
+
+PyTorch is here, OpenVINO in ``openvino.py``, exported files in ``exported.py``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
+from mdnet_ros.errors import SettingError
 from mdnet_ros.features.detection import DetectionSettings, detect
 from mdnet_ros.features.exported import SUFFIXES, open_exported
-from mdnet_ros.features.network import SIZE_MULTIPLE, fuse
+from mdnet_ros.features.network import SIZE_MULTIPLE, NetworkOutput, fuse
 from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.features.weights import WeightsInfo, load_weights, resolve_weights
 
 PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+#: What may run a weights file; openvino on CPUs only, by the extra of that name.
+RUNTIMES = ('torch', 'openvino')
 #: How the name of a file with a network may end.
 NETWORK_SUFFIXES = ('.safetensors', *sorted(set(SUFFIXES.values())))
 
@@ -61,7 +67,7 @@ class Backend(Protocol):
 
 
 def find_keypoints(
-    network: nn.Module,
+    network: Callable[[torch.Tensor], NetworkOutput],
     images: torch.Tensor,
     shape: tuple[int, int, int],
     settings: DetectionSettings,
@@ -71,12 +77,12 @@ def find_keypoints(
     """The whole way on the device: scale, pad, network, detection.
 
     Args:
-        network: an MDNet.
+        network: an MDNet, or what stands for one.
         images: (B, 1, H, W) uint8 on the network's device.
         shape: (B, H, W) as plain numbers, which a tracer takes for constants.
         settings: of the detection.
         mask: (B, 1, H, W) bool on the same device, or None.
-        dtype: of the network's arithmetic.
+        dtype: of PyTorch's arithmetic.
     """
     batch, height, width = shape
     right, bottom = -width % SIZE_MULTIPLE, -height % SIZE_MULTIPLE
@@ -89,7 +95,7 @@ def find_keypoints(
     return detect(output, settings, (height, width), mask)
 
 
-class TorchBackend:
+class WeightsBackend:
     """PyTorch, from a weights file: images of any size, all settings free.
 
     Args:
@@ -108,9 +114,11 @@ class TorchBackend:
         network, self.info = load_weights(weights)
         self.device = device
         self.precision = precision
-        self._network = fuse(network).to(
+        self._network = fuse(network).requires_grad_(False).to(
             device, memory_format=torch.channels_last
         )  # type: ignore[call-overload]
+        self._run_network: Callable[[torch.Tensor], NetworkOutput] = self._network
+        self._autocast = PRECISIONS[precision]
 
     def check(self, settings: DetectionSettings) -> None:
         """As :meth:`Backend.check`; all can be done."""
@@ -121,28 +129,38 @@ class TorchBackend:
     ) -> PaddedFeatures:
         """As :meth:`Backend.run`."""
         return find_keypoints(
-            self._network,
+            self._run_network,
             images.to(self.device, non_blocking=True),
             (images.shape[0], images.shape[2], images.shape[3]),
             settings,
             None if mask is None else mask.to(self.device),
-            PRECISIONS[self.precision],
+            self._autocast,
         )
 
 
-def load_backend(weights: str | Path | None, device: torch.device, precision: str) -> Backend:
+def load_backend(
+    weights: str | Path | None, device: torch.device, precision: str, runtime: str = 'torch'
+) -> Backend:
     """The backend that runs some weights or an exported file.
 
     Args:
         weights: a shipped name, a path that ends in one of :data:`NETWORK_SUFFIXES`, or None.
         device: where to run.
         precision: a key of :data:`PRECISIONS`; an exported file has its own.
+        runtime: one of :data:`RUNTIMES`; an exported file has its own.
 
     Raises:
+        SettingError: the runtime is not known.
         WeightsError: missing, corrupt, or not ours.
         MDNetError: it cannot run here.
     """
     suffix = Path(str(weights)).suffix
-    if suffix not in SUFFIXES.values():
-        return TorchBackend(weights, device, precision)
-    return open_exported(resolve_weights(weights), device)
+    if runtime not in RUNTIMES:
+        raise SettingError(f"runtime '{runtime}': expected {' or '.join(RUNTIMES)}")
+    if suffix in SUFFIXES.values():
+        return open_exported(resolve_weights(weights), device)
+    if runtime == 'torch':
+        return WeightsBackend(weights, device, precision)
+    from mdnet_ros.features.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(weights, device, precision)

@@ -103,6 +103,7 @@ class MDNetExtractor:
             :func:`fastest_precision`).
         max_side: larger images are shrunk to this longer side first, pixels; 0: never.
             Keypoints are given in pixels of the original image all the same.
+        runtime: ``torch``, or ``openvino`` (CPU only, needs the extra of that name).
 
     Raises:
         WeightsError: if the weights are missing or corrupt.
@@ -120,6 +121,7 @@ class MDNetExtractor:
         border: int = 8,
         precision: str = 'auto',
         max_side: int = 0,
+        runtime: str = 'torch',
     ) -> None:
         if max_keypoints < 1:
             raise SettingError(f'max_keypoints: expected at least 1, got {max_keypoints}')
@@ -135,7 +137,7 @@ class MDNetExtractor:
             raise SettingError(f"precision '{precision}': expected auto, {', '.join(PRECISIONS)}")
         self.device = choose_device(device)
         wanted = fastest_precision(self.device) if precision == 'auto' else precision
-        self._backend = load_backend(weights, self.device, wanted)
+        self._backend = load_backend(weights, self.device, wanted, runtime)
         if precision not in ('auto', self._backend.precision):
             raise SettingError(
                 f"precision '{precision}': '{self.info.path}' has {self._backend.precision}"

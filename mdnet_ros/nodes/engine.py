@@ -115,6 +115,7 @@ def load_extractor(settings: TrackerSettings) -> MDNetExtractor:
         border=settings.border,
         precision=settings.precision,
         max_side=settings.max_side,
+        runtime=settings.runtime,
     )
     count = extractor.fixed_batch or len(settings.camera_names)
     extractor.extract_batch([np.zeros(extractor.fixed_size or _WARM_UP, np.uint8)] * count)

@@ -10,8 +10,8 @@ from typing import Any, cast
 from mdnet_ros.clouds import DESCRIPTOR_ENCODINGS, DescriptorEncoding
 from mdnet_ros.drawing import COLOUR_BY, ColourBy
 from mdnet_ros.errors import SettingError
+from mdnet_ros.features.backends import PRECISIONS, RUNTIMES
 from mdnet_ros.features.detection import MAX_NMS_RADIUS
-from mdnet_ros.features.extractor import PRECISIONS
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification
 from mdnet_ros.features.network import MIN_SIDE
 from mdnet_ros.vins import VINS_LAYOUTS, VinsLayout
@@ -103,6 +103,9 @@ class TrackerSettings:
         'auto', 'Arithmetic of the network: auto is fp16 on CUDA, bf16 on CPUs with instructions '
         'for it, else fp32.',
         choices=('auto', *PRECISIONS), reloads=True)
+    runtime: str = _setting(
+        'torch', 'What runs a weights file: torch, or openvino (CPU only, faster there; needs '
+        'the extra of that name).', choices=RUNTIMES, reloads=True)
     threads: int = _setting(
         0, 'CPU threads of the network; 0 leaves the choice to torch.', 0, 256)
     max_keypoints: int = _setting(
