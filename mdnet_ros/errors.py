@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 
+#: Longer messages are cut: what is quoted may come from a stranger's message or file.
+_LONGEST = 2000
+
+
 class MDNetError(Exception):
-    """Base of every error a user can cause; commands print its message and exit with 2."""
+    """Base of every error a user can cause; commands print its message and exit with 2.
+
+    The message becomes one line of printable characters, so that what it quotes can neither
+    forge lines of a log nor steer a terminal.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = ''.join(c if c.isprintable() else ' ' for c in message[: _LONGEST + 1])
+        super().__init__(line if len(line) <= _LONGEST else line[:_LONGEST] + ' …')
 
 
 class ImageError(MDNetError):
