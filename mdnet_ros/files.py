@@ -13,18 +13,23 @@ from typing import Any
 from mdnet_ros.errors import DataError
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whose name appears once it is complete; DataError if that cannot be."""
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding='utf-8')
+        temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"output '{path}': {error.strerror}") from None
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text as :func:`write_bytes` does."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

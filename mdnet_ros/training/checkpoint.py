@@ -28,6 +28,7 @@ class Checkpoint:
         seconds: time trained so far.
         waited: of these, seconds spent waiting for data.
         best: validation score of the best weights so far.
+        origin: what the run started from, as weights files say it; empty for random weights.
     """
 
     config: dict[str, Any]
@@ -39,6 +40,7 @@ class Checkpoint:
     seconds: float
     waited: float
     best: float
+    origin: dict[str, Any]
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

@@ -15,7 +15,7 @@ class Journal:
 
     Args:
         folder: of the TensorBoard log.
-        step: a resumed run's first step; what an interrupted run logged past it is hidden.
+        step: the last step a resumed run keeps; what was logged past it is hidden.
 
     Raises:
         MissingDependencyError: TensorBoard is not installed.
@@ -26,7 +26,7 @@ class Journal:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingDependencyError('tensorboard', 'train', 'the training log') from None
-        self._writer = SummaryWriter(str(folder), purge_step=step or None, flush_secs=20)
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, flush_secs=20)
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """Log numbers under ``group/name``."""

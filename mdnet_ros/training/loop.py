@@ -129,10 +129,12 @@ class Trainer:
             tune_allocator()
         torch.manual_seed(config.seed)
         network = MDNet(config.network_config())
+        self.origin: dict[str, Any] = {}
         if from_weights is not None:
             network, info = load_weights(from_weights)
-            self.provenance['from_weights_sha256'] = info.sha256
-            self.provenance['from_weights_training'] = info.training
+            self.origin = {
+                'from_weights_sha256': info.sha256, 'from_weights_training': info.training
+            }
         self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True
@@ -290,7 +292,7 @@ class Trainer:
         return figures
 
     def _export(self, name: str, figures: ValidationFigures | None) -> None:
-        training = dict(self.provenance)
+        training = {**self.provenance, **self.origin}
         training.update(
             steps=self.step, of_steps=self.steps, pairs=self._pairs_seen(),
             seconds=round(self.seconds, 1), device=describe_device(self.device),
@@ -312,7 +314,7 @@ class Trainer:
         return Checkpoint(
             self.config.to_dict(), copied(self.network.state_dict()),
             copied(self.average.state_dict()), optimiser, self.step, self.steps,
-            self.seconds, self.waited, self.best,
+            self.seconds, self.waited, self.best, self.origin,
         )
 
     def _restore(self, state: Checkpoint) -> None:
@@ -321,6 +323,7 @@ class Trainer:
         self.optimiser.load_state_dict(state.optimiser)
         self.step, self.steps = state.step, state.steps
         self.seconds, self.waited, self.best = state.seconds, state.waited, state.best
+        self.origin = state.origin
 
     def _save(self) -> None:
         save_checkpoint(self._state(), self.checkpoint_path)

@@ -11,6 +11,7 @@ from typing import Any
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.network import MDNet, count_flops, count_parameters
 from mdnet_ros.features.weights import WeightsInfo
+from mdnet_ros.training.curve import pairs_before
 
 _SIZE = (640, 480)
 #: Pixels at which the card shows MMA and MS.
@@ -102,12 +103,14 @@ def render_card(
         ('trained on', 'images'), ('photographs trained on', 'photographs'),
         ('photographs held back', 'held_back'), ('steps', 'steps'),
         ('pairs of views seen', 'pairs'), ('seconds', 'seconds'), ('device', 'device'),
-        ('seed', 'seed'), ('started from', 'from_weights_sha256'),
+        ('seed', 'seed'), ('started from the weights of SHA-256', 'from_weights_sha256'),
     ):
         if key in training:
             value = training[key]
             text = ', '.join(f'`{v}`' for v in value) if isinstance(value, list) else str(value)
             lines.append(f'| {title} | {text} |')
+    if before := pairs_before(training):
+        lines.append(f'| pairs seen by what it started from | {before} |')
     lines += ['']
     if notes:
         lines += [notes.strip(), '']

@@ -147,7 +147,20 @@ def test_retraining_starts_from_the_weights(photos: Path, tmp_path: Path) -> Non
     for name in a:
         if name.endswith('weight'):  # nothing learned at rate 0: weights as they were
             torch.testing.assert_close(a[name], b[name])
-    assert load_weights(second / 'last.safetensors')[1].training['from_weights_sha256']
+    # where they came from is kept through an interruption
+    assert train('--images', str(photos), '--out', str(second), '--resume', '--steps', '3',
+                 *FAST).returncode == 0
+    training = load_weights(second / 'last.safetensors')[1].training
+    assert training['from_weights_sha256'] == load_weights(start)[1].sha256
+    assert training['from_weights_training']['pairs'] == 6
+    # and the curve of both runs goes on from the one to the other
+    picture, numbers = tmp_path / 'curve.png', tmp_path / 'curve.json'
+    assert main(['curve', str(first), str(second), '--out', str(picture),
+                 '--json', str(numbers)]) == 0
+    assert cv2.imread(str(picture)) is not None
+    curves = json.loads(numbers.read_text())['curves']
+    assert [curve['pairs'] for curve in curves] == [[6], [6 + 4, 6 + 6]]
+    assert main(['curve', str(photos), '--out', str(picture)]) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+"""Accuracy over images seen: the validations of one or several runs in one picture."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdnet_ros.errors import DataError, MissingDependencyError, WeightsError
+from mdnet_ros.features.weights import load_weights
+from mdnet_ros.files import write_bytes
+
+#: What is drawn, and how it is called.
+_FIGURES = {
+    'mma_1px': 'MMA at 1 px', 'mma_3px': 'MMA at 3 px', 'ms_3px': 'MS at 3 px',
+    'repeatability_1px': 'repeatability at 1 px',
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The validations of a run in their order.
+
+    Attributes:
+        name: of the run's folder.
+        pairs: of views seen up to each, those of the weights it started from included.
+        figures: name -> value at each.
+    """
+
+    name: str
+    pairs: tuple[int, ...]
+    figures: dict[str, tuple[float, ...]]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {'run': self.name, 'pairs': list(self.pairs),
+                **{name: list(values) for name, values in self.figures.items()}}
+
+
+def pairs_before(training: dict[str, Any]) -> int:
+    """Pairs seen by what a run started from, and by what that started from.
+
+    Args:
+        training: as a weights file holds it.
+    """
+    parent = training.get('from_weights_training') or {}
+    return int(parent.get('pairs', 0)) + pairs_before(parent) if parent else 0
+
+
+def read_curve(run: Path) -> Curve:
+    """Read the log of a run.
+
+    Args:
+        run: folder that ``mdnet train`` filled.
+
+    Raises:
+        DataError: there is no run, or it has not been validated yet.
+        MissingDependencyError: TensorBoard is not installed.
+    """
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ImportError:
+        raise MissingDependencyError('tensorboard', 'train', 'mdnet curve') from None
+    try:
+        training = load_weights(run / 'last.safetensors')[1].training
+    except WeightsError as error:
+        raise DataError(f"run '{run}': expected a folder of mdnet train: {error}") from None
+    log = EventAccumulator(str(run / 'tensorboard'), size_guidance={'scalars': 0})
+    log.Reload()
+    tags = {name: f'validation/{name}' for name in _FIGURES}
+    if not set(tags.values()) <= set(log.Tags()['scalars']):
+        raise DataError(f"run '{run}': not validated yet")
+    events = {name: log.Scalars(tag) for name, tag in tags.items()}
+    each = training['pairs'] // max(1, training['steps'])
+    before = pairs_before(training)
+    return Curve(
+        run.name,
+        tuple(before + each * event.step for event in events['mma_1px']),
+        {name: tuple(event.value for event in values) for name, values in events.items()},
+    )
+
+
+def draw_curves(curves: list[Curve], out: Path) -> None:
+    """One panel for each figure, one line for each run.
+
+    Args:
+        curves: to draw.
+        out: PNG file to (re)place.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError('matplotlib', 'train', 'mdnet curve') from None
+    figure = Figure(figsize=(10.0, 6.0), layout='constrained')
+    panels = figure.subplots(2, 2, sharex=True)
+    for panel, (name, title) in zip(panels.flat, _FIGURES.items(), strict=True):
+        for curve in curves:
+            thousands = [pairs / 1000 for pairs in curve.pairs]
+            panel.plot(thousands, curve.figures[name], marker='o', markersize=3, label=curve.name)
+        panel.set_title(title)
+        panel.grid(alpha=0.3)
+    for panel in panels[1]:
+        panel.set_xlabel('pairs of views seen, thousands')
+    panels[0, 0].legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format='png', dpi=90)
+    write_bytes(out, picture.getvalue())
