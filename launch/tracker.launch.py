@@ -5,15 +5,15 @@ One camera::
     ros2 launch mdnet_ros tracker.launch.py image:=/camera/image_raw \
         camera_info:=/camera/camera_info
 
-A stereo pair, one tracker each in /stereo/left and /stereo/right, reading image_raw there::
+A stereo pair in one process, reading /stereo/left/image_raw and /stereo/right/image_raw::
 
-    ros2 launch mdnet_ros tracker.launch.py namespace:=stereo cameras:=left,right \
-        image:=image_raw config:=stereo
+    ros2 launch mdnet_ros tracker.launch.py config:=stereo namespace:=stereo image:=image_raw
 """
 
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -28,6 +28,11 @@ OVERRIDES = {
     'device': 'where the network runs: auto, cpu, cuda or cuda:N',
     'image_transport': 'raw (topic IMAGE) or compressed (topic IMAGE/compressed)',
     'vins_layout': 'layout of the tracks topic: none, mono or fusion',
+    'cameras': 'names of several cameras, separated by commas: one process serves them all, '
+               'each with its topics below its name',
+    'stereo': 'true: match the first of two cameras, the left one, with the second',
+    'max_stamp_difference': 'seconds by which the stamps of images taken together may differ',
+    'rectified': 'true: the images are rectified already',
 }
 
 
@@ -41,32 +46,66 @@ def config_file(name: str) -> str:
     return str(path.resolve())
 
 
-def trackers(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """A tracker for each camera."""
+def cameras_of(file: str) -> str:
+    """The parameter ``cameras`` of a configuration for all nodes."""
+    nodes = yaml.safe_load(Path(file).read_text(encoding='utf-8')) or {}
+    return str(nodes.get('/**', {}).get('ros__parameters', {}).get('cameras', ''))
+
+
+def typed(value: str) -> Any:
+    """The value of a parameter that an argument holds."""
+    if value.lower() in ('true', 'false'):
+        return value.lower() == 'true'
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def remappings(cameras: str, topics: dict[str, str]) -> list[tuple[str, str]]:
+    """From each camera's topics to those of the driver, which are relative to the camera."""
+    found = []
+    for camera in cameras.split(','):
+        below = f'{camera.strip("/ ")}/' if camera.strip('/ ') else ''
+        for topic, wanted in topics.items():
+            if wanted != topic:
+                found.append((below + topic, wanted if wanted[:1] == '/' else below + wanted))
+    return found
+
+
+def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """The tracker and, if asked for, RViz."""
 
     def argument(name: str) -> str:
         return LaunchConfiguration(name).perform(context).strip()
 
-    overrides: dict[str, Any] = {name: argument(name) for name in OVERRIDES if argument(name)}
-    overrides['use_sim_time'] = argument('use_sim_time').lower() in ('true', '1')
-    namespace = argument('namespace').rstrip('/')
-    cameras = [camera.strip('/ ') for camera in argument('cameras').split(',')]
-    return [
+    def yes(name: str) -> bool:
+        return argument(name).lower() in ('true', '1')
+
+    overrides = {name: typed(argument(name)) for name in OVERRIDES if argument(name)}
+    overrides['use_sim_time'] = yes('use_sim_time')
+    config = config_file(argument('config'))
+    found: list[LaunchDescriptionEntity] = [
         Node(
             package='mdnet_ros',
             executable='tracker',
             name='tracker',
-            namespace='/'.join(part for part in (namespace, camera) if part),
-            parameters=[config_file(argument('config')), overrides],
-            remappings=[
-                (topic, argument(topic)) for topic in ('image', 'camera_info')
-                if argument(topic) != topic
-            ],
+            namespace=argument('namespace').rstrip('/'),
+            parameters=[config, overrides],
+            remappings=remappings(
+                argument('cameras') or cameras_of(config),
+                {topic: argument(topic) for topic in ('image', 'camera_info', 'mask')},
+            ),
             arguments=['--ros-args', '--log-level', argument('log_level')],
             output='screen',
         )
-        for camera in cameras
     ]
+    if yes('rviz'):
+        layout = Path(get_package_share_directory('mdnet_ros')) / 'config' / 'tracker.rviz'
+        found.append(
+            Node(package='rviz2', executable='rviz2', arguments=['-d', str(layout)])
+        )
+    return found
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -79,7 +118,12 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 'camera_info', default_value='camera_info',
-                description='calibration topic, needed for the tracks topic alone',
+                description='calibration topic, needed for tracks and for checked stereo matches; '
+                'relative to the camera',
+            ),
+            DeclareLaunchArgument(
+                'mask', default_value='mask',
+                description='topic with the region of interest; relative to the camera',
             ),
             DeclareLaunchArgument(
                 'config', default_value='tracker',
@@ -87,11 +131,6 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument(
                 'namespace', default_value='', description='namespace of the outputs'
-            ),
-            DeclareLaunchArgument(
-                'cameras', default_value='',
-                description='names of several cameras, separated by commas: one tracker each, '
-                'in a namespace of that name below NAMESPACE',
             ),
             *(
                 DeclareLaunchArgument(name, default_value='', description=f'{text}; '
@@ -104,6 +143,9 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 'log_level', default_value='info', description='debug, info, warn or error'
             ),
-            OpaqueFunction(function=trackers),
+            DeclareLaunchArgument(
+                'rviz', default_value='false', description='true: show the topics in RViz'
+            ),
+            OpaqueFunction(function=nodes),
         ]
     )

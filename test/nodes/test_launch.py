@@ -12,6 +12,10 @@ import pytest
 pytest.importorskip('launch_ros')
 pytest.importorskip('launch.actions')
 
+from sensor_msgs.msg import PointCloud2  # noqa: E402
+
+from mdnet_ros.nodes.messages import stamp_nanoseconds  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 #: What ``ros2 launch mdnet_ros FILE NAME:=VALUE ...`` does.
 RUN = """
@@ -65,22 +69,33 @@ def launch(environment, tmp_path):
             process.wait(60)
 
 
-def test_two_cameras_are_tracked_each_in_its_namespace(launch, connect, weights, tmp_path):
-    config = tmp_path / 'small.yaml'
+@pytest.mark.parametrize('where', ['argument', 'configuration'])
+def test_two_cameras_are_tracked_by_one_process(launch, connect, weights, tmp_path, where):
+    config, arguments = tmp_path / 'small.yaml', ['stereo:=true', 'max_stamp_difference:=0']
+    named = "    cameras: 'left,right'\n"
+    if where == 'argument':
+        arguments, named = [*arguments, 'cameras:=left,right'], ''
     config.write_text(
-        '/**:\n  ros__parameters:\n    max_keypoints: 64\n    device: cpu\n'
-        '/**/right/tracker:\n  ros__parameters:\n    max_keypoints: 32\n'
+        f'/**:\n  ros__parameters:\n    max_keypoints: 64\n    device: cpu\n{named}'
     )
     process, log = launch(
-        'tracker.launch.py', 'namespace:=rig', 'cameras:=left,right', f'config:={config}',
-        f'weights:={weights}', 'image:=image',
+        'tracker.launch.py', 'namespace:=rig', f'config:={config}', f'weights:={weights}',
+        'image:=camera/image', *arguments,
     )
-    counts = {}
-    for name in ('left', 'right'):
-        client = connect(namespace=f'rig/{name}').connect()
-        counts[name] = client.exchange(topic='keypoints').width
-    assert 32 < counts['left'] <= 64
-    assert 0 < counts['right'] <= 32
+    sides = [connect(namespace=f'rig/{name}') for name in ('left', 'right')]
+    cameras = [connect(namespace=f'rig/{name}/camera') for name in ('left', 'right')]
+    sides[0].listen('/rig/stereo', PointCloud2)
+
+    def probe():
+        stamp = stamp_nanoseconds(sides[0].header())
+        for index, camera in enumerate(cameras):
+            camera.send(camera.picture(index), stamp_ns=stamp)
+        for side in sides:
+            side.spin_for(0.1)
+        return sides[0].received['/rig/stereo'] and all(s.received['keypoints'] for s in sides)
+
+    sides[0].spin_until(probe, what='an output of both cameras')
+    assert all(0 < side.received['keypoints'][-1].width <= 64 for side in sides)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
     assert 'Traceback' not in log.read_text()
