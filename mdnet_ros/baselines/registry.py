@@ -23,7 +23,7 @@ from mdnet_ros.baselines.common import (
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
 from mdnet_ros.errors import DataError
 from mdnet_ros.features import backends, detection, exported, extractor, network, weights
-from mdnet_ros.features.backends import NETWORK_SUFFIXES
+from mdnet_ros.features.backends import NETWORK_SUFFIXES, PRECISIONS, RUNTIMES
 from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
 
 #: Name -> module of this package that has it.
@@ -77,7 +77,8 @@ class ExtractorSpec:
 
     Attributes:
         text: as given: a name of :func:`extractor_names`, a ``.safetensors`` path, or
-            ``precomputed:PATH``.
+            ``precomputed:PATH``. Ours may be followed by a precision or a runtime after ``@``, as
+            ``md2net@fp32`` or ``md2net-light@openvino@bf16``.
         max_keypoints: the most keypoints of one image.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         weights_dir: where peers' weights lie; None: only the usual places.
@@ -101,7 +102,23 @@ class ExtractorSpec:
 
     @property
     def _is_ours(self) -> bool:
-        return self.text in weights.CONFIGS or self.text.endswith(NETWORK_SUFFIXES)
+        return self._network in weights.CONFIGS or self._network.endswith(NETWORK_SUFFIXES)
+
+    @property
+    def _network(self) -> str:
+        """The text without precision and runtime."""
+        return self._parts()[0]
+
+    def _parts(self) -> tuple[str, str, str]:
+        """Network, precision and runtime."""
+        network, precision, runtime = self.text, 'auto', 'torch'
+        while network.rpartition('@')[2] in (*PRECISIONS, *RUNTIMES) and '@' in network:
+            network, _, option = network.rpartition('@')
+            if option in PRECISIONS:
+                precision = option
+            else:
+                runtime = option
+        return network, precision, runtime
 
     @property
     def precomputed(self) -> Path | None:
@@ -115,7 +132,9 @@ class ExtractorSpec:
         """What reports call it."""
         if self.precomputed is not None:
             return self.precomputed.stem
-        return Path(self.text).stem if self._is_ours else self.text
+        if not self._is_ours:
+            return self.text
+        return Path(self._network).stem + self.text.removeprefix(self._network)
 
     @property
     def licence(self) -> str:
@@ -139,7 +158,10 @@ class ExtractorSpec:
         if self.precomputed is not None:
             return PrecomputedFeatures(self.precomputed, self.max_keypoints)
         if self._is_ours:
-            return MDNetExtractor(self.text, self.device, self.max_keypoints)
+            network, precision, runtime = self._parts()
+            return MDNetExtractor(
+                network, self.device, self.max_keypoints, precision=precision, runtime=runtime
+            )
         settings = BaselineSettings(self.max_keypoints, self.device, self.weights_dir)
         return _module(self.text).create(self.text, settings, self.weights_file())
 
@@ -152,7 +174,7 @@ class ExtractorSpec:
         if self.precomputed is not None:
             return self.precomputed
         if self._is_ours:
-            return weights.resolve_weights(self.text)
+            return weights.resolve_weights(self._network)
         info = baseline_info(self.text)
         return find_weights(info, self.weights_dir) if info.weights else None
 
@@ -166,8 +188,10 @@ class ExtractorSpec:
         if self._is_ours:
             modules = (backends, detection, exported, extractor, network)
             files = [Path(str(m.__file__)) for m in modules]
-            parts += [file_digest(weights.resolve_weights(self.text))]
+            parts += [file_digest(weights.resolve_weights(self._network))]
             parts += [choose_device(self.device).type]
+            runtime = self._parts()[2]
+            parts += [_version(runtime)] if runtime != 'torch' else []
         else:
             info = baseline_info(self.text)
             files = [Path(str(m.__file__)) for m in (common, _module(self.text))]

@@ -17,6 +17,7 @@ from mdnet_ros.baselines.registry import (
     parse_extractors,
 )
 from mdnet_ros.errors import DataError, WeightsError
+from mdnet_ros.features.extractor import MDNetExtractor
 from mdnet_ros.features.network import MDNet, MDNetConfig
 from mdnet_ros.features.weights import save_weights
 
@@ -110,6 +111,18 @@ def test_our_own_by_path(tmp_path: Path) -> None:
     assert first.identity() != before
     with pytest.raises(WeightsError):
         ExtractorSpec(str(tmp_path / 'none.safetensors')).identity()
+
+
+def test_our_own_at_a_precision_and_by_a_runtime() -> None:
+    spec = ExtractorSpec('md2net-light@fp32', 100)
+    extractor = spec.create()
+    assert isinstance(extractor, MDNetExtractor)
+    assert (spec.name, extractor.precision) == ('md2net-light@fp32', 'fp32')
+    assert spec.identity() != ExtractorSpec('md2net-light', 100).identity()
+    assert ExtractorSpec('dir/own.safetensors@bf16').name == 'own@bf16'
+    for wrong in ('orb@fp32', 'md2net@fp64', 'md2net@'):
+        with pytest.raises(DataError, match='unknown'):
+            ExtractorSpec(wrong)
 
 
 def test_identities_tell_variants_apart() -> None:
