@@ -221,7 +221,7 @@ class BagReader:
             yield ImageFrame(stamp_of(message), message.header.frame_id, message)
 
     def camera(self, topic: str | None) -> CameraModel | None:
-        """The first calibrated camera_info of a topic; None without topic or calibration.
+        """The first calibrated camera_info of a topic, with its R and P; None without one.
 
         Raises:
             DataError: if the camera_info makes no sense.
@@ -230,12 +230,14 @@ class BagReader:
             return None
         for message in self.messages(topic):
             # ROS 1 writes the fields in capitals.
-            k = np.array(getattr(message, 'k', getattr(message, 'K', None)), np.float64)
-            d = np.array(getattr(message, 'd', getattr(message, 'D', None)), np.float64)
+            d, k, r, p = (
+                np.array(getattr(message, name, getattr(message, name.upper(), None)), np.float64)
+                for name in 'dkrp'
+            )
             if k.size == 9 and k.any():
                 return CameraModel(
                     int(message.width), int(message.height), k.reshape(3, 3), d,
-                    message.distortion_model,
+                    message.distortion_model, r.reshape(3, 3), p.reshape(3, 4),
                 )
         return None
 

@@ -67,6 +67,7 @@ def find_recording(
     image_topic: str | None = None,
     camera_info_topic: str | None = None,
     namespace: str | None = None,
+    rectified: bool = False,
 ) -> Recording:
     """Find the topics that belong together.
 
@@ -76,10 +77,11 @@ def find_recording(
         image_topic: default: the only one there is.
         camera_info_topic: default: the one beside the images.
         namespace: of the outputs; default: the only one there is.
+        rectified: the images are rectified already, so that P of the calibration holds for them.
 
     Raises:
-        DataError: if topics are missing, the choice is not clear, or no image and no calibration
-            tells how large the images are.
+        DataError: if topics are missing, the choice is not clear, P is none, or no image and no
+            calibration tells how large the images are.
     """
     place = _namespace(tracks, namespace)
     # An overlay is no camera image.
@@ -90,6 +92,8 @@ def find_recording(
     topic = None if source is None else source.image_topic(image_topic)
     calibrated = source or tracks
     camera = calibrated.camera(calibrated.camera_info_topic(topic or '', camera_info_topic))
+    if rectified and camera is not None:
+        camera = camera.of_rectified_images()
     size = (camera.width, camera.height) if camera is not None else (0, 0)
     if source is not None and not all(size):
         # A calibration may leave out the size.

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recording_arguments(parser)
     parser.add_argument(
         '--to', required=True, choices=_FORMATS,
-        help='colmap: database.db; hloc: features.h5, matches.h5, pairs.txt',
+        help='colmap: database.db; hloc: features.h5 and matches.h5',
     )
     parser.add_argument('--out', required=True, metavar='DIR', help='a folder that is not there')
     parser.add_argument(

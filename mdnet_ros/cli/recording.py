@@ -26,6 +26,10 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--namespace', metavar='NS', help='of the keypoints; default: the only one there is'
     )
+    parser.add_argument(
+        '--rectified', action='store_true',
+        help='the images are rectified already: P of camera_info holds for them, not K and D',
+    )
 
 
 @contextmanager
@@ -39,5 +43,6 @@ def open_recording(args: argparse.Namespace) -> Iterator[Recording]:
         tracks = stack.enter_context(BagReader(args.bag))
         source = stack.enter_context(BagReader(args.images)) if args.images else None
         yield find_recording(
-            tracks, source, args.image_topic, args.camera_info_topic, args.namespace
+            tracks, source, args.image_topic, args.camera_info_topic, args.namespace,
+            args.rectified,
         )

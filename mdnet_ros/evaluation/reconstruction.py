@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mdnet_ros.camera import CameraModel
+from mdnet_ros.colmap import COLMAP_OFFSET, colmap_camera, open_database
 from mdnet_ros.errors import MissingDependencyError
 from mdnet_ros.poses import Pose
 
@@ -17,9 +19,6 @@ try:
     import pycolmap
 except ImportError:
     pycolmap = None  # type: ignore[assignment]
-
-#: COLMAP puts the centre of the first pixel at (0.5, 0.5), this package at (0, 0).
-COLMAP_OFFSET = 0.5
 
 
 @dataclass(frozen=True)
@@ -109,20 +108,13 @@ def reconstruct(
     return Reconstruction(poses, model.num_points3D(), length, verified)
 
 
-def _open(path: Path) -> Any:
-    """The database; ``Database.open`` came with pycolmap 3.13, the constructor went."""
-    if hasattr(pycolmap.Database, 'open'):
-        return pycolmap.Database.open(path)
-    return pycolmap.Database(str(path))  # type: ignore[call-arg]
-
-
 def _write_database(
     path: Path,
     images: Sequence[ReconstructionInput],
     matches: Mapping[tuple[int, int], np.ndarray],
 ) -> list[int]:
     """Fill a new database; returns COLMAP's id of each image."""
-    database = _open(path)
+    database = open_database(path)
     ids = []
     for image in images:
         camera_id = database.write_camera(_camera(image))
@@ -138,31 +130,15 @@ def _write_database(
 
 
 def _camera(image: ReconstructionInput) -> Any:
-    width, height = image.image_size
-    if image.intrinsics is None:
-        # What COLMAP itself assumes of an image without EXIF.
-        focal = 1.2 * max(width, height)
-        return pycolmap.Camera(
-            model='SIMPLE_RADIAL',
-            width=width,
-            height=height,
-            params=[focal, width / 2, height / 2, 0.0],
-        )
-    k = image.intrinsics
-    centre = (k[0, 2] + COLMAP_OFFSET, k[1, 2] + COLMAP_OFFSET)
-    return pycolmap.Camera(
-        model='PINHOLE',
-        width=width,
-        height=height,
-        params=[k[0, 0], k[1, 1], *centre],
-        has_prior_focal_length=True,
-    )
+    k, size = image.intrinsics, image.image_size
+    camera = None if k is None else CameraModel(*size, np.asarray(k), np.zeros(0), '')
+    return colmap_camera(camera, size)
 
 
 def _verified_counts(
     path: Path, ids: list[int], matches: Mapping[tuple[int, int], np.ndarray]
 ) -> tuple[int, ...]:
-    database = _open(path)
+    database = open_database(path)
     counts = []
     for i, j in matches:
         found = database.exists_two_view_geometry(ids[i], ids[j]) if len(matches[i, j]) else False

@@ -18,9 +18,8 @@ class ColmapDatabase:
 
     Matches are all tracks two images share. The tracker's geometric verification is their
     two-view geometry: the tracks without a false step are its inliers, so that ``colmap mapper``
-    can start at once. It holds no matrices; COLMAP's mapper estimates what it needs, and
-    ``pycolmap.verify_matches`` replaces it by COLMAP's own. Coordinates are COLMAP's, the first
-    pixel's centre at (0.5, 0.5).
+    can start at once. It holds no matrices: the mapper estimates what it needs. Coordinates are
+    COLMAP's, the first pixel's centre at (0.5, 0.5).
 
     Args:
         folder: to write into.

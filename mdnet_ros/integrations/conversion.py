@@ -85,7 +85,7 @@ def convert(
     """Write a recording's images, features and matches into a new folder.
 
     Images are called by their stamp in nanoseconds, ``STAMP.jpg``; their pixels lie in ``images``
-    where the recording has them.
+    where the recording has them. ``pairs.txt`` names the pairs, two images a line.
 
     Args:
         recording: to read.
@@ -102,6 +102,7 @@ def convert(
     finder = PairFinder(window, every)
     names: list[str] = []
     counts: list[int] = []
+    listed: list[str] = []
     stamps: set[int] = set()
     pictures = pairs = matches = inliers = repeated = 0
     with (
@@ -124,6 +125,7 @@ def convert(
             for pair in found:
                 a, b = pair.earlier, pair.later
                 target.pair(names[a], names[b], pair, (counts[a], counts[b]))
+                listed.append(f'{names[a]} {names[b]}\n')
                 matches += len(pair.rows)
                 inliers += int(pair.inlier.sum())
             pairs += len(found)
@@ -132,6 +134,7 @@ def convert(
                 pictures += 1
         if not names:
             raise DataError(f"bag '{recording.tracks.path}': holds no tracked frames")
+        (folder / 'pairs.txt').write_text(''.join(listed), encoding='utf-8')
     return Conversion(len(names), pictures, sum(counts), pairs, matches, inliers, repeated)
 
 

@@ -1,4 +1,4 @@
-"""Features and matches of a tracked sequence as hloc has them: two h5 files and a list of pairs.
+"""Features and matches of a tracked sequence as hloc has them: two h5 files.
 
 ======================= ======================================================================
 features.h5, by image   keypoints (N, 2) float32, integer coordinates at pixel centres;
@@ -6,7 +6,6 @@ features.h5, by image   keypoints (N, 2) float32, integer coordinates at pixel c
                         height
 matches.h5, by pair     group ``IMAGE/IMAGE``: matches0 (N,) int16 or int32, the row in the second
                         image or -1; matching_scores0 (N,) float16
-pairs.txt               two names a line
 ======================= ======================================================================
 """
 
@@ -25,7 +24,7 @@ from mdnet_ros.integrations.pairs import ImagePair
 
 
 class HlocFiles:
-    """Writes the three files.
+    """Writes the two files.
 
     Args:
         folder: to write into.
@@ -46,7 +45,6 @@ class HlocFiles:
         self._size = np.array(image_size)
         self._features: Any = h5py.File(folder / 'features.h5', 'w')
         self._matches: Any = h5py.File(folder / 'matches.h5', 'w')
-        self._pairs = (folder / 'pairs.txt').open('w', encoding='utf-8')
 
     def __enter__(self) -> HlocFiles:
         return self
@@ -57,7 +55,7 @@ class HlocFiles:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in (self._features, self._matches, self._pairs):
+        for file in (self._features, self._matches):
             file.close()
 
     def image(self, name: str, features: Features) -> None:
@@ -79,4 +77,3 @@ class HlocFiles:
         scores[pair.rows[:, 0]] = pair.similarity
         group.create_dataset('matches0', data=partner)
         group.create_dataset('matching_scores0', data=scores)
-        self._pairs.write(f'{name_a} {name_b}\n')

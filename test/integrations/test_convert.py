@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -128,12 +129,27 @@ def test_colmap_reconstructs_the_flight(flight, colmap, tmp_path):
     assert np.linalg.norm(aligned - b, axis=1).max() < 0.05  # of a flight of three metres
 
 
+def test_colmap_verifies_for_itself_where_it_is_asked_to(flight, colmap, tmp_path):
+    path = shutil.copy(colmap / 'database.db', tmp_path)
+    database = open_database(path)
+    tracker_says = sum(len(g.inlier_matches) for g in database.read_two_view_geometries()[1])
+    database.clear_two_view_geometries()
+    database.close()
+    pycolmap.verify_matches(path, colmap / 'pairs.txt')
+    database = open_database(path)
+    geometries = database.read_two_view_geometries()[1]
+    assert all(g.F is not None for g in geometries if len(g.inlier_matches))
+    colmap_says = sum(len(g.inlier_matches) for g in geometries)
+    assert colmap_says == pytest.approx(tracker_says, rel=0.1)
+    database.close()
+
+
 def test_images_are_called_by_their_stamp(flight, colmap, capsys):
     found = sorted(path.name for path in (colmap / 'images').iterdir())
     assert found == [name for i, name in enumerate(names(flight)) if i != 5]
     image = cv2.imread(str(colmap / 'images' / names(flight)[3]))
     assert np.abs(image[100, [20, 100]].astype(int) - [(200, 120, 60), (40, 40, 40)]).max() < 6
-    assert {path.name for path in colmap.iterdir()} == {'database.db', 'images'}
+    assert {path.name for path in colmap.iterdir()} == {'database.db', 'images', 'pairs.txt'}
 
 
 @pytest.mark.parametrize('every', [1, 3])
@@ -219,6 +235,16 @@ def test_cameras_project_as_opencv_does_half_a_pixel_on(model):
     expected = project(points[:, None], zero, zero, camera.k, camera.d)[0].reshape(-1, 2) + 0.5
     got = np.array([np.asarray(converted.img_from_cam(p)).reshape(2) for p in points])
     np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_rectified_images_have_the_projection_of_their_calibration(flight, tmp_path):
+    # BagTopics writes K as P.
+    assert convert(flight, tmp_path / 'out', 'colmap', '--rectified', '--every', '9') == 0
+    database = open_database(tmp_path / 'out' / 'database.db')
+    (camera,) = database.read_all_cameras()
+    assert camera.model.name == 'PINHOLE'
+    np.testing.assert_allclose(camera.params, [260, 262, 158.8, 121.6])
+    database.close()
 
 
 def test_a_distortion_that_colmap_does_not_know_is_named():
