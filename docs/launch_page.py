@@ -38,8 +38,8 @@ PAGES = {
 ```bash
 ros2 launch mdnet_ros tracker.launch.py image:=/camera/image_raw camera_info:=/camera/camera_info
 ros2 launch mdnet_ros tracker.launch.py config:=low_power image_transport:=compressed
-ros2 launch mdnet_ros tracker.launch.py namespace:=stereo cameras:=left,right image:=image_raw \\
-    config:=stereo
+ros2 launch mdnet_ros tracker.launch.py config:=stereo namespace:=stereo image:=image_raw rviz:=true
+ros2 launch mdnet_ros tracker.launch.py cameras:=front,rear image:=image_raw device:=cuda
 ```
 """,
     'replay.launch.py': """The tracker over a bag, live: player, tracker and, with `out`, recorder.

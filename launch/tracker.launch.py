@@ -34,6 +34,8 @@ OVERRIDES = {
     'max_stamp_difference': 'seconds by which the stamps of images taken together may differ',
     'rectified': 'true: the images are rectified already',
 }
+#: Topics in tracker.rviz.
+SHOWN = ('overlay', 'keypoints', 'correspondences')
 
 
 def config_file(name: str) -> str:
@@ -85,16 +87,17 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     overrides = {name: typed(argument(name)) for name in OVERRIDES if argument(name)}
     overrides['use_sim_time'] = yes('use_sim_time')
     config = config_file(argument('config'))
+    namespace = argument('namespace').rstrip('/')
+    cameras = argument('cameras') or cameras_of(config)
     found: list[LaunchDescriptionEntity] = [
         Node(
             package='mdnet_ros',
             executable='tracker',
             name='tracker',
-            namespace=argument('namespace').rstrip('/'),
+            namespace=namespace,
             parameters=[config, overrides],
             remappings=remappings(
-                argument('cameras') or cameras_of(config),
-                {topic: argument(topic) for topic in ('image', 'camera_info', 'mask')},
+                cameras, {topic: argument(topic) for topic in ('image', 'camera_info', 'mask')}
             ),
             arguments=['--ros-args', '--log-level', argument('log_level')],
             output='screen',
@@ -102,8 +105,14 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     ]
     if yes('rviz'):
         layout = Path(get_package_share_directory('mdnet_ros')) / 'config' / 'tracker.rviz'
+        shown = '/'.join(p for p in (namespace.strip('/'), cameras.split(',')[0].strip('/ ')) if p)
         found.append(
-            Node(package='rviz2', executable='rviz2', arguments=['-d', str(layout)])
+            Node(
+                package='rviz2',
+                executable='rviz2',
+                arguments=['-d', str(layout)],
+                remappings=[(f'/{topic}', f'/{shown}/{topic}') for topic in SHOWN if shown],
+            )
         )
     return found
 
@@ -144,7 +153,8 @@ def generate_launch_description() -> LaunchDescription:
                 'log_level', default_value='info', description='debug, info, warn or error'
             ),
             DeclareLaunchArgument(
-                'rviz', default_value='false', description='true: show the topics in RViz'
+                'rviz', default_value='false',
+                description='true: show the topics in RViz, of several cameras those of the first',
             ),
             OpaqueFunction(function=nodes),
         ]
