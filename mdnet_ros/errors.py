@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 #: Longer messages are cut: what is quoted may come from a stranger's message or file.
 _LONGEST = 2000
 

@@ -35,6 +35,8 @@ VinsLayout = Literal['none', 'mono', 'fusion']
 VINS_LAYOUTS: tuple[str, ...] = get_args(VinsLayout)
 #: Ids are distinct below this, the largest count float32 holds exactly.
 ID_RANGE = 2**24
+#: x/z or y/z of a ray that no camera sees; far below where float32 ends.
+_FARTHEST = 1e6
 _CHANNELS = {
     'mono': ('id_of_point', 'u_of_point', 'v_of_point', 'velocity_x_of_point',
              'velocity_y_of_point'),
@@ -119,8 +121,8 @@ class VinsTracker:
         now = links.indices[rows]
         here = camera.normalise(frame.features.keypoints[now])
         there = camera.normalise(links.keypoints_prev[rows])
-        # Strong distortion may have no inverse at the edge of the image.
-        finite = np.isfinite(here).all(axis=1) & np.isfinite(there).all(axis=1)
+        # Strong distortion may have no inverse at the edge of the image: NaN compares as false.
+        finite = (np.abs(here) < _FARTHEST).all(axis=1) & (np.abs(there) < _FARTHEST).all(axis=1)
         rows, now, here, there = rows[finite], now[finite], here[finite], there[finite]
         seconds = (frame.stamp_ns - links.stamps_prev[rows]) * 1e-9
         ids = self._ids_for(frame, now)
@@ -190,7 +192,7 @@ class StereoVinsTracker:
         ids = left.ids[order][place[seen]]
         now = matches.indices_right[matches.inlier][seen]
         rays = camera.normalise(right.features.keypoints[now])
-        keep = np.nonzero(np.isfinite(rays).all(axis=1))[0]
+        keep = np.nonzero((np.abs(rays) < _FARTHEST).all(axis=1))[0]
         keep = keep[np.argsort(ids[keep])]
         tracks = VinsTracks(
             ids[keep], rays[keep], right.features.keypoints[now[keep]],

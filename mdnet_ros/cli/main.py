@@ -22,6 +22,7 @@ COMMANDS = {
     'curve': 'draw the accuracy of training runs over the images seen',
     'evaluate': 'measure extractors on homographies, image matching or replayed bags',
     'benchmark': 'time extraction, matching and tracking, with peers in the same run',
+    'soak': 'play a bag round and round into the live tracker and judge that it stays as it was',
     'export': 'write a network with its detection as an ONNX or TorchScript file',
     'view': 'show a bag of tracks as one HTML page',
     'convert': 'write a bag of tracks as a COLMAP database or as h5 files of hloc',

@@ -34,7 +34,7 @@ DIAGNOSTICS = '/diagnostics'
 #: Topic of the tracker that answers each image.
 ANSWER = 'correspondences'
 #: Seconds the tracker may take to load its network and appear.
-_START = 120.0
+START = 120.0
 #: Seconds the tracker may take for the images it has when the last one was sent.
 _FINISH = 30.0
 #: Publishers learn of subscribers a little later than subscribers of them.
@@ -175,6 +175,54 @@ def run_live(
     Raises:
         DataError: if the tracker does not start, or the recording cannot be written.
     """
+    with tracker_process(bag, image_topic, camera_info_topic, settings, log) as tracker:
+        return _exchange(
+            bag, image_topic, camera_info_topic, settings, recording,
+            PlaySettings(
+                rate=rate, lockstep=ANSWER if lockstep else '', wait=START,
+                topics=played_topics(image_topic, camera_info_topic),
+            ),
+            tracker.check, progress,
+        )  # fmt: skip
+
+
+def played_topics(image_topic: str, camera_info_topic: str | None) -> tuple[str, ...]:
+    """What of a bag goes to the tracker; calibration first."""
+    return tuple(topic for topic in (camera_info_topic, image_topic) if topic)
+
+
+@dataclass(frozen=True)
+class TrackerHandle:
+    """A tracker that runs in a process of its own.
+
+    Attributes:
+        pid: of the process.
+        check: raises DataError, with the last line of the log, once it has ended.
+    """
+
+    pid: int
+    check: Callable[[], None]
+
+
+@contextmanager
+def tracker_process(
+    bag: BagReader,
+    image_topic: str,
+    camera_info_topic: str | None,
+    settings: TrackerSettings,
+    log: Path,
+) -> Iterator[TrackerHandle]:
+    """The tracker while the block runs, on a ROS domain of its own where that can be found.
+
+    ROS is initialised in this process for the same domain, and both are on this machine only.
+
+    Args:
+        bag: open; its images will be sent.
+        image_topic: as :meth:`BagReader.image_topic` gives it.
+        camera_info_topic: of that camera, or None.
+        settings: of the tracker.
+        log: file for what the tracker prints.
+    """
     with _domain() as domain_id:
         environment = ros_environment(
             os.environ, domain_id=domain_id, localhost=True, log_dir=log.parent / 'ros'
@@ -190,15 +238,8 @@ def run_live(
             parameters = vars(settings) | {
                 'image_transport': transport, 'diagnostics_period': _DIAGNOSTICS_PERIOD
             }
-            with _tracker(parameters, remaps, environment, log) as alive:
-                return _exchange(
-                    bag, image_topic, camera_info_topic, settings, recording,
-                    PlaySettings(
-                        rate=rate, lockstep=ANSWER if lockstep else '', wait=_START,
-                        topics=tuple(t for t in (camera_info_topic, image_topic) if t),
-                    ),
-                    alive, progress,
-                )
+            with _tracker(parameters, remaps, environment, log) as handle:
+                yield handle
         finally:
             rclpy.try_shutdown()
 
@@ -227,7 +268,7 @@ def _exchange(
         TopicRecorder(node, recording, topics, watch.on_message) as recorder,
         spinning(node),
     ):
-        deadline = time.monotonic() + _START
+        deadline = time.monotonic() + START
         while True:
             alive()
             with suppress(DataError):
@@ -236,7 +277,7 @@ def _exchange(
             if recorder.failed:
                 break
             if time.monotonic() > deadline:
-                raise DataError(f'the tracker did not appear within {_START:g} s')
+                raise DataError(f'the tracker did not appear within {START:g} s')
         time.sleep(_SETTLE)
         player.play()
         _wait_until_idle(watch, alive)
@@ -273,8 +314,8 @@ def _domain() -> Iterator[int | None]:
 @contextmanager
 def _tracker(
     parameters: dict[str, object], remaps: dict[str, str], environment: dict[str, str], log: Path
-) -> Iterator[Callable[[], None]]:
-    """The tracker while the block runs; yields a check that raises once it has died."""
+) -> Iterator[TrackerHandle]:
+    """The process alone."""
     file = log.with_name('tracker.yaml')
     file.write_text(yaml.safe_dump({'/**': {'ros__parameters': parameters}}))
     command = [sys.executable, '-m', 'mdnet_ros.nodes.tracker', '--ros-args']
@@ -295,7 +336,7 @@ def _tracker(
             )
 
     try:
-        yield alive
+        yield TrackerHandle(process.pid, alive)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

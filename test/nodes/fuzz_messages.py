@@ -177,6 +177,8 @@ class Target:
         assert len(done.frame.features) > 0
         if done.tracks is not None:
             assert np.isfinite(done.tracks.points()).all()
+            for _, values in done.tracks.channels('fusion'):
+                assert np.isfinite(values).all()
 
 
 def run(target: Target, cases: int, number: int = 0, step: int = 1000) -> list[float]:

@@ -1,0 +1,94 @@
+"""``mdnet soak``: play a bag into the live tracker for long, and judge that it stays as it was."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mdnet_ros.bags.reader import BagReader
+from mdnet_ros.cli.tracking import add_tracker_arguments, changed_from_default, tracker_settings
+from mdnet_ros.demo.recording import write_scene
+from mdnet_ros.demo.scene import Scene
+from mdnet_ros.errors import DataError, MissingDependencyError, SettingError
+from mdnet_ros.evaluation.report import new_figure
+from mdnet_ros.evaluation.soak import SoakRun
+from mdnet_ros.features.weights import resolve_weights
+from mdnet_ros.files import write_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        '--minutes', type=float, default=30.0, metavar='N', help='how long [30]'
+    )
+    parser.add_argument(
+        '--bag', help='rosbag2 folder, .mcap or .db3 file to play round and round; default: the '
+        "demo's scene",
+    )
+    parser.add_argument('--image-topic', metavar='T', help='default: the only one there is')
+    parser.add_argument(
+        '--camera-info-topic', metavar='T', help='default: the one beside the image topic'
+    )
+    parser.add_argument(
+        '--rate', type=float, default=1.0, metavar='X', help='speed, 1: as recorded [1]'
+    )
+    parser.add_argument('--json', type=Path, metavar='FILE', help='figures and all samples')
+    parser.add_argument(
+        '--plot', type=Path, metavar='FILE.png', help='memory and latency over time'
+    )
+    add_tracker_arguments(parser, weights='md2net-light')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play, watch and judge; returns 1 if something did not stay as it was."""
+    settings = tracker_settings(args)
+    resolve_weights(settings.weights)  # say so now rather than after the rendering
+    if not args.minutes > 0:
+        raise SettingError(f'--minutes: expected more than 0, got {args.minutes:g}')
+    if args.plot:
+        if args.plot.suffix != '.png':
+            raise SettingError(f"--plot '{args.plot}': expected a name that ends with .png")
+        new_figure()  # whether that is possible must not be found out after half an hour
+    if importlib.util.find_spec('rclpy') is None:
+        raise MissingDependencyError('rclpy', 'ros', 'the live tracker')
+    with TemporaryDirectory() as folder:
+        path = Path(args.bag) if args.bag else Path(folder) / 'scene'
+        if not args.bag:
+            write_scene(Scene(), path, progress=True)
+        from mdnet_ros.nodes.soak import soak  # rclpy takes the process over from here
+
+        with BagReader(path) as bag:
+            topic = bag.image_topic(args.image_topic)
+            info_topic = bag.camera_info_topic(topic, args.camera_info_topic)
+            result = soak(
+                bag, topic, info_topic, settings, args.minutes * 60, Path(folder) / 'tracker.log',
+                rate=args.rate, progress=True,
+            )
+    about = {
+        'bag': args.bag or 'demo scene', 'rate': args.rate,
+        'settings': changed_from_default(settings),
+    }
+    result = replace(result, about=about)
+    for table in result.tables():
+        table.print()
+    if args.json:
+        write_json(args.json, result.to_json())
+    if args.plot:
+        _plot(result, args.plot)
+    return 0 if result.held else 1
+
+
+def _plot(result: SoakRun, path: Path) -> None:
+    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result.figure().savefig(temporary, dpi=120)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"output '{path}': {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
