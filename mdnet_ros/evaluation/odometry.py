@@ -1,8 +1,11 @@
 """A small monocular visual odometry on tracks, to see what the tracks are worth.
 
-Poses come from poselib (essential matrix, then PnP), points from triangulation between a track's
-first sighting and the present one; a bundle adjustment over the last frames keeps both together.
-The map keeps the scale; there is no loop closure, so that the trajectory shows the front end.
+Poses come from poselib (essential matrix, then PnP on the landmarks), points from triangulation
+between a landmark's first sighting and the present one; a bundle adjustment over the last frames
+keeps both together. Where a fast turn leaves few landmarks, those of the last frames are looked
+for again by their descriptors, and a step from the essential matrix takes its length from the
+landmarks that survive, so that the map keeps its scale. There is no loop closure: the trajectory
+shows the front end.
 """
 
 from __future__ import annotations
@@ -14,18 +17,26 @@ import numpy as np
 
 from mdnet_ros.camera import CameraModel
 from mdnet_ros.errors import MissingDependencyError
-from mdnet_ros.evaluation.bundle import Observations, adjust
+from mdnet_ros.evaluation.landmarks import Landmarks
+from mdnet_ros.evaluation.local_map import LocalMap
 from mdnet_ros.evaluation.pose import (
+    AbsolutePose,
     RelativePose,
+    estimate_absolute_pose,
     estimate_relative_pose,
     poselib,
-    poselib_camera,
 )
+from mdnet_ros.evaluation.recall import LostLandmarks, Seen
+from mdnet_ros.evaluation.triangulation import angles_between, epipolar_errors, step_length
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.poses import Pose, PoseTrack
 
 #: So many frames are located afterwards when a map stands.
 _MAX_PENDING = 60
+#: Landmarks are looked for again among those of so many frames.
+_MEMORY = 10
+#: A pose from the map must explain this share of what the pose from two views explains.
+_AGREEMENT = 0.8
 
 
 @dataclass(frozen=True)
@@ -33,52 +44,38 @@ class OdometrySettings:
     """Thresholds of the odometry.
 
     Attributes:
-        max_error: reprojection error up to which a point agrees with a pose, pixels.
+        max_error: reprojection error up to which a point agrees with a pose, pixels; two views
+            must agree within half of it, because they alone cannot tell a wrong pose by its
+            points.
         min_angle: parallax from which a point is triangulated, degrees.
         init_angle: median parallax from which two frames start a map, degrees.
         min_points: points that a pose needs.
+        trusted: points from which a pose needs no second opinion from two views.
         window: frames that are adjusted together; below 3: none.
         window_points: points that are adjusted with them, at most.
+        radius: lost landmarks are looked for so far from where they should be, pixels.
         seed: of the robust fits.
     """
 
-    max_error: float = 2.0
+    max_error: float = 3.0
     min_angle: float = 1.0
     init_angle: float = 3.0
     min_points: int = 10
+    trusted: int = 100
     window: int = 8
-    window_points: int = 150
+    window_points: int = 400
+    radius: float = 12.0
     seed: int = 0
-
-
-class _Tracks:
-    """What is known of each track; arrays indexed by track id, grown as ids come."""
-
-    def __init__(self) -> None:
-        self.anchor = np.zeros(0, np.int64)  # frame of the first sighting; -1: none
-        self.ray = np.zeros((0, 3))  # direction of the first sighting, in that camera
-        self.point = np.zeros((0, 3))  # in the map; NaN: not triangulated
-        self.angle = np.zeros(0)  # parallax it was triangulated with, radians
-
-    def reserve(self, count: int) -> None:
-        more = max(count, 2 * len(self.anchor)) - len(self.anchor)
-        if count > len(self.anchor):
-            self.anchor = np.append(self.anchor, np.full(more, -1))
-            self.ray = np.append(self.ray, np.zeros((more, 3)), axis=0)
-            self.point = np.append(self.point, np.full((more, 3), np.nan), axis=0)
-            self.angle = np.append(self.angle, np.zeros(more))
-
-    def forget(self, ids: np.ndarray) -> None:
-        self.anchor[ids], self.point[ids], self.angle[ids] = -1, np.nan, 0.0
 
 
 class Odometry:
     """Takes tracked frames one by one and estimates the camera's path.
 
-    The map's frame is the first camera's; the first step has length 1. Where the map has too
-    few points for a pose (:attr:`bridged` counts the frames), the pose comes from the essential
-    matrix with the frame before, with the last step's length. Where that fails, too, a new map
-    starts from the last pose (:attr:`restarts`).
+    The map's frame is the first camera's; the first step has length 1. Where the map's pose has
+    few points and contradicts the tracks, or there is none, the pose comes from the essential
+    matrix with the frame before (:attr:`bridged` counts the frames), with the length that the
+    landmarks seen in both tell, else the last step's. Where that fails, too, a new map starts
+    from the last pose (:attr:`restarts`).
 
     Args:
         camera: that took the frames.
@@ -95,51 +92,46 @@ class Odometry:
         self.bridged = 0
         self.restarts = 0
         self._camera = camera
-        self._poselib_camera = poselib_camera(camera.k, (camera.width, camera.height))
-        self._tracks = _Tracks()
+        self._focal = float(camera.k[0, 0])
+        self._landmarks = Landmarks()
         self._poses: list[Pose | None] = []  # camera to map
+        self._map = LocalMap(self._landmarks, self._poses, self._focal)
         self._stamps: list[int] = []
         self._start = 0  # the frame the map starts, or will start, from
         self._last_pose = Pose(np.eye(3), np.zeros(3))
         self._step = 1.0
         self._has_map = False
-        # Frames, their ids and rays that wait for a map.
-        self._pending: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=_MAX_PENDING)
-        # Ids and rays of the last frames.
-        self._window: deque[tuple[np.ndarray, np.ndarray]] = deque(
-            maxlen=max(1, self.settings.window)
-        )
+        self._pending: deque[Seen] = deque(maxlen=_MAX_PENDING)  # waiting for a map
+        self._recent: deque[Seen] = deque(maxlen=max(_MEMORY, self.settings.window))
 
     def add(self, frame: TrackedFrame) -> None:
         """Take the next frame."""
         index = len(self._poses)
         self._stamps.append(frame.stamp_ns)
         self._poses.append(None)
-        self._forget_outliers(frame)
-        ids = frame.track_ids
-        plane = self._camera.normalise(frame.features.keypoints)
-        rays = np.column_stack([plane, np.ones(len(plane))])
+        seen = self._see(frame, index)
         if self._has_map:
-            pose = self._locate(ids, rays) or self._bridge(ids, rays)
+            pose = self._follow(seen)
             if pose is None:
                 self._lose_map(index)
             else:
-                self._move_to(index, pose)
+                self._find_again(frame, seen, pose)
+                step = float(np.linalg.norm(pose.translation - self._last_pose.translation))
+                self._step = step if step > 0 else self._step
+                self._poses[index] = self._last_pose = pose
         started = not self._has_map
         if started:
-            self._initialise(index, ids, rays)
+            self._initialise(seen)
         if self._has_map:
-            self._triangulate(index, ids, rays)
-            if started:
-                self._locate_pending()
-        else:
-            self._pending.append((index, ids, rays))
-        new = self._tracks.anchor[ids] < 0
-        self._tracks.anchor[ids[new]] = index
-        self._tracks.ray[ids[new]] = rays[new]
-        self._window.append((ids, rays))
-        if self._has_map:
-            self._adjust(index)
+            self._map.triangulate(seen, self.settings.min_angle, self.settings.max_error)
+        self._landmarks.sight(seen.rows, seen.rays, index)
+        self._recent.append(seen)
+        if not self._has_map:
+            self._pending.append(seen)
+            return
+        if started:
+            self._locate_pending()
+        self._adjust(index)
 
     def path(self) -> PoseTrack:
         """The poses found so far, camera to map; frames that could not be located have none."""
@@ -151,46 +143,113 @@ class Odometry:
             np.array([pose.translation for pose in poses]).reshape(-1, 3),
         )
 
-    def _forget_outliers(self, frame: TrackedFrame) -> None:
-        """Tracks whose link to an earlier frame is an outlier start anew."""
-        if len(frame.track_ids):
-            self._tracks.reserve(int(frame.track_ids.max()) + 1)
+    def _see(self, frame: TrackedFrame, index: int) -> Seen:
+        """The frame's landmarks; a track whose last link is an outlier shows a new one."""
+        rows = self._landmarks.of_tracks(frame.track_ids)
         links = frame.correspondences
-        self._tracks.forget(frame.track_ids[links.indices[~links.inlier]])
+        anew = np.zeros(len(rows), bool)
+        anew[links.indices[~links.inlier]] = True
+        # Two tracks may have come to show one landmark: the second starts anew.
+        anew[np.setdiff1d(np.arange(len(rows)), np.unique(rows, return_index=True)[1])] = True
+        plane = self._camera.normalise(frame.features.keypoints)
+        rays = np.column_stack([plane, np.ones(len(plane))])
+        seen = Seen(index, frame.track_ids, rows, rays, frame.features)
+        self._show(seen, np.nonzero(anew)[0], self._landmarks.new(int(anew.sum())))
+        return seen
 
-    def _locate(self, ids: np.ndarray, rays: np.ndarray, forget: bool = True) -> Pose | None:
-        """Camera to map by PnP from the tracks that have points; forgets wrong points if asked."""
-        known = np.nonzero(~np.isnan(self._tracks.point[ids, 0]))[0]
-        if len(known) < self.settings.min_points:
-            return None
-        pixels = (rays[known] @ self._camera.k.T)[:, :2]
-        points = self._tracks.point[ids[known]]
-        found, info = poselib.estimate_absolute_pose(
-            pixels,
-            points,
-            self._poselib_camera,
-            {'max_reproj_error': self.settings.max_error, 'seed': self.settings.seed},
-            {},
+    def _show(self, seen: Seen, which: np.ndarray, rows: np.ndarray) -> None:
+        """From now on keypoints of a frame, and their tracks, show these landmarks."""
+        seen.rows[which] = rows
+        self._landmarks.assign(seen.track_ids[which], rows)
+
+    def _follow(self, seen: Seen) -> Pose | None:
+        """Camera to map of the next frame: by the map where the tracks agree, else by them."""
+        located = self._locate(seen)
+        if located is not None and located.inliers.sum() >= self.settings.trusted:
+            return located.camera_to_world
+        before = self._recent[-1]
+        shared, there, here = np.intersect1d(
+            before.rows, seen.rows, assume_unique=True, return_indices=True
         )
-        inliers = np.asarray(info['inliers'], bool)
-        if inliers.sum() < self.settings.min_points or not np.isfinite(found.t).all():
-            return None
-        if forget:
-            self._tracks.forget(ids[known[~inliers]])
-        return Pose(np.asarray(found.R), np.asarray(found.t)).inverse()
+        then, now = before.rays[there], seen.rays[here]
+        bridge = self._bridge(shared, then, now)
+        if bridge is None:
+            return located.camera_to_world if located is not None else None
+        if located is not None:
+            limit = self.settings.max_error / 2 / self._focal
+            by_map, by_tracks = (
+                int((epipolar_errors(pose.inverse() @ self._last_pose, then, now) < limit).sum())
+                for pose in (located.camera_to_world, bridge)
+            )
+            if by_map >= _AGREEMENT * by_tracks:
+                return located.camera_to_world
+        self.bridged += 1
+        return bridge
 
-    def _bridge(self, ids: np.ndarray, rays: np.ndarray) -> Pose | None:
-        """Camera to map by the essential matrix with the frame before, whose pose is known."""
-        then_ids, then_rays = self._window[-1]
-        _, before, now = np.intersect1d(then_ids, ids, assume_unique=True, return_indices=True)
-        fit, parallax = self._relative(then_rays[before], rays[now])
+    def _bridge(self, shared: np.ndarray, then: np.ndarray, now: np.ndarray) -> Pose | None:
+        """Camera to map from landmarks that the last frame and this one share, and their rays."""
+        fit, _ = self._relative(then, now)
         if fit is None or fit.inliers.sum() < self.settings.min_points:
             return None
-        self.bridged += 1
-        motion = fit.b_from_a.inverse()
-        turned_only = np.degrees(np.median(parallax)) < self.settings.min_angle / 2
-        step = 0.0 if turned_only else self._step
-        return self._last_pose @ Pose(motion.rotation, motion.translation * step)
+        motion = self._last_pose @ fit.b_from_a.inverse()
+        direction = motion.translation - self._last_pose.translation
+        known = fit.inliers & self._landmarks.has_point(shared)
+        length = step_length(
+            self._landmarks.point[shared[known]] - self._last_pose.translation,
+            now[known] @ motion.rotation.T,
+            direction,
+        )
+        step = (length or self._step) * direction
+        return Pose(motion.rotation, self._last_pose.translation + step)
+
+    def _pnp(self, rays: np.ndarray, points: np.ndarray) -> AbsolutePose | None:
+        settings = self.settings
+        return estimate_absolute_pose(
+            rays, points, self._camera.k, settings.max_error, settings.min_points, settings.seed
+        )
+
+    def _locate(self, seen: Seen) -> AbsolutePose | None:
+        """By PnP on the landmarks of the tracks; where these are few, with lost ones, too."""
+        landmarks = self._landmarks
+        known = np.nonzero(landmarks.has_point(seen.rows))[0]
+        again, rows = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        fit = self._pnp(seen.rays[known], landmarks.point[seen.rows[known]])
+        if fit is None or fit.inliers.sum() < 3 * self.settings.min_points:
+            lost = LostLandmarks.of(self._recent, seen, landmarks)
+            free = np.nonzero(~landmarks.has_point(seen.rows))[0]
+            again, places = lost.matches(seen.features, free)
+            rows = lost.rows[places]
+            both = self._pnp(
+                np.concatenate([seen.rays[known], seen.rays[again]]),
+                np.concatenate([landmarks.point[seen.rows[known]], landmarks.point[rows]]),
+            )
+            if both is not None and (fit is None or both.inliers.sum() > fit.inliers.sum()):
+                fit = both
+        if fit is None:
+            return None
+        of_tracks, of_lost = fit.inliers[: len(known)], fit.inliers[len(known) :]
+        wrong = known[~of_tracks]
+        self._show(seen, wrong, landmarks.new(len(wrong)))
+        if of_lost.any():
+            self._show(seen, again[of_lost], rows[of_lost])
+        return fit
+
+    def _find_again(self, frame: TrackedFrame, seen: Seen, pose: Pose) -> None:
+        """Look for lost landmarks near where the pose puts them, so that they live longer."""
+        if not frame.features.descriptors.shape[1]:
+            return
+        lost = LostLandmarks.of(self._recent, seen, self._landmarks)
+        free = np.nonzero(~self._landmarks.has_point(seen.rows))[0]
+        links = frame.correspondences
+        right = links.similarity[links.inlier]
+        found, places = lost.matches_near(
+            seen,
+            free,
+            (self._landmarks.point[lost.rows] - pose.translation) @ pose.rotation,
+            self.settings.radius / self._focal,
+            least=float(np.percentile(right, 10)) if len(right) else 0.5,
+        )
+        self._show(seen, found, lost.rows[places])
 
     def _relative(
         self, then: np.ndarray, now: np.ndarray
@@ -198,151 +257,58 @@ class Odometry:
         """Essential matrix between (M, 3) rays, and the parallax of its inliers, radians."""
         k, settings = self._camera.k, self.settings
         a, b = ((rays @ k.T)[:, :2] for rays in (then, now))
-        # Half the error of PnP: two views alone cannot tell a wrong model by its points.
         fit = estimate_relative_pose(a, b, k, k, settings.max_error / 2, settings.seed)
         if fit is None:
             return None, np.zeros(0)
         turned = then[fit.inliers] @ fit.b_from_a.rotation.T
-        return fit, _angles(turned, now[fit.inliers])
+        return fit, angles_between(turned, now[fit.inliers])
 
     def _adjust(self, index: int) -> None:
         """Bring the last frames and the points they see together."""
+        first = max(self._start, index + 1 - self.settings.window)
         frames = [
-            (i, *seen)
-            for i, seen in enumerate(self._window, start=index + 1 - len(self._window))
-            if self._poses[i] is not None
+            s for s in self._recent if s.index >= first and self._poses[s.index] is not None
         ]
-        if len(frames) < 3:
-            return
-        ids = np.concatenate([ids for _, ids, _ in frames])
-        with_point = ids[~np.isnan(self._tracks.point[ids, 0])]
-        chosen, times = np.unique(with_point, return_counts=True)
-        order = np.argsort(-times, kind='stable')[: self.settings.window_points]
-        chosen = np.sort(chosen[order[times[order] >= 3]])
-        if len(chosen) < self.settings.min_points:
-            return
-        parts = []
-        for row, (_, ids, rays) in enumerate(frames):
-            _, place, here = np.intersect1d(chosen, ids, assume_unique=True, return_indices=True)
-            parts.append((np.full(len(here), row), place, rays[here, :2]))
-        seen = Observations(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-        before = [pose.inverse() for i, *_ in frames if (pose := self._poses[i]) is not None]
-        poses, points = adjust(
-            before, self._tracks.point[chosen], seen, 2, float(self._camera.k[0, 0]),
-            self.settings.max_error / 2,
+        self._map.adjust(
+            frames, self.settings.window_points, self.settings.min_points, self.settings.max_error
         )
-        for (i, *_), pose in zip(frames, poses, strict=True):
-            self._poses[i] = pose.inverse()
-        self._last_pose = poses[-1].inverse()
-        self._tracks.point[chosen] = points
+        pose = self._poses[index]
+        assert pose is not None
+        self._last_pose = pose
 
-    def _move_to(self, index: int, pose: Pose) -> None:
-        step = float(np.linalg.norm(pose.translation - self._last_pose.translation))
-        self._step = step if step > 0 else self._step
-        self._poses[index] = self._last_pose = pose
-
-    def _initialise(self, index: int, ids: np.ndarray, rays: np.ndarray) -> None:
+    def _initialise(self, seen: Seen) -> None:
         """Start a map from two frames, once they see enough with enough parallax."""
-        shared = np.nonzero(self._tracks.anchor[ids] == self._start)[0]
+        shared = np.nonzero(self._landmarks.anchor[seen.rows] == self._start)[0]
         if len(shared) < 2 * self.settings.min_points:
-            if index > self._start:  # too few left of the frame it was to start from
-                self._start_from(index)
+            if seen.index > self._start:  # too few left of the frame it was to start from
+                self._start = seen.index
+                self._landmarks.forget_all()
             return
-        then = self._tracks.ray[ids[shared]]
-        fit, parallax = self._relative(then, rays[shared])
+        then = self._landmarks.ray[seen.rows[shared]]
+        fit, parallax = self._relative(then, seen.rays[shared])
         if fit is None or fit.inliers.sum() < 2 * self.settings.min_points:
             return
         if np.degrees(np.median(parallax)) < self.settings.init_angle:
             return
         motion = fit.b_from_a.inverse()
-        length = self._step * (index - self._start)
+        length = self._step * (seen.index - self._start)
         self._poses[self._start] = self._last_pose
         pose = self._last_pose @ Pose(motion.rotation, motion.translation * length)
-        self._poses[index] = self._last_pose = pose
-        self._tracks.forget(ids[shared[~fit.inliers]])
+        self._poses[seen.index] = self._last_pose = pose
+        self._landmarks.anchor[seen.rows[shared[~fit.inliers]]] = -1
         self._has_map = True
 
     def _locate_pending(self) -> None:
         """Poses of the frames between the two that the map started from."""
-        for index, ids, rays in self._pending:
-            if index > self._start:
-                self._poses[index] = self._locate(ids, rays, forget=False)
+        for seen in self._pending:
+            if seen.index > self._start:
+                known = np.nonzero(self._landmarks.has_point(seen.rows))[0]
+                fit = self._pnp(seen.rays[known], self._landmarks.point[seen.rows[known]])
+                self._poses[seen.index] = fit.camera_to_world if fit is not None else None
         self._pending.clear()
-
-    def _start_from(self, index: int) -> None:
-        """Give up the frame a map was to start from, and start from this one."""
-        self._start = index
-        self._tracks.anchor[:] = -1
 
     def _lose_map(self, index: int) -> None:
         self.restarts += 1
         self._has_map = False
-        self._tracks.anchor[:] = -1
-        self._tracks.point[:] = np.nan
+        self._landmarks.forget_all()
         self._start = index
-
-    def _triangulate(self, index: int, ids: np.ndarray, rays: np.ndarray) -> None:
-        """Points for tracks whose parallax allows it, better ones where it has grown."""
-        pose = self._poses[index]
-        assert pose is not None
-        tracks = self._tracks
-        anchors = tracks.anchor[ids]
-        located = np.array([pose is not None for pose in self._poses])
-        adrift = (anchors >= 0) & ~located[anchors]
-        tracks.anchor[ids[adrift]], tracks.ray[ids[adrift]] = index, rays[adrift]
-        rows = np.nonzero((anchors >= 0) & ~adrift)[0]
-        if not len(rows):
-            return
-        chosen, rays = ids[rows], rays[rows]
-        first = [self._poses[a] for a in anchors[rows]]
-        rotations = np.stack([p.rotation for p in first if p is not None])
-        centres = np.stack([p.translation for p in first if p is not None])
-        a = np.einsum('nij,nj->ni', rotations, tracks.ray[chosen])
-        b = rays @ pose.rotation.T
-        angles = _angles(a, b)
-        least = np.radians(self.settings.min_angle)
-        better = angles > np.maximum(least, 1.5 * tracks.angle[chosen])
-        points, depth_a, depth_b = midpoints(centres, a, pose.translation, b)
-        focal = self._camera.k[0, 0]
-        error_a = focal * np.tan(np.minimum(_angles(points - centres, a), 1.5))
-        error_b = focal * np.tan(np.minimum(_angles(points - pose.translation, b), 1.5))
-        good = better & (depth_a > 0) & (depth_b > 0)
-        good &= np.maximum(error_a, error_b) < self.settings.max_error
-        tracks.point[chosen[good]] = points[good]
-        tracks.angle[chosen[good]] = angles[good]
-
-
-def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N,) radians between the rows of two (N, 3) arrays."""
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine = (a * b).sum(axis=1) / np.maximum(lengths, 1e-300)
-    return np.arccos(np.clip(cosine, -1.0, 1.0))
-
-
-def midpoints(
-    centres_a: np.ndarray, rays_a: np.ndarray, centre_b: np.ndarray, rays_b: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points halfway between pairs of rays where these come closest.
-
-    Args:
-        centres_a: (N, 3) where the first rays start.
-        rays_a: (N, 3) their directions, any length.
-        centre_b: (3,) or (N, 3), where the second rays start.
-        rays_b: (N, 3) their directions, any length.
-
-    Returns:
-        (N, 3) points, and (N,) twice how far along the two rays they lie, in lengths of these;
-        far behind where two rays are parallel.
-    """
-    baseline = centre_b - centres_a
-    aa, bb, ab = ((p * q).sum(axis=1) for p, q in
-                  ((rays_a, rays_a), (rays_b, rays_b), (rays_a, rays_b)))
-    da, db = (baseline * rays_a).sum(axis=1), (baseline * rays_b).sum(axis=1)
-    determinant = aa * bb - ab * ab
-    parallel = determinant <= 1e-12 * aa * bb
-    determinant = np.where(parallel, 1.0, determinant)
-    along_a = np.where(parallel, -1.0, (bb * da - ab * db) / determinant)
-    along_b = np.where(parallel, -1.0, (ab * da - aa * db) / determinant)
-    first = centres_a + along_a[:, None] * rays_a
-    second = centre_b + along_b[:, None] * rays_b
-    return (first + second) / 2, along_a, along_b

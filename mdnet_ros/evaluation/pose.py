@@ -1,4 +1,4 @@
-"""Relative camera poses from matches, and how far they are from the truth.
+"""Camera poses from matches, and how far they are from the truth.
 
 ``b_from_a`` takes points of camera a's frame to camera b's, ``world_to_camera`` those of the
 world: X_b = R X_a + t. Camera frames have x right, y down, z forward.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mdnet_ros.errors import MissingDependencyError
 from mdnet_ros.poses import Pose
 
 try:
@@ -116,6 +117,57 @@ def _fit_opencv(
     except cv2.error:
         return None
     return RelativePose(Pose(rotation, direction.ravel()), mask.ravel().astype(bool))
+
+
+@dataclass(frozen=True)
+class AbsolutePose:
+    """What a robust fit says about one view of known points.
+
+    Attributes:
+        camera_to_world: in the world of the points.
+        inliers: (N,) bool, which points agree.
+    """
+
+    camera_to_world: Pose
+    inliers: np.ndarray
+
+
+def estimate_absolute_pose(
+    rays: np.ndarray,
+    points: np.ndarray,
+    intrinsics: np.ndarray,
+    max_error: float,
+    min_inliers: int,
+    seed: int = 0,
+) -> AbsolutePose | None:
+    """Fit a camera to points it sees (PnP), robustly, by poselib's LO-RANSAC.
+
+    Args:
+        rays: (N, 3) where the points are seen, z = 1.
+        points: (N, 3) in the world.
+        intrinsics: (3, 3) pinhole matrix, to weigh errors in pixels.
+        max_error: reprojection error up to which a point agrees, pixels.
+        min_inliers: with fewer there is no pose.
+        seed: of the random sampling.
+
+    Raises:
+        MissingDependencyError: without poselib.
+    """
+    if poselib is None:
+        raise MissingDependencyError('poselib', 'evaluate', 'visual odometry')
+    if len(rays) < min_inliers:
+        return None
+    found, info = poselib.estimate_absolute_pose(
+        (rays @ intrinsics.T)[:, :2],
+        points,
+        poselib_camera(intrinsics, (0, 0)),
+        {'max_reproj_error': max_error, 'seed': seed},
+        {},
+    )
+    inliers = np.asarray(info['inliers'], bool)
+    if inliers.sum() < min_inliers or not np.isfinite(found.t).all():
+        return None
+    return AbsolutePose(Pose(np.asarray(found.R), np.asarray(found.t)).inverse(), inliers)
 
 
 def rotation_error_deg(truth: np.ndarray, estimate: np.ndarray) -> float:

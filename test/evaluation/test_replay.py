@@ -16,7 +16,6 @@ from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.coverage import GRID, coverage_of
 from mdnet_ros.evaluation.ground_truth import load_ground_truth, read_extrinsics
 from mdnet_ros.evaluation.klt import KltTracker
-from mdnet_ros.evaluation.odometry import Odometry, midpoints
 from mdnet_ros.evaluation.replay import count_drops
 from mdnet_ros.evaluation.trajectory import align_similarity, compare_trajectories
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
@@ -323,73 +322,6 @@ def test_coverage_counts_cells():
     ids = np.arange(5)
     assert coverage_of(frame(points, ids, ids, 1)) == pytest.approx(4 / (GRID[0] * GRID[1]))
     assert coverage_of(frame(points, ids, ids[:0], 1)) == 0
-
-
-CAMERA = CameraModel(640, 480, np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), np.zeros(0))
-
-
-def flight(noise, frames=40, seed=0):
-    """Frames of points seen by a camera that flies a bow, and its true path."""
-    rng = np.random.default_rng(seed)
-    points = np.column_stack(
-        [rng.uniform(-15, 15, 1500), rng.uniform(-4, 4, 1500), rng.uniform(3, 20, 1500)]
-    )
-    stamps, rotations, translations, sequence = [], [], [], []
-    before = np.zeros(0, np.int64)
-    for i in range(frames):
-        angle = 0.01 * i
-        rotation = cv2.Rodrigues(np.array([0.0, angle, 0.02 * np.sin(i / 5)]))[0]
-        position = np.array([0.1 * i, 0.05 * np.sin(i / 4), 0.08 * i])
-        seen = (points - position) @ rotation
-        pixels = seen @ CAMERA.k.T
-        pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 0.1)
-        inside = (seen[:, 2] > 0.5) & (pixels > 0).all(axis=1) & (pixels < [640, 480]).all(axis=1)
-        ids = np.nonzero(inside)[0]
-        measured = pixels[ids] + rng.normal(0, noise, (len(ids), 2))
-        stamp = i * 100_000_000
-        sequence.append(frame(measured, ids, before, stamp))
-        before = ids
-        stamps.append(stamp)
-        rotations.append(rotation)
-        translations.append(position)
-    return sequence, PoseTrack(np.array(stamps), np.array(rotations), np.array(translations))
-
-
-@pytest.mark.parametrize(('noise', 'limit'), [(0.0, 0.002), (0.3, 0.03)])
-def test_odometry_on_a_known_flight(noise, limit):
-    sequence, truth = flight(noise)
-    odometry = Odometry(CAMERA)
-    for tracked in sequence:
-        odometry.add(tracked)
-    path = odometry.path()
-    assert odometry.restarts == 0
-    assert len(path) > 0.8 * len(truth)
-    errors = compare_trajectories(path, truth)
-    assert errors.length == pytest.approx(5.0, rel=0.2)
-    assert errors.ate < limit * errors.length
-    assert errors.rpe_rotation < 0.1 + noise
-
-
-def test_odometry_survives_a_gap():
-    sequence, truth = flight(0.1)
-    empty = frame(np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0), sequence[20].stamp_ns)
-    odometry = Odometry(CAMERA)
-    for tracked in [*sequence[:20], empty, *sequence[21:]]:
-        odometry.add(tracked)
-    assert len(odometry.path()) > 0.6 * len(truth)
-    assert np.isfinite(odometry.path().translations).all()
-
-
-def test_midpoints_meet_where_rays_meet():
-    target = np.array([[1.0, 2, 8], [-3, 0, 5], [0, 0, 4]])
-    a, b = np.zeros((3, 3)), np.array([1.0, 0.5, 0])
-    points, along_a, along_b = midpoints(a, 2 * target, b, target - b)
-    np.testing.assert_allclose(points, target, atol=1e-12)
-    np.testing.assert_allclose(along_a, 0.5)
-    np.testing.assert_allclose(along_b, 1.0)
-    parallel = midpoints(a[:1], target[:1], b, target[:1])
-    assert parallel[1][0] < 0
-    assert np.isfinite(parallel[0]).all()
 
 
 def test_alignment_undoes_a_similarity():
