@@ -79,8 +79,10 @@ def run(args: argparse.Namespace) -> int:
 def _show(result: BenchmarkResult) -> None:
     columns = ('extractor', 'size', 'keypoints', 'found', 'precision')
     Table(
-        (*map(Column, columns), Column('extract ms', 2), Column('p99', 2), Column('floor ms', 3),
+        (*map(Column, columns), Column('network ms', 2), Column('extract ms', 2),
+         Column('p99', 2), Column('floor ms', 3),
          Column('x floor', 1), Column('step ms', 2, best='min'), Column('p99', 2),
+         Column('x network', 2),
          Column('frames/s', 1), Column('x first', 2), Column('peak MB', 0)),
         tuple(map(_extractor_cells, result.extractors)),
         f'{result.device}, {result.threads} threads: extraction and the whole tracker step',
@@ -99,8 +101,10 @@ def _extractor_cells(row: ExtractorRow) -> tuple[object, ...]:
     extraction = row.extraction
     return (
         row.name, f'{row.size[0]}x{row.size[1]}', row.keypoints, row.found, row.precision,
+        row.network.median_ms if row.network else None,
         extraction.median_ms if extraction else None, extraction.p99_ms if extraction else None,
-        row.floor_ms, row.floor_ratio, row.step.median_ms, row.step.p99_ms, row.fps,
+        row.floor_ms, row.floor_ratio, row.step.median_ms, row.step.p99_ms,
+        row.network_ratio, row.fps,
         row.step_ratio, row.memory_mb,
     )  # fmt: skip
 

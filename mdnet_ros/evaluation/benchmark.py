@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.klt import KltTracker
-from mdnet_ros.features.backends import PRECISIONS
+from mdnet_ros.features.backends import PRECISIONS, WeightsBackend
 from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
 from mdnet_ros.features.matching import mutual_nearest
 from mdnet_ros.features.network import SIZE_MULTIPLE, MDNet, count_flops, count_parameters
@@ -91,11 +92,13 @@ class ExtractorRow:
         keypoints: asked for.
         found: in the last frame.
         precision: of the network; empty for peers.
+        network: the network alone, image already decoded; None for peers and exported files.
         extraction: an image in, features out; None for KLT, which has no features.
         step: extraction, matching and tracking.
         fps: frames a second that the step allows.
         floor_ms: the least time of the network alone; None for peers.
         floor_ratio: the extraction's median over it.
+        network_ratio: the step's median over the network's.
         step_ratio: the step's median over that of the first extractor that is there.
         memory_mb: peak so far: of the GPU's allocations on CUDA, else of the process.
     """
@@ -105,11 +108,13 @@ class ExtractorRow:
     keypoints: int
     found: int
     precision: str
+    network: Timing | None
     extraction: Timing | None
     step: Timing
     fps: float
     floor_ms: float | None
     floor_ratio: float | None
+    network_ratio: float | None
     step_ratio: float
     memory_mb: float
 
@@ -302,7 +307,7 @@ class Benchmark:
         if self.device.type == 'cuda':
             torch.cuda.reset_peak_memory_stats(self.device)
         frames, repetitions = _Cycle(make_frames(*size)), self.settings.repetitions
-        extraction = floor = None
+        extraction = floor = network = None
         precision = ''
         if name == KltTracker.name:
             klt = KltTracker(budget)
@@ -316,15 +321,21 @@ class Benchmark:
             step = measure(lambda: _step(extract, tracker, frames), self.device, repetitions)
             found = len(extract(frames.next()[0]))
             if isinstance(extract, MDNetExtractor):
-                precision = extract.precision
+                precision, backend = extract.precision, extract.backend
+                if isinstance(backend, WeightsBackend):
+                    image = torch.from_numpy(frames.next()[0])[None, None]
+                    run = partial(backend.run_network, image)
+                    network = measure(run, self.device, repetitions)
                 cost = network_cost(
                     MDNet(extract.info.config), *size, PRECISIONS[precision].itemsize
                 )
                 floor = self.rates(precision).floor_ms(*cost)
         first = next((r for r in before if (r.size, r.keypoints) == (size, budget)), None)
         return ExtractorRow(
-            name, size, budget, found, precision, extraction, step, 1e3 / step.median_ms, floor,
+            name, size, budget, found, precision, network, extraction, step,
+            1e3 / step.median_ms, floor,
             extraction.median_ms / floor if extraction and floor else None,
+            step.median_ms / network.median_ms if network else None,
             step.median_ms / (first.step if first else step).median_ms,
             self._memory_mb(),
         )

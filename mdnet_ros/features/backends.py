@@ -66,6 +66,28 @@ class Backend(Protocol):
         ...
 
 
+def run_network(
+    network: Callable[[torch.Tensor], NetworkOutput],
+    images: torch.Tensor,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype = torch.float32,
+) -> NetworkOutput:
+    """Scale and pad images, and run the network on them.
+
+    Args:
+        network: an MDNet, or what stands for one.
+        images: (B, 1, H, W) uint8 on the network's device.
+        shape: (B, H, W) as plain numbers, which a tracer takes for constants.
+        dtype: of PyTorch's arithmetic.
+    """
+    batch, height, width = shape
+    right, bottom = -width % SIZE_MULTIPLE, -height % SIZE_MULTIPLE
+    x = F.pad(images.float() / 255.0, (0, right, 0, bottom), mode='replicate')
+    x = x.reshape(batch, 1, height + bottom, width + right)  # the ONNX tracer has lost it
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        return network(x.contiguous(memory_format=torch.channels_last))
+
+
 def find_keypoints(
     network: Callable[[torch.Tensor], NetworkOutput],
     images: torch.Tensor,
@@ -77,21 +99,14 @@ def find_keypoints(
     """The whole way on the device: scale, pad, network, detection.
 
     Args:
-        network: an MDNet, or what stands for one.
-        images: (B, 1, H, W) uint8 on the network's device.
-        shape: (B, H, W) as plain numbers, which a tracer takes for constants.
+        network, images, shape, dtype: as for :func:`run_network`.
         settings: of the detection.
         mask: (B, 1, H, W) bool on the same device, or None.
-        dtype: of PyTorch's arithmetic.
     """
-    batch, height, width = shape
-    right, bottom = -width % SIZE_MULTIPLE, -height % SIZE_MULTIPLE
-    x = F.pad(images.float() / 255.0, (0, right, 0, bottom), mode='replicate')
-    x = x.reshape(batch, 1, height + bottom, width + right)  # the ONNX tracer has lost it
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-        output = network(x.contiguous(memory_format=torch.channels_last))
+    output = run_network(network, images, shape, dtype)
+    _, height, width = shape
     if mask is not None:
-        mask = F.pad(mask, (0, right, 0, bottom))
+        mask = F.pad(mask, (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE))
     return detect(output, settings, (height, width), mask)
 
 
@@ -136,6 +151,12 @@ class WeightsBackend:
             None if mask is None else mask.to(self.device),
             self._autocast,
         )
+
+    @torch.inference_mode()
+    def run_network(self, images: torch.Tensor) -> NetworkOutput:
+        """The dense output alone, of (B, 1, H, W) uint8 images on the host."""
+        shape = (images.shape[0], images.shape[2], images.shape[3])
+        return run_network(self._run_network, images.to(self.device), shape, self._autocast)
 
 
 def load_backend(

@@ -105,6 +105,9 @@ class MDNetExtractor:
             Keypoints are given in pixels of the original image all the same.
         runtime: ``torch``, or ``openvino`` (CPU only, needs the extra of that name).
 
+    Attributes:
+        backend: what runs the network.
+
     Raises:
         WeightsError: if the weights are missing or corrupt.
         SettingError: if a setting is out of its range.
@@ -137,10 +140,10 @@ class MDNetExtractor:
             raise SettingError(f"precision '{precision}': expected auto, {', '.join(PRECISIONS)}")
         self.device = choose_device(device)
         wanted = fastest_precision(self.device) if precision == 'auto' else precision
-        self._backend = load_backend(weights, self.device, wanted, runtime)
-        if precision not in ('auto', self._backend.precision):
+        self.backend = load_backend(weights, self.device, wanted, runtime)
+        if precision not in ('auto', self.backend.precision):
             raise SettingError(
-                f"precision '{precision}': '{self.info.path}' has {self._backend.precision}"
+                f"precision '{precision}': '{self.info.path}' has {self.backend.precision}"
             )
         self.name = self.info.path.stem
         self.settings = DetectionSettings(max_keypoints, score_threshold, nms_radius, border)
@@ -150,22 +153,22 @@ class MDNetExtractor:
     @property
     def info(self) -> WeightsInfo:
         """Where the network comes from."""
-        return self._backend.info
+        return self.backend.info
 
     @property
     def precision(self) -> str:
         """Of the network's arithmetic: ``fp32``, ``fp16`` or ``bf16``."""
-        return self._backend.precision
+        return self.backend.precision
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
         """(height, width) of the only images that an exported file takes; None: any."""
-        return self._backend.fixed_size
+        return self.backend.fixed_size
 
     @property
     def fixed_batch(self) -> int | None:
         """How many images an exported file takes at a time; None: any number."""
-        return self._backend.fixed_batch
+        return self.backend.fixed_batch
 
     @property
     def settings(self) -> DetectionSettings:
@@ -174,7 +177,7 @@ class MDNetExtractor:
 
     @settings.setter
     def settings(self, settings: DetectionSettings) -> None:
-        self._backend.check(settings)
+        self.backend.check(settings)
         self._settings = settings
 
     @property
@@ -225,7 +228,7 @@ class MDNetExtractor:
         grays, size = self._shrink(grays)
         batch = torch.from_numpy(np.stack(grays))[:, None]
         regions = self._regions(masks or [None] * len(grays), size)
-        padded = self._backend.run(batch, self.settings, regions)
+        padded = self.backend.run(batch, self.settings, regions)
         scale = padded.keypoints.new_tensor([width / size[1], height / size[0]])
         keypoints = (padded.keypoints + 0.5) * scale - 0.5
         padded = PaddedFeatures(keypoints, padded.scores, padded.descriptors, padded.valid)

@@ -26,7 +26,9 @@ class Journal:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingDependencyError('tensorboard', 'train', 'the training log') from None
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None, flush_secs=20)
+        self._writer = SummaryWriter(
+            str(folder), purge_step=step + 1 if step else None, flush_secs=20
+        )
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """Log numbers under ``group/name``."""

@@ -54,6 +54,11 @@ def test_rows_ratios_and_what_is_left_out(weights: Path, tmp_path: Path) -> None
         assert row.step.p99_ms >= row.step.median_ms > 0
         assert (row.extraction is None) == (row.name == 'klt')
         assert (row.floor_ms is None) == (row.name != 'small')
+        assert (row.network is None) == (row.name != 'small')
+        if row.network is not None:
+            assert row.network_ratio == pytest.approx(
+                row.step.median_ms / row.network.median_ms
+            )
         assert 0 < row.found <= row.keypoints or row.name != 'small'
     assert [(r.keypoints, r.sets) for r in result.matching] == [(64, 1), (64, 2)]
     one, two = result.matching
@@ -77,8 +82,8 @@ def test_the_command_writes_what_it_shows(
         'benchmark', 'settings', 'device', 'threads', 'extractors', 'matching', 'unavailable',
     }  # fmt: skip
     assert set(document['extractors'][0]) == {
-        'name', 'size', 'keypoints', 'found', 'precision', 'extraction', 'step', 'fps', 'floor_ms',
-        'floor_ratio', 'step_ratio', 'memory_mb',
+        'name', 'size', 'keypoints', 'found', 'precision', 'network', 'extraction', 'step', 'fps',
+        'floor_ms', 'floor_ratio', 'network_ratio', 'step_ratio', 'memory_mb',
     }  # fmt: skip
     assert document['matching'][0]['one_set_ratio'] is None
     for name in ('small', 'klt'):

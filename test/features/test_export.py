@@ -136,7 +136,7 @@ def test_what_the_file_cannot_do_is_told_in_one_line(
 
 def test_provenance(exported: Path, plain: MDNetExtractor) -> None:
     extract = MDNetExtractor(exported, 'cpu')
-    about = extract._backend.export  # type: ignore[attr-defined]
+    about = extract.backend.export  # type: ignore[attr-defined]
     assert about.weights_sha256 == plain.info.sha256 != extract.info.sha256
     assert about.config == extract.info.config == plain.info.config
     assert extract.info.training == plain.info.training == {'steps': 0}
