@@ -120,7 +120,8 @@ def write_page(
         shown.append(index)
     if not pictures:
         raise DataError(f"bag '{recording.tracks.path}': holds no tracked frames")
-    name = recording.tracks.path.name
+    # mdnet track calls every bag it writes 'tracks'.
+    name = '/'.join(recording.tracks.path.resolve().parts[-2:])
     about = {
         'title': name,
         'size': list(recording.image_size),

@@ -119,8 +119,9 @@ def test_without_images_tracks_lie_on_black(flight, tmp_path, capsys):
     assert main(['view', '--bag', str(tmp_path / name), '--out', str(out)]) == 0
     assert '14 pictures without an image' in capsys.readouterr().err
     assert np.median(decoded(data_of(out)['pictures'][4])) == 0
-    assert f'<title>{html.escape(name)}: tracks</title>' in out.read_text('utf-8')
-    assert data_of(out)['title'] == name
+    title = f'{tmp_path.name}/{name}'
+    assert f'<title>{html.escape(title)}: tracks</title>' in out.read_text('utf-8')
+    assert data_of(out)['title'] == title
 
 
 @pytest.mark.parametrize(
