@@ -92,10 +92,19 @@ class CameraModel:
         turned = rays @ self.r[:, :2].T + self.r[:, 2]
         return turned[:, :2] / turned[:, 2:]
 
+    @property
+    def has_projection(self) -> bool:
+        """Whether ``p`` can be that of a camera."""
+        return bool(np.isfinite(self.p).all() and self.p[0, 0] > 0 and self.p[1, 1] > 0)
+
     def of_rectified_images(self) -> CameraModel:
         """The calibration of the images that rectification gives: ``p``, and no distortion.
 
         Raises:
             DataError: if ``p`` is not that of a camera.
         """
+        if not self.has_projection:
+            raise DataError(
+                'camera_info: expected focal lengths above 0 in P, which holds for rectified images'
+            )
         return CameraModel(self.width, self.height, self.p[:, :3], np.zeros(0), '', p=self.p)

@@ -72,8 +72,8 @@ class StereoGeometry:
             DataError: if their R and P are not those of a stereo pair.
         """
         for side, camera in (('left', left), ('right', right)):
-            p, r = camera.p, camera.r
-            if not np.isfinite(p).all() or p[0, 0] <= 0 or p[1, 1] <= 0:
+            r = camera.r
+            if not camera.has_projection:
                 raise DataError(f'camera_info: expected focal lengths above 0 in P of the {side} '
                                 'camera; calibrate the cameras as a stereo pair')
             if not np.allclose(r @ r.T, np.eye(3), atol=1e-3) or np.linalg.det(r) < 0:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import array
 
 import numpy as np
-from geometry_msgs.msg import Point32
-from sensor_msgs.msg import CameraInfo, ChannelFloat32, PointCloud, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from mdnet_ros.camera import CameraModel
@@ -29,6 +28,7 @@ from mdnet_ros.clouds import (
 )
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+from mdnet_ros.nodes.cdr import CdrWriter
 from mdnet_ros.stereo import StereoMatches
 from mdnet_ros.vins import VinsLayout, VinsTracks
 
@@ -71,36 +71,42 @@ def correspondences_message(frame: TrackedFrame, header: Header) -> PointCloud2:
 
 
 def tracks_message(
-    tracks: VinsTracks, header: Header, layout: VinsLayout, camera_id: int = 0
-) -> PointCloud:
-    """The ``tracks`` message in VINS-Mono's or VINS-Fusion's layout: see ``mdnet_ros.vins``."""
-    return _tracks_message(tracks.points(), tracks.channels(layout, camera_id), header)
+    tracks: VinsTracks,
+    header: Header,
+    layout: VinsLayout,
+    camera_id: int = 0,
+    right: VinsTracks | None = None,
+) -> bytes:
+    """The ``tracks`` message in VINS-Mono's or VINS-Fusion's layout: see ``mdnet_ros.vins``.
 
+    It is a ``sensor_msgs/PointCloud``, serialised: an object for each point would take longer
+    than all other outputs together.
 
-def stereo_tracks_message(left: VinsTracks, right: VinsTracks, header: Header) -> PointCloud:
-    """The ``tracks`` message of a stereo pair in VINS-Fusion's layout.
-
-    Its reader wants the left observation of an id before the right one, and none without it.
+    Args:
+        tracks: of the image.
+        header: of the image.
+        layout: ``mono`` or ``fusion``.
+        camera_id: 0 left, 1 right (``fusion`` only).
+        right: of a stereo pair, what the right camera sees of them. Their reader wants the left
+            observation of an id before the right one, and none without it.
     """
-    sides = zip(left.channels('fusion', 0), right.channels('fusion', 1), strict=True)
-    return _tracks_message(
-        np.concatenate([left.points(), right.points()]),
-        [(name, np.concatenate([values, more])) for (name, values), (_, more) in sides],
-        header,
-    )
-
-
-def _tracks_message(
-    points: np.ndarray, channels: list[tuple[str, np.ndarray]], header: Header
-) -> PointCloud:
-    return PointCloud(
-        header=header,
-        points=[Point32(x=x, y=y, z=z) for x, y, z in points.tolist()],
-        channels=[
-            ChannelFloat32(name=name, values=array.array('f', values.tobytes()))
-            for name, values in channels
-        ],
-    )
+    points, channels = tracks.points(), tracks.channels(layout, camera_id)
+    if right is not None:
+        points = np.concatenate([points, right.points()])
+        channels = [
+            (name, np.concatenate([values, more]))
+            for (name, values), (_, more) in zip(channels, right.channels(layout, 1), strict=True)
+        ]
+    writer = CdrWriter()
+    writer.header(header)
+    writer.count(len(points))
+    writer.floats(points)
+    writer.count(len(channels))
+    for name, values in channels:
+        writer.string(name)
+        writer.count(len(values))
+        writer.floats(values)
+    return writer.message()
 
 
 def stereo_message(

@@ -20,7 +20,6 @@ from mdnet_ros.nodes.messages import (
     correspondences_message,
     keypoints_message,
     stereo_message,
-    stereo_tracks_message,
     tracks_message,
 )
 from mdnet_ros.nodes.sequence import Processed
@@ -74,7 +73,7 @@ class _Publishers:
         return publisher is not None and publisher.get_subscription_count() > 0
 
     def __call__(self, topic: str, message: Callable[[], object]) -> None:
-        """Publish what a function makes, if somebody listens."""
+        """Publish the message, or its serialised bytes, that a function makes, if one listens."""
         publisher = self._publishers.get(topic)
         if publisher is not None and self.wanted(topic):
             publisher.publish(message())
@@ -200,7 +199,5 @@ class PairOutputs:
         if (tracks := left.tracks) is not None:
             others = stereo.right_tracks if stereo is not None else None
             self._publish(
-                'tracks',
-                lambda: tracks_message(tracks, header, 'fusion') if others is None
-                else stereo_tracks_message(tracks, others, header),
+                'tracks', lambda: tracks_message(tracks, header, 'fusion', right=others)
             )

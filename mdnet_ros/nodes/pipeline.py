@@ -177,8 +177,8 @@ class Pipeline:
             except ImageError as error:
                 refused[number] = error
         group = self._engine.process_group(images)
-        for number, error in (refused | group.refused).items():
-            self._cameras[number].dropped('bad image', str(error))
+        for number, reason in (refused | group.refused).items():
+            self._cameras[number].dropped('bad image', str(reason))
             del waiting[number]
         served = [
             _Served(self._cameras[number], waiting[number].message, done)

@@ -12,12 +12,15 @@ from mdnet_ros.nodes.messages import (
     camera_model,
     correspondences_message,
     keypoints_message,
+    read_cloud,
     read_correspondences,
     read_features,
     read_tracked,
     stamp_nanoseconds,
+    stereo_message,
     tracks_message,
 )
+from mdnet_ros.stereo import StereoMatches
 from mdnet_ros.vins import VinsTracks
 
 STAMP = 1_700_000_000_123_456_789
@@ -103,8 +106,7 @@ def test_tracks_have_the_channels_of_vins(layout, channels):
         np.array([[10, 20], [30, 40]], np.float32), np.array([[1.0, -1.0], [0.5, 0]]), STAMP,
         np.array([0, 1]),
     )
-    message = sent(tracks_message(tracks, header(), layout, 1))
-    assert isinstance(message, PointCloud)
+    message = deserialize_message(tracks_message(tracks, header(), layout, 1), PointCloud)
     assert stamp_nanoseconds(message.header) == STAMP
     assert len(message.channels) == channels
     assert list(message.channels[0].values) == [3, 7]
@@ -114,6 +116,87 @@ def test_tracks_have_the_channels_of_vins(layout, channels):
     assert list(u.values) == [10, 30]
     if layout == 'fusion':
         assert list(message.channels[1].values) == [1, 1]
+
+
+def vins_tracks(count, first=0):
+    rng = np.random.default_rng(count)
+    return VinsTracks(
+        np.arange(count) + first, rng.normal(size=(count, 2)),
+        rng.uniform(0, 99, (count, 2)).astype(np.float32), rng.normal(size=(count, 2)), STAMP,
+        np.arange(count),
+    )
+
+
+@pytest.mark.parametrize('frame_id', ['', 'a', 'ab', 'abc', 'abcd', 'rig/k\N{DEGREE SIGN}mera'])
+@pytest.mark.parametrize('count', [0, 1, 50])
+def test_tracks_are_serialised_as_ros_does_it(frame_id, count):
+    """Strings of all lengths: what follows is aligned anew after each."""
+    tracks, where = vins_tracks(count), header()
+    where.frame_id = frame_id
+    data = tracks_message(tracks, where, 'fusion')
+    message = deserialize_message(data, PointCloud)
+    assert message.header == where
+    np.testing.assert_array_equal(
+        np.array([[p.x, p.y, p.z] for p in message.points]).reshape(-1, 3), tracks.points()
+    )
+    expected = tracks.channels('fusion')
+    assert [c.name for c in message.channels] == [name for name, _ in expected]
+    for channel, (_, values) in zip(message.channels, expected, strict=True):
+        np.testing.assert_array_equal(channel.values, values)
+    assert len(data) == len(serialize_message(message))  # nothing is left over at the end
+
+
+def test_tracks_of_a_pair_have_the_left_camera_first():
+    left, right = vins_tracks(5), vins_tracks(3, first=1)
+    message = deserialize_message(
+        tracks_message(left, header(), 'fusion', right=right), PointCloud
+    )
+    ids, cameras = (list(channel.values) for channel in message.channels[:2])
+    assert ids == [0, 1, 2, 3, 4, 1, 2, 3]
+    assert cameras == [0] * 5 + [1] * 3
+    assert len(message.points) == 8
+    np.testing.assert_allclose(message.channels[2].values[5:], right.pixels[:, 0])
+
+
+@pytest.mark.parametrize('calibrated', [True, False])
+def test_stereo_matches_survive_the_wire(calibrated):
+    left, right = frame(6, 2), frame(5, 2)
+    matches = StereoMatches(
+        np.array([0, 2, 5]), np.array([1, 0, 4]), np.array([0.9, 0.8, 0.7], np.float32),
+        np.array([True, False, True]), *(
+            np.full((2, 3), np.nan, np.float32) if not calibrated
+            else np.array([[12.5, -3, 0.5], [2, np.inf, 50]], np.float32)
+        ),
+    )
+    table = read_cloud(sent(stereo_message(left, right, matches, header())))
+    np.testing.assert_array_equal(table['index'], matches.indices)
+    np.testing.assert_array_equal(table['index_right'], matches.indices_right)
+    np.testing.assert_array_equal(table['x_right'], right.features.keypoints[[1, 0, 4], 0])
+    np.testing.assert_array_equal(table['y'], left.features.keypoints[[0, 2, 5], 1])
+    np.testing.assert_array_equal(table['track_id'], left.track_ids[[0, 2, 5]])
+    np.testing.assert_array_equal(table['inlier'], [1, 0, 1])
+    np.testing.assert_array_equal(table['disparity'], matches.disparity)
+    np.testing.assert_array_equal(table['depth'], matches.depth)
+    seconds, rest = int(table['stamp_right_sec'][0]), int(table['stamp_right_nanosec'][0])
+    assert seconds * 10**9 + rest == STAMP
+
+
+def test_rectified_images_have_the_calibration_of_p():
+    message = CameraInfo(
+        width=640, height=480, distortion_model='plumb_bob', d=[0.1, 0.0, 0.0, 0.0, 0.0],
+        k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0],
+        r=[0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0],
+        p=[400.0, 0.0, 310.0, -40.0, 0.0, 400.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
+    raw, rectified = camera_model(message), camera_model(message, rectified=True)
+    np.testing.assert_array_equal(raw.r[0], [0, -1, 0])
+    np.testing.assert_allclose(rectified.normalise(np.array([[350.0, 230.0]])), [[0.1, 0]])
+    np.testing.assert_array_equal(rectified.r, np.eye(3))
+    assert rectified.p[0, 3] == -40
+    message.p = [0.0] * 12
+    assert camera_model(message).k[0, 0] == 500
+    with pytest.raises(DataError, match='above 0 in P'):
+        camera_model(message, rectified=True)
 
 
 def test_a_calibration_that_cannot_be_is_named():

@@ -7,6 +7,7 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
+from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 from mdnet_ros.features.network import MDNet, MDNetConfig
@@ -103,6 +104,8 @@ def test_a_burst_keeps_order_and_counts_what_it_drops(client):
     stamps = [stamp_nanoseconds(m.header) for m in client.received['correspondences']]
     assert stamps == sorted(stamps)
     assert set(stamps) <= set(sent)
+    client.answer(sent[-1], 'keypoints')  # published beside the next frame, in the same order
+    assert [stamp_nanoseconds(m.header) for m in client.received['keypoints']] == stamps
     after = diagnostics(client)[2]
 
     def difference(key):
@@ -258,6 +261,29 @@ def test_nothing_is_found_outside_the_mask(client, tmp_path):
     stamp = client.send()
     anywhere = read_tracked(client.answer(stamp, 'keypoints'), client.answer(stamp)).features
     assert anywhere.keypoints[:, 0].min() < 70
+
+
+def test_overlays_come_at_their_own_rate(client):
+    assert set_parameters(client, overlay_max_rate=0.001) == [(True, '')]
+    subscription = client.listen('overlay', Image)
+
+    def drawn():
+        client.exchange()
+        return client.received['overlay']
+
+    client.spin_until(drawn, what='an overlay')
+    for _ in range(5):
+        client.exchange()
+    client.spin_for(0.3)
+    assert len(client.received['overlay']) == 1
+    assert set_parameters(client, overlay_max_rate=0.0) == [(True, '')]
+    stamps = [client.send()]
+    for _ in range(3):
+        client.answer(stamps[-1], 'overlay')
+        stamps.append(client.send())
+    client.answer(stamps[-1], 'overlay')
+    assert [stamp_nanoseconds(m.header) for m in client.received['overlay'][1:]] == stamps
+    client.node.destroy_subscription(subscription)
 
 
 def test_parameters_describe_themselves(client):
