@@ -220,8 +220,12 @@ class BagReader:
         for message in self.messages(self.image_topic(topic)):
             yield ImageFrame(stamp_of(message), message.header.frame_id, message)
 
-    def camera(self, topic: str | None) -> CameraModel | None:
-        """The first calibrated camera_info of a topic, with its R and P; None without one.
+    def camera(self, topic: str | None, rectified: bool = False) -> CameraModel | None:
+        """The first calibrated camera_info of a topic; None without topic or calibration.
+
+        Args:
+            topic: of the camera_info.
+            rectified: the images are rectified already, so that its P holds for them.
 
         Raises:
             DataError: if the camera_info makes no sense.
@@ -235,10 +239,11 @@ class BagReader:
                 for name in 'dkrp'
             )
             if k.size == 9 and k.any():
-                return CameraModel(
+                camera = CameraModel(
                     int(message.width), int(message.height), k.reshape(3, 3), d,
                     message.distortion_model, r.reshape(3, 3), p.reshape(3, 4),
                 )
+                return camera.of_rectified_images() if rectified else camera
         return None
 
     def poses(self, topic: str) -> PoseTrack:

@@ -91,9 +91,8 @@ def find_recording(
         image_topic = beside[0] if image_topic is None and len(beside) == 1 else image_topic
     topic = None if source is None else source.image_topic(image_topic)
     calibrated = source or tracks
-    camera = calibrated.camera(calibrated.camera_info_topic(topic or '', camera_info_topic))
-    if rectified and camera is not None:
-        camera = camera.of_rectified_images()
+    info_topic = calibrated.camera_info_topic(topic or '', camera_info_topic)
+    camera = calibrated.camera(info_topic, rectified)
     size = (camera.width, camera.height) if camera is not None else (0, 0)
     if source is not None and not all(size):
         # A calibration may leave out the size.

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     with BagReader(args.bag) as bag:
         image_topic = bag.image_topic(args.image_topic)
         info_topic = bag.camera_info_topic(image_topic, args.camera_info_topic)
-        camera = bag.camera(info_topic)
+        camera = bag.camera(info_topic, settings.rectified)
         statistics = SequenceStatistics(truth_of_bag(bag, image_topic, camera, args.pose_topic))
         engine = Engine(settings, load_extractor(settings))
         engine.camera = camera

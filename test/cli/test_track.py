@@ -16,6 +16,7 @@ from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.tracks import read_tracks
 from mdnet_ros.bags.writer import BagWriter
+from mdnet_ros.camera import CameraModel
 from mdnet_ros.cli.main import main
 from mdnet_ros.demo.recording import IMAGE_TOPIC, write_scene
 from mdnet_ros.demo.scene import Scene, SceneSettings
@@ -111,6 +112,25 @@ def test_settings_of_the_node_are_options(place):
     assert len(cloud.channels) == 9
     assert json.loads((place / 'set' / 'summary.json').read_text())['about']['settings'][
         'min_similarity'] == 1.0
+
+
+def test_rectified_images_have_no_distortion(place):
+    k = np.array([[150.0, 0, 95.5], [0, 150.0, 71.5], [0, 0, 1]])
+    info = CameraModel(192, 144, k, np.array([-0.3, 0.1, 0, 0, 0.0]))
+    with BagWriter(place / 'rectified', overwrite=True) as bag:
+        topics = BagTopics(bag)
+        for frame in Scene(SCENE):
+            topics.camera_info('/camera_info', frame.stamp_ns, 'camera', info)
+            topics.image('/image', frame.stamp_ns, 'camera', frame.image)
+    for rectified in (True, False):
+        more = ('--no-pictures', '--set', 'vins_layout=mono', '--set', f'rectified={rectified}')
+        assert track(place, *more, out='rectified-out', bag='rectified') == 0
+        with BagReader(place / 'rectified-out' / 'tracks') as bag:
+            cloud = list(bag.messages('/tracks'))[-1]
+        u, v = (channel.values for channel in cloud.channels[1:3])
+        x, y = np.array([(p.x, p.y) for p in cloud.points]).T
+        off = np.abs([x - (u - 95.5) / 150, y - (v - 71.5) / 150]).max()
+        assert off < 1e-5 if rectified else off > 1e-3
 
 
 def test_unusable_images_are_counted_and_the_others_tracked(place, capsys):
