@@ -145,7 +145,7 @@ def load_config(path: str | Path | None, overrides: dict[str, Any]) -> TrainingC
     if path is not None:
         try:
             values = yaml.safe_load(Path(path).read_text()) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
             reason = ' '.join(str(error).split())
             raise DataError(f"config '{path}': not a readable YAML file: {reason}") from None
     if not isinstance(values, dict):
