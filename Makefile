@@ -5,6 +5,12 @@ VENV ?= .venv
 PIP_FLAGS ?=
 # Where the demo leaves its bag, pictures, video and summary.
 OUT ?= out/demo
+# For make results: a folder with homography/, image_matching/ and bags/, whom to measure, where the
+# pages go, and further flags, for example EVALUATE_FLAGS='--weights-dir PEERS --cache CACHE'.
+DATA ?=
+EXTRACTORS ?= md2net,md2net-light,rootsift,sift,upright-sift,upright-rootsift,surf,orb,akaze
+EVALUATE_FLAGS ?=
+RESULTS ?= out/results
 # Flags for pytest, for example PYTEST_FLAGS='-k matching -x'.
 PYTEST_FLAGS ?=
 
@@ -19,7 +25,7 @@ BIN := $(VENV)/bin
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint results clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +42,18 @@ $(STAMP): $(INPUTS)
 
 demo: $(STAMP) ## fly a camera through a synthetic scene and track it live over ROS 2
 	$(BIN)/mdnet demo --out $(OUT) --json $(OUT)/summary.json
+
+results: $(STAMP) ## measure DATA with all three protocols into docs/results
+	@test -n "$(DATA)" || { echo "make: set DATA=folder" >&2; exit 1; }
+	$(BIN)/mdnet evaluate homography --root $(DATA)/homography --extractors $(EXTRACTORS) \
+	  $(EVALUATE_FLAGS) --json $(RESULTS)/homography.json --html $(RESULTS)/homography.html \
+	  --text docs/results/homography.txt
+	$(BIN)/mdnet evaluate image-matching --root $(DATA)/image_matching \
+	  --extractors $(EXTRACTORS) $(EVALUATE_FLAGS) --json $(RESULTS)/image-matching.json \
+	  --html $(RESULTS)/image-matching.html --text docs/results/image-matching.txt
+	$(BIN)/mdnet evaluate replay $(addprefix --bag ,$(wildcard $(DATA)/bags/*)) \
+	  --extractors $(EXTRACTORS),klt $(EVALUATE_FLAGS) --json $(RESULTS)/replay.json \
+	  --html $(RESULTS)/replay.html --text docs/results/replay.txt
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

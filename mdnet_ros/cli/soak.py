@@ -14,7 +14,7 @@ from mdnet_ros.cli.tracking import add_tracker_arguments, changed_from_default, 
 from mdnet_ros.demo.recording import write_scene
 from mdnet_ros.demo.scene import Scene
 from mdnet_ros.errors import DataError, MissingDependencyError, SettingError
-from mdnet_ros.evaluation.report import new_figure
+from mdnet_ros.evaluation.pictures import new_figure
 from mdnet_ros.evaluation.soak import SoakRun
 from mdnet_ros.features.weights import resolve_weights
 from mdnet_ros.files import write_json

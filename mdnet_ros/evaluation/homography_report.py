@@ -20,16 +20,9 @@ from mdnet_ros.evaluation.homography import (
 )
 from mdnet_ros.evaluation.hpatches import load_sequence
 from mdnet_ros.evaluation.metrics import HOMOGRAPHY_THRESHOLDS, THRESHOLDS, match_errors
+from mdnet_ros.evaluation.pictures import PALETTE, bar_figure, draw_matches, new_figure
 from mdnet_ros.evaluation.published import PUBLISHED
-from mdnet_ros.evaluation.report import (
-    PALETTE,
-    Column,
-    HtmlPage,
-    Part,
-    Table,
-    draw_matches,
-    new_figure,
-)
+from mdnet_ros.evaluation.report import Column, HtmlPage, Part, Table
 from mdnet_ros.features.matching import match_mutual_nearest
 
 if TYPE_CHECKING:
@@ -159,22 +152,15 @@ def _curves(result: HomographyResult) -> Figure:
 
 def _bars(result: HomographyResult) -> Figure:
     """MMA, MS and repeatability of the extractors beside each other."""
-    count = len(result.extractors)
-    figure = new_figure(12.0, 1.4 + 0.3 * count)
-    axes = figure.subplots(1, 3, sharey=True)
-    order = np.arange(count)[::-1]
-    for axis, metric in zip(axes, ('mma', 'ms', 'repeatability'), strict=True):
-        values = [
-            getattr(extractor.group().metrics, metric)[_RIGHT] for extractor in result.extractors
-        ]
-        colours = [PALETTE[i % len(PALETTE)] for i in range(count)]
-        bars = axis.barh(order, values, color=colours)
-        axis.bar_label(bars, fmt='%.3f', padding=3, fontsize=9)
-        axis.set(title=f'{metric.upper() if len(metric) < 4 else metric}@{_RIGHT}, overall')
-        axis.set_xlim(0, max([*values, 0.1]) * 1.18)
-        axis.spines[['top', 'right']].set_visible(False)
-    axes[0].set_yticks(order, [extractor.name for extractor in result.extractors])
-    return figure
+    return bar_figure(
+        [extractor.name for extractor in result.extractors],
+        {
+            f'{metric.upper() if len(metric) < 4 else metric}@{_RIGHT}, overall': [
+                getattr(e.group().metrics, metric)[_RIGHT] for e in result.extractors
+            ]
+            for metric in ('mma', 'ms', 'repeatability')
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -257,14 +243,12 @@ def write_page(
         f'HPatches layout, {count} sequences, at most {settings.max_keypoints} keypoints, {size}'
         + (', matched across keypoint sets' if settings.across_sets else ''),
     )
-    for line in left_out_lines(result):
-        page.note(line)
-    page.text(_DEFINITIONS)
-    if published:
-        page.text(
-            'Rows in italics are published figures for the 108 sequences of HPatches. They can be '
-            'compared with measured ones only where those are of the same sequences.'
-        )
+    page.opening(
+        left_out_lines(result),
+        _DEFINITIONS,
+        'for the 108 sequences of HPatches. They can be compared with measured ones only where '
+        'those are of the same sequences.' if published else '',
+    )
     for group in reversed(GROUPS):
         if any(e.group(group).metrics.pairs for e in result.extractors):
             page.heading(group.capitalize())
@@ -280,11 +264,5 @@ def write_page(
         page.heading('Worst pairs')
         for spec in specs:
             _add_pictures(page, result, FeatureSource(spec, cache), root)
-    page.heading('Licences')
-    page.table(
-        Table(
-            (Column('extractor'), Column('licence')),
-            tuple((e.name, e.licence) for e in result.extractors),
-        )
-    )
+    page.licences((e.name, e.licence) for e in result.extractors)
     page.write(path)

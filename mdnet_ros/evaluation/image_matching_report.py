@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,7 @@ from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.camera import CameraModel
 from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.extraction import FeatureSource, load_image
-from mdnet_ros.evaluation.image_matching import (
-    ExtractorResult,
-    ImageMatchingResult,
-)
-from mdnet_ros.evaluation.image_matching_json import (
+from mdnet_ros.evaluation.image_matching_averages import (
     DEGREES,
     MultiviewSummary,
     StereoSummary,
@@ -25,17 +21,11 @@ from mdnet_ros.evaluation.image_matching_json import (
     overall_stereo,
     stereo_of,
 )
+from mdnet_ros.evaluation.image_matching_results import ImageMatchingResult
 from mdnet_ros.evaluation.imb_data import find_scenes, load_scene
+from mdnet_ros.evaluation.pictures import PALETTE, bar_figure, draw_matches, new_figure
 from mdnet_ros.evaluation.published_imb import PUBLISHED_IMB
-from mdnet_ros.evaluation.report import (
-    PALETTE,
-    Column,
-    HtmlPage,
-    Part,
-    Table,
-    draw_matches,
-    new_figure,
-)
+from mdnet_ros.evaluation.report import Column, HtmlPage, Part, Table
 from mdnet_ros.evaluation.sequence import epipolar_distance
 from mdnet_ros.evaluation.stereo import match_with_ratio, relative_pose
 
@@ -174,24 +164,14 @@ def _curves(result: ImageMatchingResult) -> Figure:
 def _bars(result: ImageMatchingResult) -> Figure:
     """Stereo and multiview mAA of the extractors beside each other."""
     measured = [e for e in result.extractors if e.scenes]
-    figure = new_figure(10.0, 1.4 + 0.3 * len(measured))
-    axes = figure.subplots(1, 2, sharey=True)
-    order = np.arange(len(measured))[::-1]
-    multiview: Callable[[ExtractorResult], float] = lambda e: (  # noqa: E731
-        m.mean_accuracy if (m := overall_multiview(e)) else 0.0
+    multiview = [overall_multiview(e) for e in measured]
+    return bar_figure(
+        [extractor.name for extractor in measured],
+        {
+            'stereo mAA(10°)': [overall_stereo(e).mean_accuracy for e in measured],
+            'multiview mAA(10°)': [m.mean_accuracy if m else 0.0 for m in multiview],
+        },
     )
-    panels = (
-        ('stereo mAA(10°)', [overall_stereo(e).mean_accuracy for e in measured]),
-        ('multiview mAA(10°)', [multiview(e) for e in measured]),
-    )
-    for axis, (title, values) in zip(axes, panels, strict=True):
-        colours = [PALETTE[i % len(PALETTE)] for i in range(len(measured))]
-        bars = axis.barh(order, values, color=colours)
-        axis.bar_label(bars, fmt='%.3f', padding=3, fontsize=9)
-        axis.set(title=title, xlim=(0, 1.15))
-        axis.spines[['top', 'right']].set_visible(False)
-    axes[0].set_yticks(order, [extractor.name for extractor in measured])
-    return figure
 
 
 def _add_pictures(
@@ -256,14 +236,12 @@ def write_page(
         f'Image Matching Benchmark layout, {len(scene_names(result))} scenes, at most '
         f'{result.settings.max_keypoints} keypoints',
     )
-    for line in result.omitted:
-        page.note(f'left out: {line}')
-    page.text(_DEFINITIONS)
-    if published:
-        page.text(
-            'Rows in italics are published figures for the test scenes of the benchmark; they '
-            'cannot be compared with other scenes.'
-        )
+    page.opening(
+        (f'left out: {line}' for line in result.omitted),
+        _DEFINITIONS,
+        'for the test scenes of the benchmark; they cannot be compared with other scenes.'
+        if published else '',
+    )
     page.heading('Overall')
     page.table(overall_table(result, published))
     for line in protocol_lines(result)[: 1 + len(result.extractors)]:
@@ -279,9 +257,7 @@ def write_page(
         page.heading('Worst pairs')
         for spec in specs:
             _add_pictures(page, result, FeatureSource(spec, cache), root)
-    page.heading('Licences')
-    licences = tuple((e.name, e.licence) for e in result.extractors)
-    page.table(Table((Column('extractor'), Column('licence')), licences))
+    page.licences((e.name, e.licence) for e in result.extractors)
     page.write(path)
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mdnet_ros.evaluation.pictures import PALETTE, new_figure
 from mdnet_ros.evaluation.replay_json import latency_percentiles, mean_rate
 from mdnet_ros.evaluation.replay_results import BagResult, ReplayResult
-from mdnet_ros.evaluation.report import PALETTE, Column, HtmlPage, Part, Table, new_figure
+from mdnet_ros.evaluation.report import Column, HtmlPage, Part, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -178,9 +179,7 @@ def write_page(path: Path, result: ReplayResult) -> None:
     page = HtmlPage(
         'Replay', f'{", ".join(names)}; at most {result.settings.max_keypoints} keypoints'
     )
-    for line in result.omitted:
-        page.note(f'left out: {line}')
-    page.text(_DEFINITIONS)
+    page.opening((f'left out: {line}' for line in result.omitted), _DEFINITIONS)
     for name in names:
         page.heading(name)
         page.table(track_table(result, name))
@@ -191,7 +190,5 @@ def write_page(path: Path, result: ReplayResult) -> None:
         if relative is not None:
             page.figure(relative, 'Relative poses over the distance of the frames')
         page.figure(_latency(result, name), 'Extraction and tracking of a frame')
-    page.heading('Licences')
-    licences = tuple((f.name, f.licence) for f in result.frontends)
-    page.table(Table((Column('extractor'), Column('licence')), licences))
+    page.licences((f.name, f.licence) for f in result.frontends)
     page.write(path)

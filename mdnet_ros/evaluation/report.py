@@ -22,20 +22,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from mdnet_ros.errors import MissingDependencyError
 from mdnet_ros.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Line colours that stay apart for colour-blind readers (Okabe and Ito), in this order.
-PALETTE = (
-    '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000', '#7F7F7F',
-    '#8C564B', '#6A3D9A', '#B2DF8A', '#A6761D',
-)  # fmt: skip
-#: BGR of right and wrong matches in pictures.
-RIGHT_COLOUR = (90, 170, 0)
-WRONG_COLOUR = (40, 60, 225)
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;background:#fff;max-width:1360px;
 margin:2rem auto;padding:0 1.2rem}
@@ -182,6 +173,25 @@ class HtmlPage:
             f'<p class=sub>{html.escape(subtitle)}</p>',
         ]
 
+    def opening(self, left_out: Iterable[str], definitions: str, published: str = '') -> None:
+        """What every report begins with.
+
+        Args:
+            left_out: what was not measured, a line each.
+            definitions: of the figures.
+            published: how the published figures are meant that are shown; empty: none are.
+        """
+        for line in left_out:
+            self.note(line)
+        self.text(definitions)
+        if published:
+            self.text(f'Rows in italics are published figures {published}')
+
+    def licences(self, extractors: Iterable[tuple[str, str]]) -> None:
+        """What every report ends with: names of extractors and their licences."""
+        self.heading('Licences')
+        self.table(Table((Column('extractor'), Column('licence')), tuple(extractors)))
+
     def heading(self, text: str) -> None:
         """Begin a section."""
         self._parts.append(f'<h2>{html.escape(text)}</h2>')
@@ -228,58 +238,3 @@ class HtmlPage:
             f'<title>{title}</title><style>{_STYLE}</style></head>'
             f'<body>{"".join(self._parts)}</body></html>\n',
         )
-
-
-def new_figure(width: float = 8.0, height: float = 4.0) -> Figure:
-    """A matplotlib figure that no window system is asked for, inches.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError('matplotlib', 'evaluate', 'plotting') from None
-    return Figure(figsize=(width, height), layout='constrained')
-
-
-def draw_matches(
-    image_a: np.ndarray,
-    image_b: np.ndarray,
-    points_a: np.ndarray,
-    points_b: np.ndarray,
-    right: np.ndarray,
-    max_width: int = 1100,
-) -> np.ndarray:
-    """Two images side by side with lines between their matches, wrong ones faint and below.
-
-    Args:
-        image_a: (H, W, 3) uint8 BGR.
-        image_b: the same of the other image.
-        points_a: (M, 2) pixels of ``image_a``.
-        points_b: (M, 2) pixels of ``image_b``.
-        right: (M,) bool.
-        max_width: of the picture, pixels.
-
-    Returns:
-        (H', W', 3) uint8 BGR.
-    """
-    gap = 6
-    height = max(image_a.shape[0], image_b.shape[0])
-    canvas = np.full((height, image_a.shape[1] + gap + image_b.shape[1], 3), 255, np.uint8)
-    canvas[: image_a.shape[0], : image_a.shape[1]] = image_a
-    canvas[: image_b.shape[0], image_a.shape[1] + gap :] = image_b
-    factor = min(1.0, max_width / canvas.shape[1])
-    canvas = cv2.resize(canvas, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    from_a = (np.asarray(points_a) + 0.5) * factor
-    from_b = (np.asarray(points_b) + [image_a.shape[1] + gap + 0.5, 0.5]) * factor
-    ends = [np.round(points).astype(int) for points in (from_a, from_b)]
-    plain = canvas.copy()
-    for group, colour in ((~right, WRONG_COLOUR), (right, RIGHT_COLOUR)):
-        for a, b in zip(ends[0][group].tolist(), ends[1][group].tolist(), strict=True):
-            cv2.line(canvas, a, b, colour, 1, cv2.LINE_AA)
-        if colour == WRONG_COLOUR:
-            canvas = cv2.addWeighted(canvas, 0.4, plain, 0.6, 0.0)  # the image shows through
-        for point in (*ends[0][group].tolist(), *ends[1][group].tolist()):
-            cv2.circle(canvas, point, 2, colour, -1, cv2.LINE_AA)
-    return canvas

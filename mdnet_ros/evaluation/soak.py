@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdnet_ros.evaluation.report import PALETTE, Column, Table, new_figure
+from mdnet_ros.evaluation.pictures import PALETTE, new_figure
+from mdnet_ros.evaluation.report import Column, Table
 from mdnet_ros.evaluation.run import Latency
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdnet_ros.evaluation.imb_data import View
+from mdnet_ros.evaluation.imb_scene import View
 from mdnet_ros.evaluation.metrics import inside, nearest_distances
 from mdnet_ros.evaluation.pose import estimate_relative_pose, pose_errors
 from mdnet_ros.features.matching import match_mutual_nearest

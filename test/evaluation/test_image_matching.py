@@ -12,7 +12,7 @@ import pytest
 from mdnet_ros.cli.main import main
 from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation import imb_data
+from mdnet_ros.evaluation import imb_scene, imb_selection
 from mdnet_ros.evaluation.imb_data import find_scenes, load_scene
 from mdnet_ros.evaluation.stereo import (
     ViewFeatures,
@@ -62,7 +62,7 @@ def data(rendered, tmp_path_factory):
     write_scene(root / 'hall', frames, camera)
     pairs = [f'im-{j}-im-{i}' for i, j in combinations(range(IMAGES), 2) if j - i < 3]
     (root / 'hall' / 'set_100' / 'new-vis-pairs').mkdir()
-    np.save(root / 'hall' / 'set_100' / imb_data.VISIBILITY_FILE, [*pairs, 'im-0-gone'])
+    np.save(root / 'hall' / 'set_100' / imb_selection.VISIBILITY_FILE, [*pairs, 'im-0-gone'])
     (root / 'hall' / 'set_100' / 'sub_set').mkdir()
     names = '\n'.join(f'set_100/images/im-{i}.png' for i in range(5))
     (root / 'hall' / 'set_100' / 'sub_set' / '5bag_000.txt').write_text(names + '\n')
@@ -134,7 +134,9 @@ def test_validation_scene_shards_and_merge(data, tmp_path):
         paths[-1].write_text(json.dumps(part))
     joined = tmp_path / 'joined.json'
     assert main(['evaluate', 'merge', *map(str, paths), '--json', str(joined)]) == 0
-    assert json.loads(joined.read_text()) == whole
+    merged = json.loads(joined.read_text())
+    assert [len(d.pop('provenance')) for d in (merged, whole)] == [2, 1]
+    assert merged == whole
     # The same scene twice does not merge.
     assert main(['evaluate', 'merge', *[str(paths[0])] * 2, '--json', str(joined)]) == 2
 
@@ -142,7 +144,7 @@ def test_validation_scene_shards_and_merge(data, tmp_path):
 def test_transfer_follows_the_rendered_scene(data, rendered):
     """A pixel moved by depth looks the same in the other image."""
     frames, camera = rendered
-    scene = load_scene(data / 'hall', imb_data.SceneSettings())
+    scene = load_scene(data / 'hall', imb_scene.SceneSettings())
     a, b = scene.views['im-0'], scene.views['im-1']
     x, y = np.meshgrid(np.arange(20, 460, 9), np.arange(20, 340, 9))
     points = np.column_stack([x.ravel(), y.ravel()]).astype(np.float64)
@@ -169,7 +171,7 @@ def features(points, descriptors=None, sets=None, num_sets=1):
 def test_repeatability_by_hand(data, rendered):
     """Three keypoints sent over by depth; two of them are there."""
     frames, _ = rendered
-    views = load_scene(data / 'hall', imb_data.SceneSettings()).views
+    views = load_scene(data / 'hall', imb_scene.SceneSettings()).views
     points = np.array([[200.0, 150], [240, 180], [280, 200]])
     moved, known = transfer(points, views['im-0'], views['im-1'], frames[0].depth)
     assert known.all()
@@ -182,7 +184,7 @@ def test_repeatability_by_hand(data, rendered):
 
 def test_nothing_found_is_zero_not_nan(data, rendered):
     frames, _ = rendered
-    views = load_scene(data / 'hall', imb_data.SceneSettings()).views
+    views = load_scene(data / 'hall', imb_scene.SceneSettings()).views
     empty = Features.empty((480, 360), 8)
     some = features([[1.0, 2.0]], np.ones((1, 8), np.float32) / np.sqrt(8))
     for left, right in ((empty, empty), (empty, some), (some, some)):
@@ -267,10 +269,10 @@ def test_no_scene(tmp_path):
 
 
 def test_pairs_by_angle(data):
-    views = list(load_scene(data / 'plain', imb_data.SceneSettings()).views.values())
-    assert len(imb_data.pairs_by_angle(views, 180.0)) == 6
-    assert imb_data.pairs_by_angle(views, 0.0) == []
-    settings = imb_data.SceneSettings(max_pairs=2)
+    views = list(load_scene(data / 'plain', imb_scene.SceneSettings()).views.values())
+    assert len(imb_selection.pairs_by_angle(views, 180.0)) == 6
+    assert imb_selection.pairs_by_angle(views, 0.0) == []
+    settings = imb_scene.SceneSettings(max_pairs=2)
     chosen = load_scene(data / 'plain', settings).pairs
     assert len(chosen) == 2
     assert chosen == load_scene(data / 'plain', settings).pairs
