@@ -244,10 +244,13 @@ class TrackerNode(LifecycleNode):
             }
         if inputs is not None:
             about['image topic'] = inputs.topic
-            if camera.statistics.silence() > SILENCE:
+            silent = [c for c in self._cameras if c.statistics.silence() > SILENCE]
+            if camera in silent:
                 trouble = inputs.trouble()
                 if trouble:
                     camera.report('subscription', trouble)
+            elif silent:
+                trouble = f"not served: no images of {', '.join(c.name for c in silent)}"
         status = camera.statistics.status(self.settings, about, trouble)
         if inputs is None:
             status.message = state

@@ -165,6 +165,20 @@ def test_images_of_several_cameras_take_one_pass_and_give_what_each_gives_alone(
     assert together.extractor.passes == [3, 3]
 
 
+class OneByOne(Counting):
+    """As an exported file of one image at a time."""
+
+    fixed_batch = 1
+
+
+def test_a_file_for_one_image_is_run_once_for_each(settings):
+    two = replace(settings, cameras='a,b')
+    engine = Engine(two, OneByOne(two.weights, 'cpu', two.max_keypoints))
+    group = engine.process_group({n: GrayImage(image(n), 1) for n in (0, 1)})
+    assert group.done.keys() == {0, 1}
+    assert engine.extractor.passes == [1, 1]
+
+
 def test_other_sizes_take_another_pass_and_a_refused_image_harms_none(settings):
     three = replace(settings, cameras='a,b,c')
     engine = Engine(three, counting(three))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -88,14 +88,21 @@ class Rig:
             client.spin_for(0.3)
             client.clear()
 
-    def status(self):
-        """(level, message, values) of each camera, knowing what was answered before."""
-        self.left.spin_for(0.5)
+    def diagnostics(self):
+        """The next status of each camera."""
         self.left.received['/diagnostics'].clear()
         self.left.spin_until(lambda: self.left.received['/diagnostics'], what='diagnostics')
         return {
-            status.name.split(': ')[1]: {value.key: value.value for value in status.values}
+            status.name.split(': ')[1]: status
             for status in self.left.received['/diagnostics'][-1].status
+        }
+
+    def status(self):
+        """The values of each camera, knowing what was answered before."""
+        self.left.spin_for(0.5)
+        return {
+            camera: {value.key: value.value for value in status.values}
+            for camera, status in self.diagnostics().items()
         }
 
     def set(self, name, value):
@@ -205,6 +212,21 @@ def test_an_image_without_its_partner_is_dropped_and_counted(rig, process):
     for values in after.values():
         counted = int(values['frames processed']) + int(values['frames dropped'])
         assert counted == int(values['frames received'])
+
+
+def test_a_camera_that_stays_away_is_named_by_the_others(rig):
+    def told():
+        rig.stamp += STEP
+        rig.left.send(rig.views()[0], stamp_ns=rig.stamp)
+        return rig.diagnostics()['left'].message == 'not served: no images of right'
+
+    rig.left.spin_until(told, what='a word on the right camera')
+    assert rig.diagnostics()['left'].level == DiagnosticStatus.ERROR
+    stamp = rig.send()
+    rig.answer(stamp, '/rig/stereo')  # and the pair is served as soon as it is back
+    rig.left.spin_until(
+        lambda: 'not served' not in rig.diagnostics()['left'].message, what='its return'
+    )
 
 
 def test_stamps_within_a_difference_belong_together(rig):
