@@ -234,6 +234,16 @@ def test_shipped_configuration_is_the_default() -> None:
     assert load_config(shipped, {}) == TrainingConfig()
 
 
+def test_shipped_retraining_has_no_curriculum() -> None:
+    config = load_config(Path(__file__).parents[2] / 'config' / 'retraining.yaml', {})
+    curriculum = config.curriculum
+    for progress in (0.0, 0.5, 1.0):
+        assert curriculum.difficulty(progress) == 1.0
+        assert curriculum.temperature(progress) == pytest.approx(curriculum.final_temperature)
+        assert curriculum.reliability(progress) == 1.0
+    assert config.learning_rate < TrainingConfig().learning_rate
+
+
 def test_learning_rate_rises_and_falls() -> None:
     config = TrainingConfig(warm_up=10, learning_rate=1.0, final_rate=0.01)
     rates = [learning_rate(config, step, 1000) for step in range(1000)]
