@@ -35,6 +35,9 @@ from mdnet_ros.poses import Pose, PoseTrack
 _MAX_PENDING = 60
 #: Landmarks are looked for again among those of so many frames.
 _MEMORY = 10
+#: A step between two views is at most so many times the usual one, or its inverse: a handful of
+#: landmarks can be wrong together, the camera has inertia.
+_ACCELERATION = 3.0
 #: A pose from the map must explain this share of what the pose from two views explains.
 _AGREEMENT = 0.8
 
@@ -50,7 +53,6 @@ class OdometrySettings:
         min_angle: parallax from which a point is triangulated, degrees.
         init_angle: median parallax from which two frames start a map, degrees.
         min_points: points that a pose needs.
-        trusted: points from which a pose needs no second opinion from two views.
         window: frames that are adjusted together; below 3: none.
         window_points: points that are adjusted with them, at most.
         radius: lost landmarks are looked for so far from where they should be, pixels.
@@ -61,7 +63,6 @@ class OdometrySettings:
     min_angle: float = 1.0
     init_angle: float = 3.0
     min_points: int = 10
-    trusted: int = 100
     window: int = 8
     window_points: int = 400
     radius: float = 12.0
@@ -71,11 +72,11 @@ class OdometrySettings:
 class Odometry:
     """Takes tracked frames one by one and estimates the camera's path.
 
-    The map's frame is the first camera's; the first step has length 1. Where the map's pose has
-    few points and contradicts the tracks, or there is none, the pose comes from the essential
-    matrix with the frame before (:attr:`bridged` counts the frames), with the length that the
-    landmarks seen in both tell, else the last step's. Where that fails, too, a new map starts
-    from the last pose (:attr:`restarts`).
+    The map's frame is the first camera's; the first step has length 1. Where the map's pose
+    contradicts the tracks, or there is none, the pose comes from the essential matrix with the
+    frame before (:attr:`bridged` counts the frames), with the length that the landmarks seen in
+    both tell, else that of the usual step. Where that fails, too, a new map starts from the last
+    pose (:attr:`restarts`).
 
     Args:
         camera: that took the frames.
@@ -99,7 +100,7 @@ class Odometry:
         self._stamps: list[int] = []
         self._start = 0  # the frame the map starts, or will start, from
         self._last_pose = Pose(np.eye(3), np.zeros(3))
-        self._step = 1.0
+        self._steps = deque([1.0], maxlen=10)  # lengths of the last ones
         self._has_map = False
         self._pending: deque[Seen] = deque(maxlen=_MAX_PENDING)  # waiting for a map
         self._recent: deque[Seen] = deque(maxlen=max(_MEMORY, self.settings.window))
@@ -116,8 +117,8 @@ class Odometry:
                 self._lose_map(index)
             else:
                 self._find_again(frame, seen, pose)
-                step = float(np.linalg.norm(pose.translation - self._last_pose.translation))
-                self._step = step if step > 0 else self._step
+                step = np.linalg.norm(pose.translation - self._last_pose.translation)
+                self._steps.append(float(step))
                 self._poses[index] = self._last_pose = pose
         started = not self._has_map
         if started:
@@ -165,8 +166,6 @@ class Odometry:
     def _follow(self, seen: Seen) -> Pose | None:
         """Camera to map of the next frame: by the map where the tracks agree, else by them."""
         located = self._locate(seen)
-        if located is not None and located.inliers.sum() >= self.settings.trusted:
-            return located.camera_to_world
         before = self._recent[-1]
         shared, there, here = np.intersect1d(
             before.rows, seen.rows, assume_unique=True, return_indices=True
@@ -199,8 +198,9 @@ class Odometry:
             now[known] @ motion.rotation.T,
             direction,
         )
-        step = (length or self._step) * direction
-        return Pose(motion.rotation, self._last_pose.translation + step)
+        usual = float(np.median(self._steps))
+        step = np.clip(length or usual, usual / _ACCELERATION, usual * _ACCELERATION)
+        return Pose(motion.rotation, self._last_pose.translation + step * direction)
 
     def _pnp(self, rays: np.ndarray, points: np.ndarray) -> AbsolutePose | None:
         settings = self.settings
@@ -291,7 +291,7 @@ class Odometry:
         if np.degrees(np.median(parallax)) < self.settings.init_angle:
             return
         motion = fit.b_from_a.inverse()
-        length = self._step * (seen.index - self._start)
+        length = float(np.median(self._steps)) * (seen.index - self._start)
         self._poses[self._start] = self._last_pose
         pose = self._last_pose @ Pose(motion.rotation, motion.translation * length)
         self._poses[seen.index] = self._last_pose = pose
