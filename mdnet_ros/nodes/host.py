@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -66,4 +67,6 @@ def host_facts(device: str) -> dict[str, str]:
         facts['GPU memory held / free / total (MB)'] = ' / '.join(
             f'{part / 2**20:.0f}' for part in (held, free, total)
         )
+        with suppress(ImportError, RuntimeError):  # torch asks NVIDIA's library, which is extra
+            facts['GPU temperature (C)'] = str(torch.cuda.temperature(device))
     return facts
