@@ -114,14 +114,14 @@ class SoakRun:
                 0 < memory[1] < (1 + MAX_MEMORY_GROWTH) * memory[0],
             ),
             Check(
-                'open files', *handles, f'at most {MAX_MORE_HANDLES} more',
+                'open files', handles[0], handles[1], f'at most {MAX_MORE_HANDLES} more',
                 0 < handles[1] <= handles[0] + MAX_MORE_HANDLES,
             ),
             Check(
-                'latency p99, ms', *p99, f'within {MAX_LATENCY_CHANGE:.0%}',
+                'latency p99, ms', p99[0], p99[1], f'within {MAX_LATENCY_CHANGE:.0%}',
                 p99[0] > 0 and abs(p99[1] / p99[0] - 1) <= MAX_LATENCY_CHANGE,
             ),
-            Check('images answered', *served, 'until the end', served[1] > 0),
+            Check('images answered', served[0], served[1], 'until the end', served[1] > 0),
             Check(
                 'images received, and accounted for', end.received, end.processed + end.dropped,
                 'all but the one in hand and the one that waits',

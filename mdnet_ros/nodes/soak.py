@@ -112,10 +112,10 @@ def soak(
             node, bag, PlaySettings(rate=rate, loop=True, wait=START, topics=topics),
             watch.on_publish,
         )
-        stop = threading.Event()
+        stop, samples = threading.Event(), list[SoakSample]()
         with spinning(node):
             watcher = threading.Thread(
-                target=_sample, args=(watch, tracker, seconds, stop, samples := [], progress),
+                target=_sample, args=(watch, tracker, seconds, stop, samples, progress),
                 name='soak',
             )
             watcher.start()
