@@ -118,4 +118,5 @@ def write_files(
 def _head(sources: Sequence[Provenance]) -> str:
     """Of a text file; lines that several runs share are shown once."""
     lines = dict.fromkeys(line for source in sources for line in source.lines())
-    return ''.join(f'{line}\n' if line.startswith('$') else f'# {line}\n' for line in lines)
+    shown = (line if line.startswith('$') else f'# {line}' for line in lines)
+    return '\n'.join([*shown, '', ''])

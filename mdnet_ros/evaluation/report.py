@@ -101,9 +101,11 @@ class Table:
 
     def print(self, console: Console | None = None) -> None:
         """Show it in the terminal."""
-        rich_table = RichTable(title=self.caption or None, title_justify='left', box=box.SIMPLE)
+        caption = Text(self.caption) if self.caption else None
+        rich_table = RichTable(title=caption, title_justify='left', box=box.SIMPLE)
         for i, column in enumerate(self.columns):
-            rich_table.add_column(column.title, justify='right' if i else 'left', no_wrap=True)
+            justify: Literal['left', 'right'] = 'right' if i else 'left'
+            rich_table.add_column(Text(column.title), justify=justify, no_wrap=True)
         best = [self.best_rows(i) for i in range(len(self.columns))]
         for r, row in enumerate(self.rows):
             cells = [

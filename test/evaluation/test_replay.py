@@ -188,6 +188,7 @@ def test_tables_as_text_say_where_they_come_from(bag, tmp_path):
     assert '# remark: by hand' in lines
     assert any(line.startswith('# versions: ') and cv2.__version__ in line for line in lines)
     assert any(line.split()[:1] == ['klt'] for line in lines)
+    assert any('rate [Hz]' in line for line in lines)  # no markup
     joined, again = tmp_path / 'joined.json', tmp_path / 'again.txt'
     whole = ['evaluate', 'merge', str(tmp_path / 'report.json'), '--json', str(joined)]
     assert main([*whole, '--text', str(again)]) == 0
