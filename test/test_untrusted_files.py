@@ -140,6 +140,17 @@ def test_a_tar_pack_is_read_in_memory(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob('*.png')) == ['outside.png']
 
 
+def test_a_tar_pack_cannot_fill_the_memory(tmp_path, monkeypatch):
+    content = cv2.imencode('.png', np.zeros((120, 160), np.uint8))[1].tobytes()
+    with tarfile.open(tmp_path / 'photos.tar', 'w') as tar:
+        for name, padding in (('small.png', 0), ('large.png', 1000)):
+            member = tarfile.TarInfo(name)
+            member.size = len(content) + padding
+            tar.addfile(member, io.BytesIO(content + bytes(padding)))
+    monkeypatch.setattr('mdnet_ros.training.images.LARGEST_FILE', len(content))
+    assert [image.name for image in read_images(tmp_path / 'photos.tar')] == ['small.png']
+
+
 @pytest.mark.parametrize(
     'text',
     ['!!python/object/apply:os.system ["true"]', 'steps: !!python/name:os.system', '[' * 5000],

@@ -20,6 +20,8 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '
 CANVAS = (608, 416)
 #: Images smaller than this on their short side teach nothing.
 MINIMUM_SIDE = 96
+#: Larger members of a tar pack are no photographs, and are not read into memory, bytes.
+LARGEST_FILE = 256 * 1024 * 1024
 #: A bag's frame is kept when its thumbnail differs by this from the last one kept (mean of
 #: absolute differences, 0 … 255): robots stand still, and copies of a frame add no knowledge.
 DUPLICATE_DIFFERENCE = 6.0
@@ -50,6 +52,8 @@ def _tar(path: Path) -> Iterator[NamedImage]:
         with tarfile.open(path) as pack:
             for member in pack:
                 if not member.isfile() or not member.name.lower().endswith(SUFFIXES):
+                    continue
+                if member.size > LARGEST_FILE:
                     continue
                 stream = pack.extractfile(member)
                 gray = _decode(stream.read(), member.name) if stream else None
