@@ -69,7 +69,12 @@ class LocalMap:
         landmarks.angle[chosen[good]] = angles[good]
 
     def adjust(
-        self, frames: Sequence[Seen], max_points: int, min_points: int, max_error: float
+        self,
+        frames: Sequence[Seen],
+        max_points: int,
+        min_points: int,
+        max_error: float,
+        max_move: float,
     ) -> None:
         """Bring frames and the points they see together; drop points that do not fit.
 
@@ -78,17 +83,16 @@ class LocalMap:
         Args:
             frames: with poses, in order; fewer than three are left alone.
             max_points: points that are adjusted, those seen most often first.
-            min_points: with fewer points nothing is done.
+            min_points: frames that see fewer of these points stay as they are.
             max_error: reprojection error that a pose allows, pixels.
+            max_move: an adjustment that moves a camera further is not believed.
         """
-        if len(frames) < 3:
-            return
         landmarks = self._landmarks
-        rows = np.concatenate([seen.rows for seen in frames])
-        rows, times = np.unique(rows[landmarks.has_point(rows)], return_counts=True)
-        order = np.argsort(-times, kind='stable')[:max_points]
-        chosen = np.sort(rows[order[times[order] >= 2]])
-        if len(chosen) < min_points:
+        # A frame that shares few points with the others would be moved by chance.
+        shared = self._shared(frames, max_points)
+        frames = [seen for seen in frames if np.isin(seen.rows, shared).sum() >= min_points]
+        chosen = self._shared(frames, max_points)
+        if len(frames) < 3 or len(chosen) < min_points:
             return
         parts = []
         for number, seen in enumerate(frames):
@@ -101,9 +105,22 @@ class LocalMap:
         poses, points = adjust(
             before, landmarks.point[chosen], sightings, 2, self._focal, max_error / 2
         )
+        moves = [
+            float(np.linalg.norm(new.inverse().translation - old.inverse().translation))
+            for new, old in zip(poses, before, strict=True)
+        ]
+        if max(moves) > max_move:
+            return
         for seen, pose in zip(frames, poses, strict=True):
             self._poses[seen.index] = pose.inverse()
         landmarks.point[chosen] = points
         errors, depth = reprojection(poses, points, sightings, self._focal)
         wrong = (depth <= 0) | (np.linalg.norm(errors, axis=1) > _CULL * max_error)
         landmarks.drop_points(chosen[np.unique(sightings.point[wrong])])
+
+    def _shared(self, frames: Sequence[Seen], most: int) -> np.ndarray:
+        """Landmarks with points that at least two frames see, the most seen ones, sorted."""
+        rows = np.concatenate([np.zeros(0, np.int64), *(seen.rows for seen in frames)])
+        rows, times = np.unique(rows[self._landmarks.has_point(rows)], return_counts=True)
+        order = np.argsort(-times, kind='stable')[:most]
+        return np.sort(rows[order[times[order] >= 2]])

@@ -269,8 +269,10 @@ class Odometry:
         frames = [
             s for s in self._recent if s.index >= first and self._poses[s.index] is not None
         ]
+        settings = self.settings
         self._map.adjust(
-            frames, self.settings.window_points, self.settings.min_points, self.settings.max_error
+            frames, settings.window_points, settings.min_points, settings.max_error,
+            max_move=_ACCELERATION * float(np.median(self._steps)),
         )
         pose = self._poses[index]
         assert pose is not None
