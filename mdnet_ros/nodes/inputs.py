@@ -17,12 +17,8 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from mdnet_ros.nodes.events import SubscriptionEventCallbacks
 from mdnet_ros.nodes.settings import TrackerSettings
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
 
 _IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 
@@ -83,13 +79,16 @@ class Inputs:
                 CompressedImage if self._compressed else Image, self.topic, take,
                 QoSProfile(depth=settings.qos_depth, reliability=reliability),
                 callback_group=MutuallyExclusiveCallbackGroup(),
-                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._incompatible),
+                event_callbacks=SubscriptionEventCallbacks(
+                    incompatible_qos=self._incompatible, use_default_callbacks=False
+                ),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             node.create_subscription(
                 CameraInfo, topic_below(camera, 'camera_info'), on_camera_info,
                 QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
                 callback_group=MutuallyExclusiveCallbackGroup(),
+                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             node.create_subscription(
@@ -97,7 +96,7 @@ class Inputs:
                 QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
                 callback_group=MutuallyExclusiveCallbackGroup(),
                 event_callbacks=SubscriptionEventCallbacks(
-                    incompatible_qos=self._incompatible_mask
+                    incompatible_qos=self._incompatible_mask, use_default_callbacks=False
                 ),
                 qos_overriding_options=QoSOverridingOptions(
                     (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)

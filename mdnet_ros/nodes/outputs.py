@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, PointCloud, PointCloud2
 from std_msgs.msg import Bool, Header
 
 from mdnet_ros.drawing import TrackDrawer
 from mdnet_ros.nodes.engine import StereoProcessed
+from mdnet_ros.nodes.events import PublisherEventCallbacks
 from mdnet_ros.nodes.images import image_message
 from mdnet_ros.nodes.inputs import topic_below
 from mdnet_ros.nodes.messages import (
@@ -53,12 +54,14 @@ class _Publishers:
         self, node: LifecycleNode, camera: str, topics: Mapping[str, tuple[type, int]]
     ) -> None:
         self._node = node
+        self._profiles = {topic: QoSProfile(depth=depth) for topic, (_, depth) in topics.items()}
         self._publishers = {
             topic: node.create_lifecycle_publisher(
-                kind, topic_below(camera, topic), QoSProfile(depth=depth),
+                kind, topic_below(camera, topic), self._profiles[topic],
+                event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
-            for topic, (kind, depth) in topics.items()
+            for topic, (kind, _) in topics.items()
         }
 
     def destroy(self) -> None:
@@ -66,6 +69,30 @@ class _Publishers:
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
+
+    def trouble(self) -> str:
+        """What is wrong around our topics and what to change, on one line; empty if nothing."""
+        for topic, publisher in list(self._publishers.items()):
+            if self._node.count_publishers(publisher.topic_name) > 1:
+                return (
+                    f"another node publishes on '{publisher.topic_name}' too: give each tracker a "
+                    'namespace of its own'
+                )
+            for subscriber in self._node.get_subscriptions_info_by_topic(publisher.topic_name):
+                ours, asked = self._profiles[topic], subscriber.qos_profile
+                if asked.durability == DurabilityPolicy.TRANSIENT_LOCAL != ours.durability:
+                    wish, cure = 'transient local', 'let it ask for volatile'
+                elif asked.reliability == ReliabilityPolicy.RELIABLE != ours.reliability:
+                    wish, cure = 'reliable', (
+                        f'set qos_overrides.{publisher.topic_name}.publisher.reliability:=reliable'
+                    )
+                else:
+                    continue
+                return (
+                    f"'{subscriber.node_name}' gets nothing of '{publisher.topic_name}': "
+                    f'it asks for {wish}, which is not published; {cure}'
+                )
+        return ''
 
     def wanted(self, topic: str) -> bool:
         """Whether somebody listens."""
@@ -95,6 +122,10 @@ class Outputs:
     def destroy(self) -> None:
         """Take the topics away."""
         self._publish.destroy()
+
+    def trouble(self) -> str:
+        """What is wrong around our topics and what to change, on one line; empty if nothing."""
+        return self._publish.trouble()
 
     def publish_links(self, done: Processed, header: Header, settings: TrackerSettings) -> None:
         """Publish what odometry waits for: correspondences, restart and tracks.
@@ -170,6 +201,10 @@ class PairOutputs:
     def destroy(self) -> None:
         """Take the topics away."""
         self._publish.destroy()
+
+    def trouble(self) -> str:
+        """As :meth:`Outputs.trouble`."""
+        return self._publish.trouble()
 
     def publish(
         self,

@@ -18,6 +18,7 @@ from std_srvs.srv import Trigger
 from mdnet_ros.errors import DataError, ImageError, MDNetError
 from mdnet_ros.nodes.diagnostics import SILENCE
 from mdnet_ros.nodes.engine import Engine, free_memory, load_extractor, read_mask
+from mdnet_ros.nodes.events import PublisherEventCallbacks
 from mdnet_ros.nodes.images import ImageConverter
 from mdnet_ros.nodes.inputs import Inputs
 from mdnet_ros.nodes.messages import camera_model
@@ -56,7 +57,8 @@ class TrackerNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self._diagnostics = self.create_publisher(
-            DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
+            DiagnosticArray, '/diagnostics', QoSProfile(depth=10),
+            event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
         )
         self.create_timer(
             self.settings.diagnostics_period,
@@ -242,6 +244,9 @@ class TrackerNode(LifecycleNode):
                 'stereo inliers': str(int(stereo.matches.inlier.sum())),
                 'stereo check': stereo.calibration_error or 'calibrated',
             }
+        for outputs in (camera.outputs, self._pair if camera.number == 0 else None):
+            if outputs is not None and (wrong := outputs.trouble()):
+                camera.report('output', wrong)
         if inputs is not None:
             about['image topic'] = inputs.topic
             silent = [c for c in self._cameras if c.statistics.silence() > SILENCE]

@@ -9,7 +9,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud, PointCloud2
 from std_msgs.msg import Bool
 
 from mdnet_ros.nodes.images import ImageConverter, fill
@@ -233,3 +234,20 @@ def test_an_output_read_as_a_frame_is_what_the_library_gives(start_tracker, conn
         np.testing.assert_array_equal(
             got.correspondences.indices_prev, expected.correspondences.indices_prev
         )
+
+
+def test_what_is_wrong_around_its_outputs_is_told(start_tracker, connect):
+    tracker = start_tracker(namespace='asked')
+    client = connect(namespace='asked')
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    subscription = client.node.create_subscription(
+        PointCloud2, 'keypoints', client.received['keypoints'].append, latched
+    )
+    tracker.wait_for_log(
+        rf"'{client.node.get_name()}' gets nothing of '/asked/keypoints': it asks for transient "
+        r'local, which is not published; let it ask for volatile'
+    )
+    client.node.destroy_subscription(subscription)
+    other = client.node.create_publisher(PointCloud2, 'correspondences', 1)
+    tracker.wait_for_log(r"another node publishes on '/asked/correspondences' too: give each")
+    client.node.destroy_publisher(other)
