@@ -27,6 +27,7 @@ from mdnet_ros.nodes.engine import Engine, load_extractor
 from mdnet_ros.nodes.host import open_files, resident_memory
 from mdnet_ros.nodes.images import fill
 from mdnet_ros.nodes.messages import read_tracked, stamp_nanoseconds
+from mdnet_ros.nodes.recorder import SUBSCRIBED
 from mdnet_ros.nodes.settings import TrackerSettings
 
 SECOND = 10**9
@@ -453,14 +454,7 @@ def test_a_recording_that_is_ended_in_the_stream_is_whole_or_not_there(
 ):
     rig, target = rigs[False], tmp_path / 'bag'
     process = recorder(environment, target, '/raw/correspondences', '/raw/image')
-    recording = list(tmp_path.glob('.bag.*.tmp'))
-    while not recording:
-        recording = list(tmp_path.glob('.bag.*.tmp'))
-        assert process.poll() is None
-        time.sleep(0.05)
-    rig.client.spin_until(
-        lambda: rig.client.images.get_subscription_count() == 2, what='the recorder'
-    )
+    assert process.stdout.readline().strip() == SUBSCRIBED
     rig.client.spin_for(0.5)
     for index in range(20):
         rig.send()
