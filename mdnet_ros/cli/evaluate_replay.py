@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--live', action='store_true',
                         help='run the tracker node over ROS 2 at the rate of the bag; for md2net, '
                         'md2net-light and .safetensors paths')
+    parser.add_argument('--part', nargs=2, type=float, default=(0.0, 1.0), metavar=('FROM', 'TO'),
+                        help='part of each bag in order of time, e.g. 0.5 1 for the second half')
     parser.add_argument('--no-odometry', action='store_true', help='no visual odometry')
     add_output_arguments(parser, 'bags')
 
@@ -58,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     """Replay, show and write."""
     if args.max_frames < 0:
         raise DataError(f'--max-frames: expected 0 or more, got {args.max_frames}')
+    if not 0.0 <= args.part[0] < args.part[1] <= 1.0:
+        raise DataError(f'--part: expected 0 <= FROM < TO <= 1, got {args.part}')
     if not args.threshold > 0:
         raise DataError(f'--threshold: expected more than 0, got {args.threshold}')
     specs = frontend_specs(
@@ -70,13 +74,14 @@ def run(args: argparse.Namespace) -> int:
         args.max_frames,
         args.threshold,
         not args.no_odometry,
+        *args.part,
     )
     if args.live:
         peers = [spec.name for spec in specs if spec.weights is None]
         if peers:
             raise DataError(f"--live: the tracker node runs MD-Net's weights, not {peers[0]}")
-        if settings.max_frames:
-            raise DataError('--live: plays whole bags; leave out --max-frames')
+        if settings.max_frames or (settings.start, settings.end) != (0.0, 1.0):
+            raise DataError('--live: plays whole bags; leave out --max-frames and --part')
         if importlib.util.find_spec('rclpy') is None:
             raise MissingDependencyError('rclpy', 'ros', 'replay --live')
     result = evaluate(

@@ -29,6 +29,7 @@ class BagSequence:
         path: of the bag.
         topic: of the images.
         info_topic: of the camera_info, or None.
+        first: how many images to pass over.
         stamps_ns: of the images to replay.
         camera: None without a calibration.
         truth: None without ground truth.
@@ -38,6 +39,7 @@ class BagSequence:
     path: Path
     topic: str
     info_topic: str | None
+    first: int
     stamps_ns: np.ndarray
     camera: CameraModel | None
     truth: PoseTrack | None
@@ -69,6 +71,8 @@ def open_bag(
     with BagReader(path) as reader:
         topic = reader.image_topic(settings.image_topic)
         stamps = [frame.stamp_ns for frame in reader.images(topic)]
+        first = round(settings.start * len(stamps))
+        stamps = stamps[first : round(settings.end * len(stamps))]
         if settings.max_frames:
             stamps = stamps[: settings.max_frames]
         if len(stamps) < 2:
@@ -95,4 +99,6 @@ def open_bag(
         omitted.append(f'{name}: no calibrated camera_info: no precision, poses or odometry')
     elif truth is None and truth_file is None:
         omitted.append(f'{name}: no ground truth: no precision or errors of poses')
-    return BagSequence(name, path, topic, info_topic, np.array(stamps, np.int64), camera, truth)
+    return BagSequence(
+        name, path, topic, info_topic, first, np.array(stamps, np.int64), camera, truth
+    )

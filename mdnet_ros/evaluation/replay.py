@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -100,8 +101,8 @@ def replay(
     milliseconds, stamps = [], []
     count = len(sequence.stamps_ns)
     with BagReader(sequence.path) as reader:
-        frames = zip(range(count), reader.images(sequence.topic), strict=False)
-        for _, image in tqdm(frames, total=count, desc=f'{sequence.name} {spec.name}'):
+        frames = islice(reader.images(sequence.topic), sequence.first, sequence.first + count)
+        for image in tqdm(frames, total=count, desc=f'{sequence.name} {spec.name}'):
             try:
                 timed = frontend.track(image.image, image.stamp_ns)
             except ImageError as error:

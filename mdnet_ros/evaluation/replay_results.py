@@ -16,9 +16,10 @@ class ReplaySettings:
         max_keypoints: the most keypoints of one image.
         image_topic: None: the bag's only one.
         pose_topic: of the ground truth; None: the bag's only one.
-        max_frames: of each bag, from its start; 0: all.
+        max_frames: of each bag's part, from its start; 0: all.
         threshold: inlier threshold of relative poses, pixels.
         odometry: run visual odometry, too.
+        start, end: part of each bag to replay, as shares of its images.
     """
 
     max_keypoints: int = 1024
@@ -27,6 +28,8 @@ class ReplaySettings:
     max_frames: int = 0
     threshold: float = 1.0
     odometry: bool = True
+    start: float = 0.0
+    end: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -240,6 +240,19 @@ def test_shards_merge(bag, tmp_path):
         assert document['extractors'][path.stem] == part['extractors'][path.stem]
 
 
+def test_a_part_of_a_bag(bag, tmp_path, capsys):
+    arguments = ('--bag', bag, '--no-odometry', '--extractors', 'klt')
+    _, report = run(tmp_path, *arguments, '--part', '0.5', '1')
+    second = report['extractors']['klt']['bags']['hall']
+    assert second['frames'] == FRAMES // 2
+    assert [d['pairs'] for d in second['relative_pose']] == [11, 10, 7, 2]
+    assert second['precision']['3px'] > 0.6
+    _, report = run(tmp_path, *arguments, '--part', '0', '0.5')
+    assert report['extractors']['klt']['bags']['hall']['precision'] != second['precision']
+    assert run(tmp_path, *arguments, '--part', '0.5', '0.5')[0] == 2
+    assert '--part' in capsys.readouterr().err
+
+
 def test_nothing_to_see_gives_zeros(tmp_path):
     """Flat gray images: no keypoints, no matches, no pose, no crash."""
     from mdnet_ros.bags.messages import BagTopics
