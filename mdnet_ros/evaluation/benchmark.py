@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.klt import KltTracker
+from mdnet_ros.evaluation.timing import Rates, Timing, measure, measure_rates
 from mdnet_ros.features.backends import PRECISIONS, WeightsBackend
 from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
 from mdnet_ros.features.matching import mutual_nearest
@@ -29,7 +29,6 @@ from mdnet_ros.features.tracking import FrameTracker
 _FRAMES, _SHIFT = 6, 3
 #: Descriptor length of the matching benchmark: that of md2net.
 _DIM = 128
-_WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -55,31 +54,6 @@ class BenchmarkSettings:
     device: str = 'auto'
     repetitions: int = 50
     weights_dir: Path | None = None
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Median and 99th percentile of repeated runs, milliseconds."""
-
-    median_ms: float
-    p99_ms: float
-
-
-@dataclass(frozen=True)
-class Rates:
-    """What the machine does at its best, at one precision.
-
-    Attributes:
-        flops: floating-point operations a second, in a large matrix product.
-        bandwidth: bytes a second read and written, in a large copy.
-    """
-
-    flops: float
-    bandwidth: float
-
-    def floor_ms(self, operations: float, moved: float) -> float:
-        """The least time for some operations and some bytes, milliseconds."""
-        return 1e3 * max(operations / self.flops, moved / self.bandwidth)
 
 
 @dataclass(frozen=True)
@@ -166,54 +140,6 @@ class BenchmarkResult:
         folder = self.settings.weights_dir
         document['settings']['weights_dir'] = None if folder is None else str(folder)
         return {'benchmark': 'speed', **document}
-
-
-def measure(work: Callable[[], object], device: torch.device, repetitions: int) -> Timing:
-    """Time some work as :func:`sample` does."""
-    times = sample(work, device, repetitions)
-    return Timing(float(np.median(times)), float(np.percentile(times, 99)))
-
-
-def sample(work: Callable[[], object], device: torch.device, repetitions: int) -> list[float]:
-    """Milliseconds of each run of some work, after a warm-up; by device events on CUDA."""
-    for _ in range(_WARM_UP):
-        work()
-    times = []
-    for _ in range(repetitions):
-        if device.type == 'cuda':
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize(device)
-            start.record()  # type: ignore[no-untyped-call]
-            work()
-            end.record()  # type: ignore[no-untyped-call]
-            torch.cuda.synchronize(device)
-            times.append(float(start.elapsed_time(end)))
-        else:
-            begin = time.perf_counter()
-            work()
-            times.append(1e3 * (time.perf_counter() - begin))
-    return times
-
-
-def measure_rates(device: torch.device, dtype: torch.dtype, repetitions: int, side: int) -> Rates:
-    """The best rates of a product of two square matrices and of a large copy.
-
-    Args:
-        device: where.
-        dtype: of the matrices.
-        repetitions: of each.
-        side: of the matrices; large ones come closer to the machine's best.
-    """
-    a = torch.rand(side, side, device=device).to(dtype)
-    out = torch.empty_like(a)
-    product = min(sample(lambda: torch.mm(a, a, out=out), device, repetitions))
-    large = torch.zeros(16 * side * side, dtype=torch.uint8, device=device)
-    target = torch.empty_like(large)
-    copy = min(sample(lambda: target.copy_(large), device, repetitions))
-    return Rates(
-        2.0 * side**3 / (1e-3 * product),
-        2.0 * large.numel() / (1e-3 * copy),
-    )
 
 
 def make_frames(width: int, height: int) -> list[np.ndarray]:

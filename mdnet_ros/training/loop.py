@@ -6,12 +6,9 @@ A run lives in one folder: ``checkpoint.pt`` (to resume), ``best.safetensors`` a
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from mdnet_ros.errors import DataError
 from mdnet_ros.features.network import MDNet, count_parameters
 from mdnet_ros.features.weights import load_weights, save_weights
 from mdnet_ros.files import write_text
+from mdnet_ros.training.allocator import tune_allocator
 from mdnet_ros.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdnet_ros.training.config import TrainingConfig
 from mdnet_ros.training.data import Prefetcher, step_generator
@@ -34,52 +32,12 @@ from mdnet_ros.training.images import ImagePool
 from mdnet_ros.training.journal import Journal
 from mdnet_ros.training.objective import LossTerms, objective
 from mdnet_ros.training.schedule import learning_rate
+from mdnet_ros.training.summary import RunSummary, describe_device
 from mdnet_ros.training.validation import ValidationFigures, validate, validation_pairs
 from mdnet_ros.training.warps import ViewPair
 
 #: Steps timed to find how many fit into a time budget, after as many to warm up.
 _TIMED_STEPS = 10
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run did.
-
-    Attributes:
-        steps: done, of the whole schedule. pairs: of images seen. seconds: trained.
-        pairs_per_second, images_per_second: throughput; waiting_share: of that time spent waiting
-            for data.
-        best: figures of the best weights. last: of the last. complaints: signs of trouble.
-    """
-
-    steps: int
-    pairs: int
-    seconds: float
-    pairs_per_second: float
-    images_per_second: float
-    waiting_share: float
-    parameters: int
-    device: str
-    processes: int
-    best: dict[str, float]
-    last: dict[str, float]
-    complaints: list[str]
-    finished: bool
-
-
-def tune_allocator() -> None:
-    """Keep freed memory in the process (glibc): else page faults take half of the time on a CPU.
-
-    Large tensors are mapped and unmapped at every step by default; this makes malloc serve them
-    from the heap and never give the heap back.
-    """
-    if platform.libc_ver()[0] != 'glibc':
-        return
-    libc = ctypes.CDLL(None)
-    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
-    libc.mallopt(m_mmap_max, 0)
-    libc.mallopt(m_trim_threshold, 2**31 - 1)
-    libc.mallopt(m_top_pad, 256 * 2**20)
 
 
 class Trainer:
@@ -350,10 +308,3 @@ class Trainer:
             complaints=figures.complaints() if figures else [],
             finished=self.step == self.steps,
         )
-
-
-def describe_device(device: torch.device) -> str:
-    """The device in words, for records."""
-    if device.type == 'cuda':
-        return torch.cuda.get_device_name(device)
-    return f'CPU, {torch.get_num_threads()} threads of {os.cpu_count()}'

@@ -13,11 +13,10 @@ from mdnet_ros.cli.main import main
 from mdnet_ros.evaluation.benchmark import (
     Benchmark,
     BenchmarkSettings,
-    Rates,
     make_frames,
-    measure,
     network_cost,
 )
+from mdnet_ros.evaluation.timing import Rates, measure
 from mdnet_ros.features.network import MDNet, MDNetConfig, count_flops, count_parameters
 from mdnet_ros.features.weights import save_weights
 
