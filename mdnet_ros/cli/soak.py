@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
+import io
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +13,11 @@ from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.cli.tracking import add_tracker_arguments, changed_from_default, tracker_settings
 from mdnet_ros.demo.recording import write_scene
 from mdnet_ros.demo.scene import Scene
-from mdnet_ros.errors import DataError, MissingDependencyError, SettingError
+from mdnet_ros.errors import MissingDependencyError, SettingError
 from mdnet_ros.evaluation.pictures import new_figure
 from mdnet_ros.evaluation.soak import SoakRun
 from mdnet_ros.features.weights import resolve_weights
-from mdnet_ros.files import write_json
+from mdnet_ros.files import write_bytes, write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,12 +83,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plot(result: SoakRun, path: Path) -> None:
-    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        result.figure().savefig(temporary, dpi=120)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"output '{path}': {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    picture = io.BytesIO()
+    result.figure().savefig(picture, format='png', dpi=120)
+    write_bytes(path, picture.getvalue())

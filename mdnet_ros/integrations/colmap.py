@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -42,15 +41,8 @@ class ColmapDatabase:
         self._camera_id = self._database.write_camera(converted)
         self._ids: dict[str, int] = {}
 
-    def __enter__(self) -> ColmapDatabase:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close what was written."""
         self._database.close()
 
     def image(self, name: str, features: Features) -> None:

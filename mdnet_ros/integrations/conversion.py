@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 import cv2
@@ -23,16 +23,11 @@ _JPEG_QUALITY = 95
 
 
 class Target(Protocol):
-    """Files that take images and pairs in turn; a context manager that closes them."""
+    """Files that take images and pairs in turn."""
 
-    def __enter__(self) -> Target: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def close(self) -> None:
+        """Close the files."""
+        ...
 
     def image(self, name: str, features: Features) -> None:
         """Take the next image's features."""
@@ -107,7 +102,7 @@ def convert(
     pictures = pairs = matches = inliers = repeated = 0
     with (
         new_folder(out) as folder,
-        make_target(folder, recording.camera, recording.image_size) as target,
+        closing(make_target(folder, recording.camera, recording.image_size)) as target,
     ):
         for frame, image in tqdm(
             recording, 'converting', len(recording), unit='frame', disable=not progress

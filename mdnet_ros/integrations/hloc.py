@@ -12,7 +12,6 @@ matches.h5, by pair     group ``IMAGE/IMAGE``: matches0 (N,) int16 or int32, the
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -46,15 +45,8 @@ class HlocFiles:
         self._features: Any = h5py.File(folder / 'features.h5', 'w')
         self._matches: Any = h5py.File(folder / 'matches.h5', 'w')
 
-    def __enter__(self) -> HlocFiles:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Close what was written."""
         for file in (self._features, self._matches):
             file.close()
 
