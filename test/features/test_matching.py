@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdnet_ros import Features, match_mutual_nearest
+from mdnet_ros.features import matching
 from mdnet_ros.features.matching import mutual_nearest
 
 
@@ -202,3 +203,22 @@ def test_batched_core_ignores_invalid_slots() -> None:
     assert partner.tolist() == [[0, 1, -1], [-1, -1, -1]]
     assert cosine[0, :2].tolist() == [1.0, 1.0]
     assert torch.isfinite(cosine).all()
+
+
+@pytest.mark.parametrize('tile', [1, 60, 1 << 19])
+def test_tiles_give_what_the_whole_table_gives(
+    tile: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (
+        torch.nn.functional.normalize(torch.randn(3, n, 16, generator=generator), dim=-1)
+        for n in (37, 23)
+    )
+    valid_a, valid_b = (torch.rand(3, n, generator=generator) > 0.2 for n in (37, 23))
+    monkeypatch.setattr(matching, '_TILE', tile)
+    forward, best, columns = matching._nearest_in_tiles(a, valid_a, b, valid_b)
+    whole = matching._nearest(a, valid_a, b, valid_b)
+    assert torch.equal(forward[valid_a], whole[0][valid_a])
+    torch.testing.assert_close(best[valid_a], whole[1][valid_a])
+    torch.testing.assert_close(columns[valid_a], whole[2][valid_a])
+    assert bool((best[~valid_a] == whole[1][~valid_a]).all())
