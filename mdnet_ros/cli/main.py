@@ -12,6 +12,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from mdnet_ros.allocator import tune_allocator
 from mdnet_ros.errors import MDNetError
 
 #: Subcommand -> one-line help. The module has the same name, with '-' as '_'.
@@ -45,7 +46,10 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code (2: the user's input was wrong)."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv is None:  # a process of our own, not somebody's who calls this function
+        argv = sys.argv[1:]
+        tune_allocator()
+    argv = list(argv)
     try:
         args = build_parser(argv).parse_args(argv)
         return int(args.run(args))

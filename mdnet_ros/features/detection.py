@@ -128,26 +128,36 @@ def refine(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def sample_descriptors(
-    descriptors: torch.Tensor, keypoints: torch.Tensor, size: tuple[int, int]
+    output: NetworkOutput, keypoints: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """Unit-norm descriptors at keypoints, bilinear.
+    """Unit-norm descriptors at keypoints: bilinear, then the network's projection.
 
     Args:
-        descriptors: (B, D, H', W') map covering the image.
-        keypoints: (B, N, 2) x and y in pixels of that image.
-        size: (H, W) of that image.
+        output: of B images.
+        keypoints: (B, N, 2) x and y in pixels of these images.
+        size: (H, W) of these images.
 
     Returns:
         (B, N, D) float32.
     """
-    h, w = size
-    scale = keypoints.new_tensor([2.0 / w, 2.0 / h])
-    grid = (keypoints + 0.5) * scale - 1.0  # pixel centres, as align_corners=False counts
-    sampled = F.grid_sample(
-        descriptors.float(), grid[:, None], mode='bilinear', padding_mode='border',
-        align_corners=False,
-    )
-    return F.normalize(sampled[:, :, 0].transpose(1, 2), dim=-1)
+    b, c, rows, cols = output.descriptors.shape
+    x, y = keypoints.float().unbind(-1)
+    # To cells, by their centres; outside the outermost ones the map is constant.
+    x = ((x + 0.5) * (cols / size[1]) - 0.5).clamp(0, cols - 1)
+    y = ((y + 0.5) * (rows / size[0]) - 0.5).clamp(0, rows - 1)
+    left, top = x.floor().clamp(max=cols - 2), y.floor().clamp(max=rows - 2)
+    image = torch.arange(b, device=x.device)[:, None] * (rows * cols)
+    corner = (top * cols + left).long() + image
+    # Whole cells lie together in memory, which makes this several times faster than grid_sample.
+    cells = output.descriptors.permute(0, 2, 3, 1).reshape(-1, c)
+    index = torch.stack([corner, corner + 1, corner + cols, corner + cols + 1])
+    value = cells.index_select(0, index.reshape(-1)).reshape(4, b, -1, c).float()
+    right, down = (x - left)[..., None], (y - top)[..., None]
+    above = torch.lerp(value[0], value[1], right)
+    below = torch.lerp(value[2], value[3], right)
+    sampled = torch.lerp(above, below, down)
+    projected = F.linear(sampled, output.weight.float(), output.bias.float())
+    return F.normalize(projected, dim=-1)
 
 
 def _strongest(
@@ -210,6 +220,6 @@ def detect(
     valid = (best > _EXCLUDED) & (scores >= settings.score_threshold)
     keypoints = refine(logits, index)
     descriptors = sample_descriptors(
-        output.descriptors, keypoints.reshape(b, -1, 2), (h, w)
+        output, keypoints.reshape(b, -1, 2), (h, w)
     ).reshape(b, k, index.shape[-1], -1)
     return PaddedFeatures(keypoints, scores * valid, descriptors, valid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -229,10 +230,12 @@ class MDNetExtractor:
         batch = torch.from_numpy(np.stack(grays))[:, None]
         regions = self._regions(masks or [None] * len(grays), size)
         padded = self.backend.run(batch, self.settings, regions)
-        scale = padded.keypoints.new_tensor([width / size[1], height / size[0]])
-        keypoints = (padded.keypoints + 0.5) * scale - 0.5
-        padded = PaddedFeatures(keypoints, padded.scores, padded.descriptors, padded.valid)
-        return [self._to_host(padded[i], (width, height)) for i in range(len(images))]
+        if size != (height, width):
+            padded = replace(padded, keypoints=_enlarged(padded.keypoints, size, (height, width)))
+        packed = _packed(padded).cpu().numpy()  # one download
+        return [
+            self._to_host(packed[i], padded[i], (width, height)) for i in range(len(images))
+        ]
 
     def _shrink(self, grays: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, int]]:
         """Images no longer than ``max_side``, and their (height, width)."""
@@ -258,14 +261,39 @@ class MDNetExtractor:
                     region &= cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
         return torch.from_numpy(regions)
 
-    def _to_host(self, padded: PaddedFeatures, image_size: tuple[int, int]) -> Features:
-        valid = padded.valid[0].cpu()
+    def _to_host(
+        self, packed: np.ndarray, padded: PaddedFeatures, image_size: tuple[int, int]
+    ) -> Features:
+        """One image's features from its (K, M, 4 + D) table of :func:`_packed`."""
+        valid = packed[..., 3] > 0
+        rows = packed[valid]
+        in_order = bool((valid[:, :-1] >= valid[:, 1:]).all())
         return Features(
-            keypoints=padded.keypoints[0].cpu()[valid].float().numpy(),
-            scores=padded.scores[0].cpu()[valid].float().numpy(),
-            sets=valid.nonzero()[:, 0].to(torch.int32).numpy(),
-            descriptors=padded.descriptors[0].cpu()[valid].float().numpy(),
+            keypoints=np.ascontiguousarray(rows[:, :2]),
+            scores=np.ascontiguousarray(rows[:, 2]),
+            sets=np.nonzero(valid)[0].astype(np.int32),
+            descriptors=np.ascontiguousarray(rows[:, 4:]),
             image_size=image_size,
             num_sets=self.num_sets,
-            padded=padded if padded.valid.is_cuda else None,
+            padded=padded if in_order else None,
         )
+
+
+def _packed(features: PaddedFeatures) -> torch.Tensor:
+    """(B, K, M, 4 + D) float32: x, y, score, 1 where valid, descriptor."""
+    columns = (
+        features.keypoints, features.scores[..., None], features.valid[..., None],
+        features.descriptors,
+    )
+    return torch.cat([column.float() for column in columns], -1)
+
+
+def _enlarged(
+    keypoints: torch.Tensor, size: tuple[int, int], to: tuple[int, int]
+) -> torch.Tensor:
+    """(..., 2) pixels of an image of a (height, width) as pixels of the same in another size."""
+    x, y = keypoints.unbind(-1)
+    # Plain numbers: a tensor made of them would have to be uploaded, and waited for.
+    x = (x + 0.5) * (to[1] / size[1]) - 0.5
+    y = (y + 0.5) * (to[0] / size[0]) - 0.5
+    return torch.stack([x, y], -1)

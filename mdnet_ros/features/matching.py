@@ -104,15 +104,19 @@ def _argmax_rows(table: torch.Tensor) -> torch.Tensor:
 def _by_set(features: Features, num_sets: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Descriptors padded to (K, M, D), validity (K, M), and the row of each slot (K, M)."""
     counts = np.bincount(features.sets, minlength=num_sets)
+    padded = features.padded
+    if padded is not None and padded.valid.shape[1] == num_sets:
+        rows = (np.cumsum(counts) - counts)[:, None] + np.arange(padded.valid.shape[2])
+        return padded.descriptors[0], padded.valid[0], rows
     m = int(counts.max()) if len(features) else 0
     order = np.argsort(features.sets, kind='stable')
     slots = np.arange(len(features)) - np.repeat(np.cumsum(counts) - counts, counts)
     sets = features.sets[order]
     rows = np.full((num_sets, m), -1, np.int64)
     rows[sets, slots] = order
-    padded = np.zeros((num_sets, m, features.descriptors.shape[1]), np.float32)
-    padded[sets, slots] = features.descriptors[order]
-    return torch.from_numpy(padded), torch.from_numpy(rows >= 0), rows
+    table = np.zeros((num_sets, m, features.descriptors.shape[1]), np.float32)
+    table[sets, slots] = features.descriptors[order]
+    return torch.from_numpy(table), torch.from_numpy(rows >= 0), rows
 
 
 def match_mutual_nearest(
@@ -151,7 +155,9 @@ def match_mutual_nearest(
         num_sets = max(a.num_sets, b.num_sets)
         a_desc, a_valid, a_rows = _by_set(a, num_sets)
         b_desc, b_valid, b_rows = _by_set(b, num_sets)
-    partner, cosine = mutual_nearest(a_desc, a_valid, b_desc, b_valid)
+    device = a_desc.device
+    found = mutual_nearest(a_desc, a_valid, b_desc.to(device), b_valid.to(device))
+    partner, cosine = (table.cpu() for table in found)
     keep = (partner >= 0) & (cosine >= min_similarity)
     which, slot = np.nonzero(keep.numpy())
     rows_a = a_rows[which, slot]

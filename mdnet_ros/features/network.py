@@ -9,6 +9,7 @@ feature at cell (i, j) of a map of stride s describes pixel (s·i + (s-1)/2, s·
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -73,11 +74,31 @@ class NetworkOutput(NamedTuple):
 
     Attributes:
         logits: (B, K, H, W); the heatmaps are ``logits.sigmoid()``.
-        descriptors: (B, D, H/4, W/4), not normalised: sample first, then normalise.
+        descriptors: (B, C, H/4, W/4): to be sampled, then projected, then normalised.
+        weight: (D, C) of the projection.
+        bias: (D,) of the projection.
     """
 
     logits: torch.Tensor
     descriptors: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+
+class Fold(nn.Module):
+    """Two by two pixels to four channels: ``PixelUnshuffle(2)``, on CPUs in a third of its time."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+        return x.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+
+
+class Unfold(nn.Module):
+    """Four channels to two by two pixels: ``PixelShuffle(2)``, on CPUs in half of its time."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
+        return x.flatten(4, 5).flatten(2, 3)
 
 
 class _ConvBlock(nn.Sequential):
@@ -125,7 +146,7 @@ class MDNet(nn.Module):
         self.config = config
         c2, c4, c8, c16 = config.channels
         self.normalise = nn.InstanceNorm2d(1)  # exposure and contrast of the whole image
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), _ConvBlock(4, c2), _ConvBlock(c2, c2))
+        self.stem = nn.Sequential(Fold(), _ConvBlock(4, c2), _ConvBlock(c2, c2))
         self.stage4 = _Stage(c2, c4)
         self.stage8 = _Stage(c4, c8)
         self.stage16 = _Stage(c8, c16)
@@ -144,7 +165,7 @@ class MDNet(nn.Module):
         self.detector_head = nn.Sequential(
             _ConvBlock(c2, c2),
             nn.Conv2d(c2, 4 * config.num_sets, 3, padding=1),
-            nn.PixelShuffle(2),
+            Unfold(),
         )
 
     def forward(self, image: torch.Tensor) -> NetworkOutput:
@@ -164,7 +185,16 @@ class MDNet(nn.Module):
         pyramid = self.lateral4(x4) + _upsample(pyramid + self.mix8(pyramid))
         pyramid = pyramid + self.mix4(pyramid)
         logits = self.detector_head(x2 + _upsample(self.context(F.relu(pyramid))))
-        return NetworkOutput(logits, self.descriptor_head(pyramid))
+        return NetworkOutput(logits, self.descriptor_head[:2](pyramid), *self.projection())
+
+    def projection(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(D, C) and (D,): the last layer of the descriptors.
+
+        It is linear and sampling is a weighted mean, so it gives the same after sampling as before,
+        at a tenth of the cost: a couple of thousand keypoints instead of all cells.
+        """
+        last = self.descriptor_head[2]
+        return last.weight[:, :, 0, 0], last.bias  # type: ignore[index,return-value]
 
 
 def fuse(network: MDNet) -> MDNet:
@@ -190,11 +220,15 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_flops(network: MDNet, width: int, height: int) -> int:
-    """Floating-point operations of one forward pass (a multiply-add counts as two)."""
+    """Floating-point operations of one forward pass (a multiply-add counts as two).
+
+    Without the projection of the descriptors, which depends on the number of keypoints.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
     device = next(network.parameters()).device
-    with torch.no_grad(), counter:
-        network(torch.zeros(1, 1, height, width, device=device))
+    frozen = copy.deepcopy(network).requires_grad_(False)  # the counter looks for gradients
+    with counter:
+        frozen(torch.zeros(1, 1, height, width, device=device))
     return int(counter.get_total_flops())

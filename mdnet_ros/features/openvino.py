@@ -51,6 +51,7 @@ class OpenVinoNetwork:
                 network, example_input=(torch.zeros(1, 1, 64, 64),)
             )
         self._model = frontend.convert(frontend.load(decoder))
+        self._projection = network.projection()
         self._requests: dict[tuple[object, ...], Any] = {}
 
     def __call__(self, image: torch.Tensor) -> NetworkOutput:
@@ -62,7 +63,7 @@ class OpenVinoNetwork:
             self._requests[key] = self._compile(*key)
         result = self._requests[key].infer([image.contiguous().numpy()], share_inputs=True)
         logits, descriptors = (torch.from_numpy(result[i]) for i in range(2))
-        return NetworkOutput(logits, descriptors)
+        return NetworkOutput(logits, descriptors, *self._projection)
 
     def _compile(self, shape: tuple[int, ...], threads: int) -> Any:
         model = self._model.clone()

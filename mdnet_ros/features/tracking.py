@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,6 +24,39 @@ class _Lost:
     ages: np.ndarray
     stamps: np.ndarray
     missed: np.ndarray
+
+
+@dataclass
+class _Links:
+    """Correspondences of a frame to earlier ones, each with its fit under way.
+
+    Attributes:
+        tables: rows of each group; a group links to one earlier frame, which has a geometry of
+            its own with this one.
+        fits: which of a group's rows agree with that.
+    """
+
+    tables: list[Correspondences] = field(default_factory=list)
+    fits: list[Future[np.ndarray]] = field(default_factory=list)
+
+    def verified(self) -> Correspondences:
+        """All groups in one table, outliers marked; waits for the fits."""
+        if not self.tables:
+            none = np.zeros(0, np.int64)
+            return Correspondences(
+                none, none, np.zeros((0, 2), np.float32), none,
+                np.zeros(0, np.float32), np.zeros(0, bool),
+            )
+        for table, fit in zip(self.tables, self.fits, strict=True):
+            table.inlier[:] = fit.result()
+        columns = zip(*(vars(table).values() for table in self.tables), strict=True)
+        return Correspondences(*(np.concatenate(parts) for parts in columns))
+
+
+def _groups(distances: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of equal distance, in rising order of it."""
+    for distance in np.unique(distances):
+        yield np.nonzero(distances == distance)[0]
 
 
 def _select(features: Features, rows: np.ndarray) -> Features:
@@ -95,6 +130,8 @@ class FrameTracker:
         self._next_id = 0
         self._previous: TrackedFrame | None = None
         self._lost: _Lost | None = None
+        # OpenCV lets go of the interpreter's lock: a fit runs beside the next matching.
+        self._fitters = ThreadPoolExecutor(2, thread_name_prefix='verification')
 
     def reset(self) -> None:
         """Forget all tracks; ids go on from where they are."""
@@ -117,98 +154,73 @@ class FrameTracker:
             previous = None
         track_ids = np.full(len(features), -1, np.int64)
         ages = np.zeros(len(features), np.int32)
-        links: list[Correspondences] = []
-        frames_back: list[np.ndarray] = []
+        links = _Links()
         lost = self._lost
         lost_again = np.zeros(0, bool)
         previous_matched = np.zeros(0, bool)
         if previous is not None:
-            matches = match_mutual_nearest(
-                features,
-                previous.features,
-                across_sets=self.across_sets,
-                min_similarity=self.min_similarity,
-            )
-            now, then = matches.indices.T
+            now, then, similarity = self._match(features, previous.features)
             track_ids[now] = previous.track_ids[then]
             ages[now] = previous.ages[then] + 1
             previous_matched = np.zeros(len(previous.features), bool)
             previous_matched[then] = True
-            links.append(
-                Correspondences(
-                    now,
-                    then,
-                    previous.features.keypoints[then],
-                    np.full(len(now), previous.stamp_ns, np.int64),
-                    matches.similarity,
-                    np.ones(len(now), bool),
-                )
+            stamps = np.full(len(now), previous.stamp_ns, np.int64)
+            self._link(
+                links, features, now, then, previous.features.keypoints[then], stamps, similarity
             )
-            frames_back.append(np.zeros(len(now), np.int64))
         if lost is not None and len(lost.features):
             free = np.nonzero(track_ids < 0)[0]
-            matches = match_mutual_nearest(
-                _select(features, free),
-                lost.features,
-                across_sets=self.across_sets,
-                min_similarity=self.min_similarity,
-            )
-            now, then = free[matches.indices[:, 0]], matches.indices[:, 1]
+            now, then, similarity = self._match(_select(features, free), lost.features)
+            now = free[now]
             track_ids[now] = lost.track_ids[then]
             ages[now] = lost.ages[then] + 1
             lost_again = np.ones(len(lost.features), bool)
             lost_again[then] = False
-            links.append(
-                Correspondences(
-                    now,
-                    lost.rows[then],
-                    lost.features.keypoints[then],
-                    lost.stamps[then],
-                    matches.similarity,
-                    np.ones(len(now), bool),
+            # Frames are told apart by how far back they lie: stamps may repeat.
+            for group in _groups(lost.missed[then]):
+                chosen = then[group]
+                self._link(
+                    links, features, now[group], lost.rows[chosen],
+                    lost.features.keypoints[chosen], lost.stamps[chosen], similarity[group],
                 )
-            )
-            frames_back.append(lost.missed[then])
         new = track_ids < 0
         count = int(new.sum())
         track_ids[new] = np.arange(self._next_id, self._next_id + count)
         self._next_id += count
-        frame = TrackedFrame(
-            features, track_ids, ages, self._verified(features, links, frames_back), int(stamp_ns)
-        )
         self._lost = self._remember(previous, previous_matched, lost, lost_again)
+        frame = TrackedFrame(features, track_ids, ages, links.verified(), int(stamp_ns))
         self._previous = frame
         return frame
 
-    def _verified(
-        self,
-        features: Features,
-        links: list[Correspondences],
-        frames_back: list[np.ndarray],
-    ) -> Correspondences:
-        """The links in one table, outliers marked; each earlier frame has its own geometry.
+    def _match(
+        self, features: Features, earlier: Features
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows now, rows then, and their similarity."""
+        matches = match_mutual_nearest(
+            features,
+            earlier,
+            across_sets=self.across_sets,
+            min_similarity=self.min_similarity,
+        )
+        return matches.indices[:, 0], matches.indices[:, 1], matches.similarity
 
-        Frames are told apart by how far back they lie: stamps may repeat.
-        """
-        if not links:
-            none = np.zeros(0, np.int64)
-            return Correspondences(
-                none, none, np.zeros((0, 2), np.float32), none,
-                np.zeros(0, np.float32), np.zeros(0, bool),
-            )
-        columns = zip(*(vars(c).values() for c in links), strict=True)
-        joined = [np.concatenate(parts) for parts in columns]
-        table = Correspondences(*joined)
-        back = np.concatenate(frames_back)
-        for distance in np.unique(back):
-            group = np.nonzero(back == distance)[0]
-            table.inlier[group] = inlier_mask(
-                table.keypoints_prev[group],
-                features.keypoints[table.indices[group]],
-                self.verification,
-                self.max_error,
-            )
-        return table
+    def _link(
+        self,
+        links: _Links,
+        features: Features,
+        now: np.ndarray,
+        then: np.ndarray,
+        keypoints_then: np.ndarray,
+        stamps: np.ndarray,
+        similarity: np.ndarray,
+    ) -> None:
+        """Add links to one earlier frame and start to fit the geometry between the two."""
+        links.tables.append(
+            Correspondences(now, then, keypoints_then, stamps, similarity, np.ones(len(now), bool))
+        )
+        links.fits.append(self._fitters.submit(
+            inlier_mask, keypoints_then, features.keypoints[now], self.verification, self.max_error
+        ))
 
     def _remember(
         self,

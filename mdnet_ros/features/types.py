@@ -15,7 +15,8 @@ import torch
 class PaddedFeatures:
     """Features of B images on the device, in fixed shapes: K sets of M slots each.
 
-    Slots are sorted by falling score, so the valid ones of a set come first.
+    Slots are sorted by falling score, so the valid ones of a set come first, unless a mask was
+    applied to what an exported file had found.
 
     Attributes:
         keypoints: (B, K, M, 2) float32, x and y in pixels of the original image.
@@ -50,8 +51,9 @@ class Features:
         descriptors: (N, D) float32, unit norm.
         image_size: (width, height) in pixels of the image the keypoints lie in.
         num_sets: how many detectors there are, whether or not each found something.
-        padded: the same features on the device, if they were computed there; matching
-            uses them instead of an upload.
+        padded: the same features as they came from the network, on its device, B = 1, the valid
+            slots of each set first; matching uses them as they are, instead of an upload. None
+            where features come from elsewhere.
     """
 
     keypoints: np.ndarray

@@ -16,6 +16,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
+from mdnet_ros.allocator import tune_allocator
 from mdnet_ros.nodes.environment import ros_environment
 from mdnet_ros.nodes.tracker_node import TrackerNode
 
@@ -32,6 +33,7 @@ def main(args: list[str] | None = None) -> int:
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
 
+    tune_allocator()
     os.environ.update(ros_environment(os.environ))
     # Our own handlers: the context must outlive the frame in hand, so that it is published.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)

@@ -20,11 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from mdnet_ros.allocator import tune_allocator
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.network import MDNet, count_parameters
 from mdnet_ros.features.weights import load_weights, save_weights
 from mdnet_ros.files import write_text
-from mdnet_ros.training.allocator import tune_allocator
 from mdnet_ros.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdnet_ros.training.config import TrainingConfig
 from mdnet_ros.training.data import Prefetcher, step_generator

@@ -72,7 +72,7 @@ _APART = 6.0
 
 
 def _peaks(
-    logits: torch.Tensor, descriptors: torch.Tensor, visible: torch.Tensor, count: int
+    logits: torch.Tensor, output: NetworkOutput, visible: torch.Tensor, count: int
 ) -> _Peaks:
     """The strongest local maxima inside the photograph, as the extractor finds them."""
     b, k, h, w = logits.shape
@@ -85,7 +85,7 @@ def _peaks(
         valid = best > -1e4
     keypoints = refine(logits, index)
     sampled = sample_descriptors(
-        descriptors, keypoints.detach().reshape(b, -1, 2), (h, w)
+        output, keypoints.detach().reshape(b, -1, 2), (h, w)
     ).reshape(b, k, count, -1)
     at_peak = logits.reshape(b, k, -1).gather(2, index)
     return _Peaks(index, at_peak, valid, keypoints, sampled)
@@ -163,8 +163,11 @@ def objective(
     intersection = losses.intersection_loss(cut[0], cut[2], covered)
 
     count = int(side * side * peaks_per_pixel)
-    one = _peaks(first_z, output.descriptors[:b], pair.valid[:b], count)
-    two = _peaks(second_z, output.descriptors[b:], pair.valid[b:], count)
+    first, second = (
+        output._replace(descriptors=views) for views in output.descriptors.split(b)
+    )
+    one = _peaks(first_z, first, pair.valid[:b], count)
+    two = _peaks(second_z, second, pair.valid[b:], count)
     carried = apply_homography(to_second, one.keypoints)
     inside = ((carried >= _MARGIN) & (carried <= side - 1 - _MARGIN)).all(-1)
     seen = inside & one.valid & _lookup(both, one.index)
@@ -184,7 +187,9 @@ def objective(
     partners = two.keypoints.gather(2, partner[..., None].expand(-1, -1, -1, 2))
     reprojection = losses.reprojection_loss(carried, partners, repeats)
 
-    triplet, hardest = _describe(output, one, carried, seen, pair, side, temperature, generator)
+    triplet, hardest = _describe(
+        first, second, one, carried, seen, pair, side, temperature, generator
+    )
 
     if weights.similarity or weights.peaky:
         heat, heat_other = first_z.sigmoid(), unwarped.sigmoid()
@@ -220,7 +225,8 @@ def _lookup(mask: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def _describe(
-    output: NetworkOutput,
+    first: NetworkOutput,
+    second: NetworkOutput,
     one: _Peaks,
     carried: torch.Tensor,
     seen: torch.Tensor,
@@ -242,8 +248,8 @@ def _describe(
     here = torch.cat([one.keypoints.detach().reshape(b, -1, 2), random], 1)
     there = torch.cat([carried.detach().reshape(b, -1, 2), random_there], 1)
     use = torch.cat([seen.reshape(b, -1), random_seen], 1)
-    anchors = sample_descriptors(output.descriptors[:b], here, (side, side))
-    positives = sample_descriptors(output.descriptors[b:], there, (side, side))
+    anchors = sample_descriptors(first, here, (side, side))
+    positives = sample_descriptors(second, there, (side, side))
     apart = (torch.cdist(there, there) > _APART) & (torch.cdist(here, here) > _APART)
     negatives = apart & use[:, None] & use[:, :, None]
     loss, hardest = losses.triplet_loss(anchors, positives, negatives, use.float(), temperature)

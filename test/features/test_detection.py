@@ -33,7 +33,16 @@ def bump(x: float, y: float, peak: float = 4.0, sigma: float = 0.7) -> torch.Ten
 def output_of(logits: torch.Tensor, dim: int = 8) -> NetworkOutput:
     """Network output of a batch of one with the given (K, H, W) logits."""
     torch.manual_seed(0)
-    return NetworkOutput(logits[None], torch.randn(1, dim, H // 4, W // 4))
+    return with_descriptors(torch.randn(1, dim, H // 4, W // 4), logits[None])
+
+
+def with_descriptors(
+    descriptors: torch.Tensor, logits: torch.Tensor | None = None
+) -> NetworkOutput:
+    """Network output with descriptors that no projection changes."""
+    dim = descriptors.shape[1]
+    logits = torch.zeros(len(descriptors), 1, H, W) if logits is None else logits
+    return NetworkOutput(logits, descriptors, torch.eye(dim), torch.zeros(dim))
 
 
 PLACES = [(20.0, 20.0), (40.3, 24.8), (63.5, 50.0), (100.26, 70.74), (90.9, 20.1)]
@@ -211,10 +220,11 @@ def test_more_slots_than_pixels() -> None:
 def test_batch_equals_single() -> None:
     torch.manual_seed(3)
     logits, descriptors = torch.randn(3, 2, H, W), torch.randn(3, 8, H // 4, W // 4)
-    together = detect(NetworkOutput(logits, descriptors), DetectionSettings(64), (H, W))
+    together = detect(with_descriptors(descriptors, logits), DetectionSettings(64), (H, W))
     for i in range(3):
         alone = detect(
-            NetworkOutput(logits[i : i + 1], descriptors[i : i + 1]), DetectionSettings(64), (H, W)
+            with_descriptors(descriptors[i : i + 1], logits[i : i + 1]), DetectionSettings(64),
+            (H, W),
         )
         for name in ('keypoints', 'scores', 'descriptors', 'valid'):
             torch.testing.assert_close(getattr(together[i], name), getattr(alone, name))
@@ -226,7 +236,7 @@ def test_descriptors_lie_at_their_cells_centre() -> None:
     descriptors = torch.randn(1, 8, H // 4, W // 4)
     rows, columns = torch.meshgrid(torch.arange(H // 4), torch.arange(W // 4), indexing='ij')
     centres = torch.stack([4 * columns + 1.5, 4 * rows + 1.5], -1).reshape(1, -1, 2)
-    got = sample_descriptors(descriptors, centres, (H, W))
+    got = sample_descriptors(with_descriptors(descriptors), centres, (H, W))
     expected = torch.nn.functional.normalize(descriptors.flatten(2).transpose(1, 2), dim=-1)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
@@ -238,7 +248,7 @@ def test_descriptors_between_cells_follow_a_ramp() -> None:
     )
     descriptors = torch.stack([4 * columns + 1.5, 4 * rows + 1.5, torch.ones_like(rows)])[None]
     places = torch.tensor([[[33.0, 47.0], [10.25, 80.5], [100.0, 5.75]]])
-    got = sample_descriptors(descriptors, places, (H, W))
+    got = sample_descriptors(with_descriptors(descriptors), places, (H, W))
     expected = torch.nn.functional.normalize(
         torch.cat([places, torch.ones(1, 3, 1)], -1), dim=-1
     )
@@ -248,5 +258,23 @@ def test_descriptors_between_cells_follow_a_ramp() -> None:
 
 def test_descriptors_at_the_image_edge_are_finite_and_unit() -> None:
     corners = torch.tensor([[[0.0, 0.0], [W - 1.0, 0.0], [0.0, H - 1.0], [W - 1.0, H - 1.0]]])
-    got = sample_descriptors(torch.randn(1, 8, H // 4, W // 4), corners, (H, W))
+    output = with_descriptors(torch.randn(1, 8, H // 4, W // 4))
+    got = sample_descriptors(output, corners, (H, W))
     torch.testing.assert_close(got.norm(dim=-1), torch.ones(1, 4))
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_projecting_samples_is_sampling_the_projected_map(layout: torch.memory_format) -> None:
+    """As PyTorch's own grid_sample has it, of the whole map after its last convolution."""
+    torch.manual_seed(5)
+    layer = torch.nn.Conv2d(8, 12, 1)
+    cells = torch.randn(2, 8, H // 4, W // 4).to(memory_format=layout)
+    places = torch.rand(2, 500, 2) * torch.tensor([W + 4.0, H + 4.0]) - 2.0  # some outside
+    output = NetworkOutput(torch.zeros(2, 1, H, W), cells, layer.weight[:, :, 0, 0], layer.bias)
+    got = sample_descriptors(output, places, (H, W))
+    grid = (places + 0.5) * torch.tensor([2.0 / W, 2.0 / H]) - 1.0
+    sampled = torch.nn.functional.grid_sample(
+        layer(cells), grid[:, None], padding_mode='border', align_corners=False
+    )[:, :, 0]
+    expected = torch.nn.functional.normalize(sampled.transpose(1, 2), dim=-1)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mdnet_ros import Extractor, Features, MDNetExtractor
+from mdnet_ros import Extractor, Features, MDNetExtractor, match_mutual_nearest
 from mdnet_ros.errors import ImageError, MDNetError, SettingError
 from mdnet_ros.features.extractor import choose_device, to_gray
 from mdnet_ros.features.network import MIN_SIDE
@@ -218,6 +219,25 @@ def test_mask_of_the_region_of_interest(weights_path: Path, photo: np.ndarray) -
     assert features.keypoints[:, 0].min() >= 198  # peaks from 200 on, refined by up to 2
     extract.mask = None
     assert extract(photo).keypoints[:, 0].min() < 150
+
+
+@pytest.mark.parametrize('score_threshold', [0.0, 0.2])
+def test_matching_what_came_from_the_network_equals_matching_rows(
+    weights_path: Path, photo: np.ndarray, score_threshold: float
+) -> None:
+    extract = MDNetExtractor(
+        weights_path, device='cpu', max_keypoints=300, score_threshold=score_threshold
+    )
+    a, b = extract(photo), extract(np.roll(photo, 3, axis=1))
+    assert a.padded is not None
+    assert b.padded is not None
+    direct = match_mutual_nearest(a, b)
+    rows = match_mutual_nearest(replace(a, padded=None), replace(b, padded=None))
+    assert len(rows) > 50
+    np.testing.assert_array_equal(direct.indices, rows.indices)
+    np.testing.assert_allclose(direct.similarity, rows.similarity, atol=1e-6)
+    mixed = match_mutual_nearest(a, replace(b, padded=None))
+    np.testing.assert_array_equal(mixed.indices, rows.indices)
 
 
 @pytest.mark.parametrize('precision', ['bf16', 'fp32'])

@@ -11,8 +11,10 @@ from torch import nn
 from mdnet_ros.features.network import (
     CONFIGS,
     SIZE_MULTIPLE,
+    Fold,
     MDNet,
     MDNetConfig,
+    Unfold,
     count_flops,
     count_parameters,
     fuse,
@@ -29,6 +31,14 @@ def test_output_shapes(num_sets: int, make) -> None:
     assert output.descriptors.shape == (2, 16, 12, 20)
     assert torch.isfinite(output.logits).all()
     assert torch.isfinite(output.descriptors).all()
+
+
+def test_folding_is_pixel_unshuffle_and_back() -> None:
+    x = torch.randn(2, 3, 32, 48)
+    folded = Fold()(x)
+    assert torch.equal(folded, torch.nn.functional.pixel_unshuffle(x, 2))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert torch.equal(Unfold()(folded.to(memory_format=layout)), x)
 
 
 def test_flat_image_gives_finite_output(network: MDNet) -> None:
@@ -102,10 +112,10 @@ def mirrored(network: MDNet, axis: int) -> MDNet:
         if not isinstance(module, nn.Sequential):
             continue
         for first, second in zip(list(module)[:-1], list(module)[1:], strict=True):
-            if isinstance(first, nn.PixelUnshuffle):
+            if isinstance(first, Fold):
                 convolution = next(m for m in second.modules() if isinstance(m, nn.Conv2d))
                 convolution.weight.data = convolution.weight.data[:, swap]
-            if isinstance(second, nn.PixelShuffle):
+            if isinstance(second, Unfold):
                 assert isinstance(first, nn.Conv2d)
                 blocks = range(0, first.out_channels, 4)
                 order = [block + i for block in blocks for i in swap]
