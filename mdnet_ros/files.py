@@ -14,11 +14,18 @@ from mdnet_ros.errors import DataError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whose name appears once it is complete; DataError if that cannot be."""
+    """Write a file whose name appears once it is complete and on disk.
+
+    Raises:
+        DataError: that cannot be.
+    """
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        with temporary.open('wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # robots are switched off without warning
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"output '{path}': {error.strerror}") from None

@@ -12,6 +12,7 @@ import numpy as np
 from mdnet_ros.drawing import TrackDrawer
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import TrackedFrame
+from mdnet_ros.files import write_bytes
 
 #: Columns and rows of the contact sheet.
 _GRID = (4, 3)
@@ -63,7 +64,8 @@ class RunPictures:
             if self._video is not None:
                 self._video.release()
             if kind is None and self._thumbnails:
-                _write_png(self.sheet_path, _sheet(self._thumbnails))
+                _, png = cv2.imencode('.png', _sheet(self._thumbnails))
+                write_bytes(self.sheet_path, png.tobytes())
                 os.replace(self._temporary, self.video_path)
         except OSError as failure:
             raise DataError(f"output '{self.video_path}': {failure.strerror}") from None
@@ -108,13 +110,3 @@ def _sheet(thumbnails: list[np.ndarray]) -> np.ndarray:
         y, x = (i // columns) * height, (i % columns) * width
         sheet[y : y + height, x : x + width] = cv2.resize(picture, (width, height))
     return sheet
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    temporary = path.with_name(f'.{os.getpid()}.{path.name}')
-    try:
-        if not cv2.imwrite(str(temporary), image):
-            raise DataError(f"output '{path}': cannot be written")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='folder of mdnet train')
+    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN',
+                        help='folder of mdnet train, or a file of --json: curves written before')
     parser.add_argument('--out', type=Path, required=True, help='PNG file')
     parser.add_argument('--json', type=Path, help='the numbers')
 
@@ -19,9 +20,9 @@ def run(args: argparse.Namespace) -> int:
     from rich.table import Table
 
     from mdnet_ros.files import write_json
-    from mdnet_ros.training.curve import draw_curves, read_curve
+    from mdnet_ros.training.curve import draw_curves, read_curves
 
-    curves = [read_curve(path) for path in args.runs]
+    curves = [curve for path in args.runs for curve in read_curves(path)]
     draw_curves(curves, args.out)
     if args.json is not None:
         write_json(args.json, {'curves': [curve.to_json() for curve in curves]})

@@ -207,7 +207,7 @@ class SoakRun:
         minutes = [s.seconds / 60 for s in self.samples]
         memory.plot(minutes, [s.memory / _MEGABYTE for s in self.samples], color=PALETTE[0])
         memory.set_ylabel('resident memory, MB')
-        memory.set_ylim(bottom=0)
+        memory.set_ylim(0, 1.2 * memory.get_ylim()[1])  # off the frame of the panel
         handles = memory.twinx()
         handles.plot(minutes, [s.handles for s in self.samples], color=PALETTE[1])
         handles.set_ylabel('open files', color=PALETTE[1])

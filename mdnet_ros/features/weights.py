@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors.torch import save
 
 from mdnet_ros.errors import WeightsError
 from mdnet_ros.features.network import CONFIGS, MDNet, MDNetConfig
+from mdnet_ros.files import write_bytes
 
 #: Folder with the weights that ship with the package.
 WEIGHTS_DIR = Path(__file__).resolve().parent.parent / 'weights'
@@ -108,8 +108,10 @@ def save_weights(network: MDNet, path: str | Path, training: dict[str, Any]) -> 
         network: whose parameters and configuration are stored, as float32.
         path: the file to (re)place.
         training: provenance to keep in the header; must be JSON-serialisable.
+
+    Raises:
+        DataError: the file cannot be written.
     """
-    path = Path(path)
     tensors = {
         name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in network.state_dict().items()
@@ -119,13 +121,4 @@ def save_weights(network: MDNet, path: str | Path, training: dict[str, Any]) -> 
         'config': json.dumps(network.config.to_dict()),
         'training': json.dumps(training),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with temporary.open('wb') as file:
-            file.write(save(tensors, metadata=metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(Path(path), save(tensors, metadata=metadata))

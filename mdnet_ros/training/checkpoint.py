@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mdnet_ros.errors import WeightsError
+from mdnet_ros.files import write_bytes
 
 
 @dataclass
@@ -44,13 +45,14 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write; the name appears (or is replaced) only once the file is complete and on disk."""
-    temporary = path.with_name(f'.{path.name}.tmp')
-    with temporary.open('wb') as file:
-        torch.save(vars(checkpoint), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Write; the name appears (or is replaced) only once the file is complete and on disk.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    content = io.BytesIO()
+    torch.save(vars(checkpoint), content)
+    write_bytes(path, content.getvalue())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,16 @@ class Curve:
                 **{name: list(values) for name, values in self.figures.items()}}
 
 
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> Curve:
+        """Rebuild from :meth:`to_json`; KeyError, TypeError or ValueError if it is not that."""
+        pairs = tuple(int(n) for n in values['pairs'])
+        figures = {name: tuple(float(v) for v in values[name]) for name in _FIGURES}
+        if any(len(column) != len(pairs) for column in figures.values()):
+            raise ValueError('columns of different length')
+        return Curve(str(values['run']), pairs, figures)
+
+
 def pairs_before(training: dict[str, Any]) -> int:
     """Pairs seen by what a run started from, and by what that started from.
 
@@ -48,16 +59,27 @@ def pairs_before(training: dict[str, Any]) -> int:
     return int(parent.get('pairs', 0)) + pairs_before(parent) if parent else 0
 
 
-def read_curve(run: Path) -> Curve:
-    """Read the log of a run.
+def read_curves(path: Path) -> list[Curve]:
+    """Read a run's log, or curves written before: the logs of old runs need not be kept.
 
     Args:
-        run: folder that ``mdnet train`` filled.
+        path: folder that ``mdnet train`` filled, or a file of ``mdnet curve --json``.
 
     Raises:
-        DataError: there is no run, or it has not been validated yet.
+        DataError: neither is there, or the run has not been validated yet.
         MissingDependencyError: TensorBoard is not installed.
     """
+    if path.suffix != '.json':
+        return [_read_log(path)]
+    try:
+        return [Curve.from_json(curve) for curve in json.loads(path.read_text())['curves']]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        raise DataError(f"curves '{path}': not a file of mdnet curve --json: {reason}") from None
+
+
+def _read_log(run: Path) -> Curve:
+    """The validations of a run; raises as :func:`read_curves`."""
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError:

@@ -161,6 +161,12 @@ def test_retraining_starts_from_the_weights(photos: Path, tmp_path: Path) -> Non
     curves = json.loads(numbers.read_text())['curves']
     assert [curve['pairs'] for curve in curves] == [[6], [6 + 4, 6 + 6]]
     assert main(['curve', str(photos), '--out', str(picture)]) == 2
+    # the numbers do for the logs, and a file that is something else is refused
+    again = tmp_path / 'again.json'
+    assert main(['curve', str(numbers), '--out', str(picture), '--json', str(again)]) == 0
+    assert json.loads(again.read_text()) == json.loads(numbers.read_text())
+    numbers.write_text('{"curves": [{"run": "x", "pairs": [1, 2]}]}')
+    assert main(['curve', str(numbers), '--out', str(picture)]) == 2
 
 
 @pytest.mark.parametrize(
