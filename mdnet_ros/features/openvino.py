@@ -1,4 +1,4 @@
-"""The network by OpenVINO: on Intel and AMD CPUs faster than PyTorch; detection stays PyTorch's."""
+"""The network by OpenVINO, on CPUs; detection stays PyTorch's."""
 
 from __future__ import annotations
 
