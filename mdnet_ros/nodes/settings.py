@@ -104,7 +104,7 @@ class TrackerSettings:
         'for it, else fp32.',
         choices=('auto', *PRECISIONS), reloads=True)
     runtime: str = _setting(
-        'torch', 'What runs a weights file: torch, or openvino (CPU only, faster there; needs '
+        'torch', 'What runs a weights file: torch, or openvino (CPU only; needs '
         'the extra of that name).', choices=RUNTIMES, reloads=True)
     threads: int = _setting(
         0, 'CPU threads of the network; 0 leaves the choice to torch.', 0, 256)

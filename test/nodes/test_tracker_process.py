@@ -41,8 +41,10 @@ def test_lifecycle_goes_round_twice(start_tracker, connect, weights, tmp_path):
         assert client.images.get_subscription_count() == 0
         assert change(client, Transition.TRANSITION_ACTIVATE)
         client.connect()
-        client.exchange()
-        assert len(read_correspondences(client.exchange()))
+        stamp = client.node.get_clock().now().nanoseconds
+        client.exchange(stamp_ns=stamp)
+        later = client.exchange(stamp_ns=stamp + 50_000_000)  # however long the first one took
+        assert len(read_correspondences(later))
         assert change(client, Transition.TRANSITION_DEACTIVATE)
         client.spin_until(lambda: client.images.get_subscription_count() == 0)
         assert change(client, Transition.TRANSITION_CLEANUP)
