@@ -38,7 +38,6 @@ class Curve:
         return {'run': self.name, 'pairs': list(self.pairs),
                 **{name: list(values) for name, values in self.figures.items()}}
 
-
     @staticmethod
     def from_json(values: dict[str, Any]) -> Curve:
         """Rebuild from :meth:`to_json`; KeyError, TypeError or ValueError if it is not that."""

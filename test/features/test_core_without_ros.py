@@ -78,6 +78,12 @@ def test_the_core_imports_nothing_of_ros_or_of_other_rooms() -> None:
             assert not own or name.startswith('mdnet_ros.features.'), f'{path.name}: {name}'
 
 
+def test_leaves_import_nothing_of_ours_but_errors() -> None:
+    for leaf in LEAVES:
+        names = imported(PACKAGE / f'{leaf.rpartition(".")[2]}.py')
+        assert {n for n in names if n.startswith('mdnet_ros')} <= {'mdnet_ros.errors'}, leaf
+
+
 def test_only_the_nodes_import_rclpy() -> None:
     for path in PACKAGE.rglob('*.py'):
         if path.relative_to(PACKAGE).parts[0] != 'nodes':
