@@ -136,7 +136,7 @@ def match_stereo(
     rows, rows_right = matches.indices.T
     here, there = left.keypoints[rows], right.keypoints[rows_right]
     if geometry is None:
-        inlier = inlier_mask(here, there, verification, max_error)
+        inlier = inlier_mask(here, there, verification, max_error, matches.similarity)
         disparity = depth = np.full(len(rows), np.nan, np.float32)
     else:
         error, disparity = geometry.measure(here, there)

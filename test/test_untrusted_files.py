@@ -59,7 +59,7 @@ def safetensors_file(header: bytes, length: int | None = None, body: bytes = b''
 
 
 def header_of(**changes) -> bytes:
-    config = json.dumps(MDNetConfig(dim=8, channels=(4, 4, 4, 4)).to_dict())
+    config = json.dumps(MDNetConfig(dim=8, channels=(4, 4, 4, 4, 4)).to_dict())
     metadata = {'format': 'mdnet_ros/1', 'config': config, 'training': '{}'}
     metadata |= changes.pop('metadata', {})
     return json.dumps({'__metadata__': metadata, **changes}).encode()
@@ -175,5 +175,5 @@ def test_errors_are_one_printable_line():
 def test_saved_weights_still_load(tmp_path):
     """The traps above differ from this by what they say alone."""
     path = tmp_path / 'good.safetensors'
-    save_weights(MDNet(MDNetConfig(dim=8, channels=(4, 4, 4, 4))), path, {})
+    save_weights(MDNet(MDNetConfig(dim=8, channels=(4, 4, 4, 4, 4))), path, {})
     assert load_weights(path)[1].config.dim == 8

@@ -7,7 +7,10 @@ way can be captured as one CUDA graph or exported with static shapes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import cv2
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -21,7 +24,7 @@ _TIE_STEP = 4e-6
 #: Larger radii would see the ramp repeat.
 MAX_NMS_RADIUS = 7
 #: Sub-pixel refinement looks at a window of (2·r + 1)² heatmap pixels.
-_REFINE_RADIUS = 2
+_REFINE_RADIUS = 3
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,21 @@ def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
     Returns:
         (B, K, H, W) bool.
     """
-    # A ramp too small to matter, different for every pixel of a 16 x 16 tile, breaks ties.
-    steps = torch.arange(16, device=logits.device, dtype=logits.dtype) * _TIE_STEP
-    tile = steps[:, None] * 16 + steps[None, :]
-    h, w = logits.shape[-2:]
-    z = logits + tile.repeat(-(-h // 16), -(-w // 16))[:h, :w]
+    z = logits + _ramp(logits.shape[-2], logits.shape[-1], logits.device, logits.dtype)
     return z == slide_max(z, radius)
+
+
+def _ramp(height: int, width: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """(H, W), too small to matter and different for every pixel of a 16 x 16 tile: breaks ties."""
+    steps = torch.arange(16, device=device, dtype=dtype) * _TIE_STEP
+    tile = steps[:, None] * 16 + steps[None, :]
+    return tile.repeat(-(-height // 16), -(-width // 16))[:height, :width]
+
+
+@lru_cache(maxsize=4)
+def _ramp_on_cpu(height: int, width: int) -> torch.Tensor:
+    """The same, kept: images come in few sizes."""
+    return _ramp(height, width, torch.device('cpu'), torch.float32).contiguous()
 
 
 def slide_max(maps: torch.Tensor, radius: int) -> torch.Tensor:
@@ -161,29 +173,41 @@ def sample_descriptors(
 
 
 def _strongest(
-    logits: torch.Tensor, allowed: torch.Tensor, count: int
+    logits: torch.Tensor, allowed: torch.Tensor, radius: int, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The greatest allowed logits, falling, and where they are.
+    """The greatest local maxima where they are allowed, falling, and where they are.
 
     Args:
-        logits: (B, K, P).
-        allowed: (B, K, P) bool.
-        count: M, how many; at most P.
+        logits: (B, K, H, W).
+        allowed: (B or 1, 1, H, W) bool.
+        radius: of the window that a maximum rules, pixels.
+        count: M, how many; at most H·W.
 
     Returns:
-        (B, K, M) logits, ``_EXCLUDED`` where there are fewer; (B, K, M) int64 indices.
+        (B, K, M) logits, ``_EXCLUDED`` where there are fewer; (B, K, M) int64 flat indices.
     """
-    if logits.device.type != 'cpu' or torch.jit.is_tracing():
-        best, index = logits.masked_fill(~allowed, _EXCLUDED).topk(count, dim=-1)
-        return best, index
-    # On the CPU sorting a few thousand candidates is cheap, passing over all pixels is not.
-    b, k, _ = logits.shape
+    if logits.device.type == 'cpu' and not torch.jit.is_tracing():
+        return _strongest_on_cpu(logits, allowed, radius, count)
+    peaks = local_maxima(logits, radius) & allowed
+    return logits.masked_fill(~peaks, _EXCLUDED).flatten(2).topk(count, dim=-1)
+
+
+def _strongest_on_cpu(
+    logits: torch.Tensor, allowed: torch.Tensor, radius: int, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As :func:`_strongest`: OpenCV finds the maxima, and only these are sorted, not all pixels."""
+    b, k, h, w = logits.shape
+    raised = (logits.detach() + _ramp_on_cpu(h, w)).numpy()
+    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     best = torch.full((b, k, count), _EXCLUDED)
     index = torch.zeros((b, k, count), dtype=torch.int64)
     for i in range(b):
+        permitted = allowed[i % len(allowed), 0].numpy()
         for n in range(k):
-            place = allowed[i, n].nonzero()[:, 0]
-            values, order = logits[i, n][place].topk(min(count, len(place)))
+            z = raised[i, n]
+            peaks = z == cv2.dilate(z, kernel)  # the border counts as lowest
+            place = torch.from_numpy(np.flatnonzero(np.logical_and(peaks, permitted, out=peaks)))
+            values, order = logits[i, n].view(-1)[place].topk(min(count, len(place)))
             best[i, n, : len(order)] = values
             index[i, n, : len(order)] = place[order]
     return best, index
@@ -211,11 +235,10 @@ def detect(
     height, width = image_size
     m = min(max(1, settings.max_keypoints // k), h * w)
     edge = max(settings.border, _REFINE_RADIUS)
-    allowed = local_maxima(logits, settings.nms_radius)
-    inside = torch.zeros((h, w), dtype=torch.bool, device=logits.device)
-    inside[edge : height - edge, edge : width - edge] = True
-    allowed = allowed & (inside if mask is None else inside & mask)
-    best, index = _strongest(logits.reshape(b, k, -1), allowed.reshape(b, k, -1), m)
+    inside = torch.zeros((1, 1, h, w), dtype=torch.bool, device=logits.device)
+    inside[..., edge : height - edge, edge : width - edge] = True
+    allowed = inside if mask is None else inside & mask
+    best, index = _strongest(logits, allowed, settings.nms_radius, m)
     scores = best.sigmoid()
     valid = (best > _EXCLUDED) & (scores >= settings.score_threshold)
     keypoints = refine(logits, index)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -232,9 +232,9 @@ class MDNetExtractor:
         padded = self.backend.run(batch, self.settings, regions)
         if size != (height, width):
             padded = replace(padded, keypoints=_enlarged(padded.keypoints, size, (height, width)))
-        packed = _packed(padded).cpu().numpy()  # one download
+        tables = _on_host(padded)
         return [
-            self._to_host(packed[i], padded[i], (width, height)) for i in range(len(images))
+            self._features(tables[i], padded[i], (width, height)) for i in range(len(images))
         ]
 
     def _shrink(self, grays: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, int]]:
@@ -261,22 +261,45 @@ class MDNetExtractor:
                     region &= cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
         return torch.from_numpy(regions)
 
-    def _to_host(
-        self, packed: np.ndarray, padded: PaddedFeatures, image_size: tuple[int, int]
+    def _features(
+        self, tables: _Tables, padded: PaddedFeatures, image_size: tuple[int, int]
     ) -> Features:
-        """One image's features from its (K, M, 4 + D) table of :func:`_packed`."""
-        valid = packed[..., 3] > 0
-        rows = packed[valid]
-        in_order = bool((valid[:, :-1] >= valid[:, 1:]).all())
+        """One image's features from its tables; copies them only where some are not valid."""
+        keypoints, scores, descriptors, valid = tables
+        sets = np.repeat(np.arange(self.num_sets, dtype=np.int32), valid.sum(1))
+        in_order = True
+        if not valid.all():
+            keypoints, scores, descriptors = keypoints[valid], scores[valid], descriptors[valid]
+            in_order = bool((valid[:, :-1] >= valid[:, 1:]).all())
         return Features(
-            keypoints=np.ascontiguousarray(rows[:, :2]),
-            scores=np.ascontiguousarray(rows[:, 2]),
-            sets=np.nonzero(valid)[0].astype(np.int32),
-            descriptors=np.ascontiguousarray(rows[:, 4:]),
+            keypoints=np.ascontiguousarray(keypoints.reshape(-1, 2)),
+            scores=np.ascontiguousarray(scores.reshape(-1)),
+            sets=sets,
+            descriptors=np.ascontiguousarray(descriptors.reshape(-1, descriptors.shape[-1])),
             image_size=image_size,
             num_sets=self.num_sets,
             padded=padded if in_order else None,
         )
+
+
+class _Tables(NamedTuple):
+    """(K, M, 2) keypoints, (K, M) scores, (K, M, D) descriptors and (K, M) validity of an image."""
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    descriptors: np.ndarray
+    valid: np.ndarray
+
+
+def _on_host(features: PaddedFeatures) -> list[_Tables]:
+    """Each image's tables, by one download where they are elsewhere."""
+    if features.keypoints.device.type == 'cpu':
+        columns = (features.keypoints, features.scores, features.descriptors, features.valid)
+        return [_Tables(*rows) for rows in zip(*(c.numpy() for c in columns), strict=True)]
+    return [
+        _Tables(rows[..., :2], rows[..., 2], rows[..., 4:], rows[..., 3] > 0)
+        for rows in _packed(features).cpu().numpy()
+    ]
 
 
 def _packed(features: PaddedFeatures) -> torch.Tensor:

@@ -11,20 +11,28 @@ Verification = Literal['none', 'fundamental', 'homography']
 VERIFICATIONS: tuple[str, ...] = get_args(Verification)
 #: Below these counts a model says nothing: every match passes.
 _MIN_MATCHES = {'fundamental': 8, 'homography': 4}
-# More of either finds the same share of inliers on the bags' frames, at twice the time.
+# More of either finds the same share of inliers on the frames of the bags.
 _CONFIDENCE, _ITERATIONS = 0.99, 1000
+#: Steps of the local optimisation of each model that is better than all before.
+_LOCAL_STEPS, _LOCAL_SAMPLE = 5, 14
 
 
 def inlier_mask(
-    points_a: np.ndarray, points_b: np.ndarray, verification: Verification, max_error: float
+    points_a: np.ndarray,
+    points_b: np.ndarray,
+    verification: Verification,
+    max_error: float,
+    similarity: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Fit a model robustly (OpenCV's USAC, MAGSAC++) and mark the matches that agree.
+    """Fit a model robustly (OpenCV's USAC with MSAC scores) and mark the matches that agree.
 
     Args:
         points_a: (M, 2) pixels in one image.
         points_b: (M, 2) pixels in the other.
         verification: which model; ``none`` passes every match.
         max_error: distance up to which a match agrees, pixels.
+        similarity: (M,) of the descriptors: models are drawn from the most similar matches first
+            (PROSAC, Chum and Matas 2005), which finds one sooner. None: all are alike.
 
     Returns:
         (M,) bool. All false if no model can be found, all true with too few matches for one.
@@ -32,14 +40,35 @@ def inlier_mask(
     count = len(points_a)
     if verification == 'none' or count < _MIN_MATCHES[verification]:
         return np.ones(count, bool)
+    order = np.arange(count)
+    sampling = cv2.SAMPLING_UNIFORM
+    if similarity is not None:
+        order = np.argsort(-similarity, kind='stable')
+        sampling = cv2.SAMPLING_PROSAC
     fit = cv2.findFundamentalMat if verification == 'fundamental' else cv2.findHomography
     try:
-        _, mask = fit(
-            points_a.astype(np.float64), points_b.astype(np.float64),
-            cv2.USAC_MAGSAC, max_error, confidence=_CONFIDENCE, maxIters=_ITERATIONS,
+        _, found = fit(
+            points_a[order].astype(np.float64), points_b[order].astype(np.float64),
+            _settings(sampling, max_error),
         )  # type: ignore[call-overload]
     except cv2.error:
-        mask = None
-    if mask is None or mask.size != count:
-        return np.zeros(count, bool)
-    return mask.ravel().astype(bool)
+        found = None
+    inlier = np.zeros(count, bool)
+    if found is not None and found.size == count:
+        inlier[order] = found.ravel().astype(bool)
+    return inlier
+
+
+def _settings(sampling: int, max_error: float) -> cv2.UsacParams:
+    settings = cv2.UsacParams()
+    settings.sampler = sampling
+    settings.score = cv2.SCORE_METHOD_MSAC
+    settings.threshold = max_error
+    settings.confidence = _CONFIDENCE
+    settings.maxIterations = _ITERATIONS
+    settings.loMethod = cv2.LOCAL_OPTIM_INNER_LO
+    settings.loIterations = _LOCAL_STEPS
+    settings.loSampleSize = _LOCAL_SAMPLE
+    settings.randomGeneratorState = 0  # the same answer to the same question
+    settings.isParallel = False
+    return settings

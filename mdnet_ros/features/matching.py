@@ -9,8 +9,8 @@ from mdnet_ros.features.types import Features, Matches
 
 #: What an impossible pair scores; below every cosine.
 _NEVER = -2.0
-#: Cosines in one tile of the table on the CPU: 2 MiB of float32, about a second-level cache.
-_TILE = 1 << 19
+#: Cosines in one tile of the table on the CPU: 4 MiB of float32, little enough for a cache.
+_TILE = 1 << 20
 
 
 def mutual_nearest(
@@ -78,18 +78,17 @@ def _nearest_in_tiles(
     columns = torch.full((k, n), _NEVER, dtype=desc_a.dtype)
     size = max(1, min(m, _TILE // n))
     tile = torch.empty((size, n), dtype=desc_a.dtype)
+    all_a, all_b = bool(valid_a.all()), bool(valid_b.all())
     for i in range(k):
-        away = None if bool(valid_b[i].all()) else ~valid_b[i]
         for start in range(0, m, size):
-            stop = min(m, start + size)
-            part = torch.mm(desc_a[i, start:stop], desc_b[i].T, out=tile[: stop - start])
-            if away is not None:
-                part[:, away] = _NEVER
-            if not bool(valid_a[i, start:stop].all()):
-                part[~valid_a[i, start:stop]] = _NEVER
-            index = _argmax_rows(part)
-            forward[i, start:stop] = index
-            best[i, start:stop] = part.gather(1, index[:, None])[:, 0]
+            rows = slice(start, min(m, start + size))
+            part = torch.mm(desc_a[i, rows], desc_b[i].T, out=tile[: rows.stop - start])
+            if not all_b:
+                part[:, ~valid_b[i]] = _NEVER
+            if not all_a:
+                part[~valid_a[i, rows]] = _NEVER
+            forward[i, rows] = _argmax_rows(part)
+            torch.amax(part, 1, out=best[i, rows])
             torch.maximum(columns[i], part.amax(0), out=columns[i])
     return forward, best, columns.gather(1, forward)
 

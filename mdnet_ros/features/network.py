@@ -1,10 +1,12 @@
 """The MD-Net network: a gray image in, K detection heatmaps and a descriptor map out.
 
 MD-Net (Santellani et al., ICPR 2022) gives an image several complementary keypoint sets. The
-backbone here is our own: all convolutions run at half resolution or below (the image is folded
-two by two into channels first), context comes from a pyramid down to 1/16, and each heatmap is
-unfolded to full resolution. Every down- and upsampling keeps cell centres aligned, so that a
-feature at cell (i, j) of a map of stride s describes pixel (s·i + (s-1)/2, s·j + (s-1)/2).
+network here is our own: the backbone runs at half resolution and below (the image is folded two by
+two into channels first) and takes in context by a pyramid down to 1/16. Only the detectors work at
+full resolution, with few channels: there the image moved by one pixel gives the heatmap moved by
+one pixel, which no filter on folded pixels can promise. Every down- and upsampling keeps cell
+centres aligned, so that a feature at cell (i, j) of a map of stride s describes pixel
+(s·i + (s-1)/2, s·j + (s-1)/2).
 """
 
 from __future__ import annotations
@@ -31,20 +33,20 @@ class MDNetConfig:
     Attributes:
         num_sets: K, the number of detectors, 1 to 8.
         dim: D, the descriptor length.
-        channels: width at strides 2, 4, 8 and 16.
+        channels: width at strides 1, 2, 4, 8 and 16.
     """
 
     num_sets: int = 2
     dim: int = 128
-    channels: tuple[int, int, int, int] = (32, 48, 96, 128)
+    channels: tuple[int, int, int, int, int] = (16, 32, 48, 96, 128)
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_sets <= 8:
             raise ValueError(f'num_sets: expected 1 to 8, got {self.num_sets}')
         if not 8 <= self.dim <= 512:
             raise ValueError(f'dim: expected 8 to 512, got {self.dim}')
-        if len(self.channels) != 4 or not all(4 <= c <= 1024 for c in self.channels):
-            raise ValueError(f'channels: expected four of 4 to 1024, got {self.channels}')
+        if len(self.channels) != 5 or not all(4 <= c <= 1024 for c in self.channels):
+            raise ValueError(f'channels: expected five of 4 to 1024, got {self.channels}')
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> MDNetConfig:
@@ -65,7 +67,7 @@ class MDNetConfig:
 #: The two sizes that ship.
 CONFIGS = {
     'md2net': MDNetConfig(),
-    'md2net-light': MDNetConfig(dim=64, channels=(16, 24, 44, 54)),
+    'md2net-light': MDNetConfig(dim=64, channels=(8, 16, 24, 44, 54)),
 }
 
 
@@ -93,24 +95,14 @@ class Fold(nn.Module):
         return x.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
 
 
-class Unfold(nn.Module):
-    """Four channels to two by two pixels: ``PixelShuffle(2)``, on CPUs in half of its time."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
-        return x.flatten(4, 5).flatten(2, 3)
-
-
-class _ConvBlock(nn.Sequential):
-    """3x3 convolution, batch norm, ReLU."""
+class _ConvNorm(nn.Sequential):
+    """3x3 convolution and batch norm."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(
             nn.Conv2d(c_in, c_out, 3, padding=1, bias=False),
             nn.BatchNorm2d(c_out),
-            nn.ReLU(inplace=True),
         )
-
 
     def fuse(self) -> None:
         """Fold the batch norm into the convolution, in place; in evaluation mode only."""
@@ -118,6 +110,14 @@ class _ConvBlock(nn.Sequential):
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
             self[0] = fuse_conv_bn_eval(convolution, norm)
             self[1] = nn.Identity()
+
+
+class _ConvBlock(_ConvNorm):
+    """3x3 convolution, batch norm, ReLU."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, c_out)
+        self.append(nn.ReLU(inplace=True))
 
 
 class _Stage(nn.Module):
@@ -134,8 +134,28 @@ class _Stage(nn.Module):
         return x + self.refine(x)
 
 
-def _upsample(x: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
+def upsample(x: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) to (B, C, 2H, 2W), bilinear with cell centres aligned.
+
+    PyTorch's own is slow on CPUs, by a factor of two to four in half precision.
+    """
+    if x.device.type != 'cpu' or torch.is_grad_enabled() or torch.jit.is_tracing():
+        return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
+    rows_of_cells = x.permute(0, 2, 3, 1).contiguous()
+    return _double(_double(rows_of_cells, 2), 1).permute(0, 3, 1, 2)
+
+
+def _double(x: torch.Tensor, axis: int) -> torch.Tensor:
+    """Interpolate along one axis: each cell becomes two, a quarter of a cell to either side."""
+    last = x.shape[axis] - 1
+    doubled = x.new_empty(*x.shape[: axis + 1], 2, *x.shape[axis + 1 :])
+    before, after = doubled.unbind(axis + 1)
+    here, there = x.narrow(axis, 1, last), x.narrow(axis, 0, last)
+    torch.lerp(here, there, 0.25, out=before.narrow(axis, 1, last))
+    torch.lerp(there, here, 0.25, out=after.narrow(axis, 0, last))
+    before.narrow(axis, 0, 1).copy_(x.narrow(axis, 0, 1))
+    after.narrow(axis, last, 1).copy_(x.narrow(axis, last, 1))
+    return doubled.flatten(axis, axis + 1)
 
 
 class MDNet(nn.Module):
@@ -144,7 +164,7 @@ class MDNet(nn.Module):
     def __init__(self, config: MDNetConfig) -> None:
         super().__init__()
         self.config = config
-        c2, c4, c8, c16 = config.channels
+        c1, c2, c4, c8, c16 = config.channels
         self.normalise = nn.InstanceNorm2d(1)  # exposure and contrast of the whole image
         self.stem = nn.Sequential(Fold(), _ConvBlock(4, c2), _ConvBlock(c2, c2))
         self.stage4 = _Stage(c2, c4)
@@ -162,10 +182,12 @@ class MDNet(nn.Module):
             nn.Conv2d(width, width, 1),
         )
         self.context = nn.Conv2d(width, c2, 1)
+        self.detail = _ConvNorm(1, c1)
+        self.gate = nn.Conv2d(c2, c1, 1)
         self.detector_head = nn.Sequential(
-            _ConvBlock(c2, c2),
-            nn.Conv2d(c2, 4 * config.num_sets, 3, padding=1),
-            Unfold(),
+            nn.ReLU(inplace=True),
+            _ConvBlock(c1, c1),
+            nn.Conv2d(c1, config.num_sets, 3, padding=1),
         )
 
     def forward(self, image: torch.Tensor) -> NetworkOutput:
@@ -177,14 +199,16 @@ class MDNet(nn.Module):
         Returns:
             The heatmap logits and the descriptor map.
         """
-        x2 = self.stem(self.normalise(image))
+        x1 = self.normalise(image)
+        x2 = self.stem(x1)
         x4 = self.stage4(x2)
         x8 = self.stage8(x4)
         x16 = self.stage16(x8)
-        pyramid = self.lateral8(x8) + _upsample(self.lateral16(x16))
-        pyramid = self.lateral4(x4) + _upsample(pyramid + self.mix8(pyramid))
+        pyramid = self.lateral8(x8) + upsample(self.lateral16(x16))
+        pyramid = self.lateral4(x4) + upsample(pyramid + self.mix8(pyramid))
         pyramid = pyramid + self.mix4(pyramid)
-        logits = self.detector_head(x2 + _upsample(self.context(F.relu(pyramid))))
+        gate = self.gate(F.relu(x2 + upsample(self.context(F.relu(pyramid)))))
+        logits = self.detector_head(self.detail(x1) + upsample(gate))
         return NetworkOutput(logits, self.descriptor_head[:2](pyramid), *self.projection())
 
     def projection(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -209,7 +233,7 @@ def fuse(network: MDNet) -> MDNet:
         The same network.
     """
     for module in network.modules():
-        if isinstance(module, _ConvBlock):
+        if isinstance(module, _ConvNorm):
             module.fuse()
     return network
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,37 +25,18 @@ class _Lost:
     missed: np.ndarray
 
 
-@dataclass
-class _Links:
-    """Correspondences of a frame to earlier ones, each with its fit under way.
-
-    Attributes:
-        tables: rows of each group; a group links to one earlier frame, which has a geometry of
-            its own with this one.
-        fits: which of a group's rows agree with that.
-    """
-
-    tables: list[Correspondences] = field(default_factory=list)
-    fits: list[Future[np.ndarray]] = field(default_factory=list)
-
-    def verified(self) -> Correspondences:
-        """All groups in one table, outliers marked; waits for the fits."""
-        if not self.tables:
-            none = np.zeros(0, np.int64)
-            return Correspondences(
-                none, none, np.zeros((0, 2), np.float32), none,
-                np.zeros(0, np.float32), np.zeros(0, bool),
-            )
-        for table, fit in zip(self.tables, self.fits, strict=True):
-            table.inlier[:] = fit.result()
-        columns = zip(*(vars(table).values() for table in self.tables), strict=True)
-        return Correspondences(*(np.concatenate(parts) for parts in columns))
-
-
 def _groups(distances: np.ndarray) -> Iterator[np.ndarray]:
     """Rows of equal distance, in rising order of it."""
     for distance in np.unique(distances):
         yield np.nonzero(distances == distance)[0]
+
+
+def _link(
+    now: np.ndarray, then: np.ndarray, keypoints: np.ndarray, stamps: np.ndarray,
+    similarity: np.ndarray,
+) -> Correspondences:
+    """Links to one earlier frame, not verified yet."""
+    return Correspondences(now, then, keypoints, stamps, similarity, np.ones(len(now), bool))
 
 
 def _select(features: Features, rows: np.ndarray) -> Features:
@@ -130,8 +110,6 @@ class FrameTracker:
         self._next_id = 0
         self._previous: TrackedFrame | None = None
         self._lost: _Lost | None = None
-        # OpenCV lets go of the interpreter's lock: a fit runs beside the next matching.
-        self._fitters = ThreadPoolExecutor(2, thread_name_prefix='verification')
 
     def reset(self) -> None:
         """Forget all tracks; ids go on from where they are."""
@@ -154,7 +132,7 @@ class FrameTracker:
             previous = None
         track_ids = np.full(len(features), -1, np.int64)
         ages = np.zeros(len(features), np.int32)
-        links = _Links()
+        links: list[Correspondences] = []
         lost = self._lost
         lost_again = np.zeros(0, bool)
         previous_matched = np.zeros(0, bool)
@@ -165,8 +143,8 @@ class FrameTracker:
             previous_matched = np.zeros(len(previous.features), bool)
             previous_matched[then] = True
             stamps = np.full(len(now), previous.stamp_ns, np.int64)
-            self._link(
-                links, features, now, then, previous.features.keypoints[then], stamps, similarity
+            links.append(
+                _link(now, then, previous.features.keypoints[then], stamps, similarity)
             )
         if lost is not None and len(lost.features):
             free = np.nonzero(track_ids < 0)[0]
@@ -179,16 +157,17 @@ class FrameTracker:
             # Frames are told apart by how far back they lie: stamps may repeat.
             for group in _groups(lost.missed[then]):
                 chosen = then[group]
-                self._link(
-                    links, features, now[group], lost.rows[chosen],
-                    lost.features.keypoints[chosen], lost.stamps[chosen], similarity[group],
-                )
+                links.append(_link(
+                    now[group], lost.rows[chosen], lost.features.keypoints[chosen],
+                    lost.stamps[chosen], similarity[group],
+                ))
         new = track_ids < 0
         count = int(new.sum())
         track_ids[new] = np.arange(self._next_id, self._next_id + count)
         self._next_id += count
         self._lost = self._remember(previous, previous_matched, lost, lost_again)
-        frame = TrackedFrame(features, track_ids, ages, links.verified(), int(stamp_ns))
+        verified = self._verified(features, links)
+        frame = TrackedFrame(features, track_ids, ages, verified, int(stamp_ns))
         self._previous = frame
         return frame
 
@@ -204,23 +183,19 @@ class FrameTracker:
         )
         return matches.indices[:, 0], matches.indices[:, 1], matches.similarity
 
-    def _link(
-        self,
-        links: _Links,
-        features: Features,
-        now: np.ndarray,
-        then: np.ndarray,
-        keypoints_then: np.ndarray,
-        stamps: np.ndarray,
-        similarity: np.ndarray,
-    ) -> None:
-        """Add links to one earlier frame and start to fit the geometry between the two."""
-        links.tables.append(
-            Correspondences(now, then, keypoints_then, stamps, similarity, np.ones(len(now), bool))
-        )
-        links.fits.append(self._fitters.submit(
-            inlier_mask, keypoints_then, features.keypoints[now], self.verification, self.max_error
-        ))
+    def _verified(self, features: Features, links: list[Correspondences]) -> Correspondences:
+        """Links to each earlier frame in one table, those marked that its geometry contradicts."""
+        if not links:
+            none = np.zeros(0, np.int64)
+            return _link(none, none, np.zeros((0, 2), np.float32), none, np.zeros(0, np.float32))
+
+        for link in links:
+            link.inlier[:] = inlier_mask(
+                link.keypoints_prev, features.keypoints[link.indices], self.verification,
+                self.max_error, link.similarity,
+            )
+        columns = zip(*(vars(link).values() for link in links), strict=True)
+        return Correspondences(*(np.concatenate(parts) for parts in columns))
 
     def _remember(
         self,

@@ -24,6 +24,9 @@ from mdnet_ros.nodes.tracker_node import TrackerNode
 InvalidHandle = rclpy_implementation.InvalidHandle
 #: Images, calibration, diagnostics, and parameters with services do not wait for each other.
 _THREADS = 4
+#: How long a thread may keep the interpreter from the others, seconds. The network asks for it
+#: after every layer and would wait for the executor's bookkeeping, up to 5 ms each time.
+_SWITCH_INTERVAL = 5e-4
 
 
 def main(args: list[str] | None = None) -> int:
@@ -34,6 +37,7 @@ def main(args: list[str] | None = None) -> int:
         stop.set()
 
     tune_allocator()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     os.environ.update(ros_environment(os.environ))
     # Our own handlers: the context must outlive the frame in hand, so that it is published.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)

@@ -57,7 +57,8 @@ class Trainer:
         provenance: what the weights file should say of its data.
 
     Raises:
-        DataError: the folder already holds a run and ``resume`` is not given.
+        DataError: the folder already holds a run and ``resume`` is not given, or the weights to
+            start from have another number of sets than is asked for.
         WeightsError: the checkpoint or the weights to start from cannot be loaded.
     """
 
@@ -90,6 +91,11 @@ class Trainer:
         self.origin: dict[str, Any] = {}
         if from_weights is not None:
             network, info = load_weights(from_weights)
+            if config.num_sets not in (0, info.config.num_sets):
+                raise DataError(
+                    f'num_sets: the weights to start from have {info.config.num_sets}, '
+                    f'got {config.num_sets}'
+                )
             self.origin = {
                 'from_weights_sha256': info.sha256, 'from_weights_training': info.training
             }
@@ -240,7 +246,8 @@ class Trainer:
             f'{figures.repeatability_3px:.3f}, MMA 1/2/3 px {figures.mma_1px:.3f}/'
             f'{figures.mma_2px:.3f}/{figures.mma_3px:.3f}, MS {figures.ms_3px:.3f}, scores '
             f'{figures.score_low:.2f}-{figures.score_high:.2f}, flat {figures.flat_share:.2f}, '
-            f'hardest negative {figures.hardest_negative:.2f}'
+            f'hardest negative {figures.hardest_negative:.2f}, '
+            f'steadiness {figures.steadiness_half_px:.2f}'
             + ''.join(f'\n  WARNING: {c}' for c in complaints)
         )
         score = figures.selection_score()

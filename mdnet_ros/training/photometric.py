@@ -30,7 +30,7 @@ class PhotometricRanges:
     brightness: float = 0.15
     gamma: float = 1.6
     shading: float = 0.6
-    blur: float = 1.8
+    blur: float = 2.6
     motion: float = 9.0
     noise: float = 0.03
     jpeg: float = 5.0

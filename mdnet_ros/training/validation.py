@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mdnet_ros.features.detection import DetectionSettings, detect
 from mdnet_ros.features.matching import mutual_nearest
-from mdnet_ros.features.network import MDNet
+from mdnet_ros.features.network import SIZE_MULTIPLE, MDNet
 from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.training.data import step_generator
 from mdnet_ros.training.images import ImagePool
@@ -27,7 +27,11 @@ KEYPOINTS = 2048 * SIDE * SIDE // (640 * 480)
 #: Seed of the validation pairs, the same for every run.
 _SEED = 20220821
 #: How the validation views differ.
-_WARPS = WarpRanges(rotation=30.0, scale=1.6, tilt=1.5, perspective=0.2, translation=0.15)
+_WARPS = WarpRanges(
+    rotation=30.0, small_motion=0.0, scale=1.6, tilt=1.5, perspective=0.2, translation=0.15,
+    minimum_scale=0.7,
+)
+_LIGHT = PhotometricRanges(blur=1.8)
 #: Grey-value spread (of 1) of an 9 x 9 window below which the ground counts as flat.
 _FLAT = 2.0 / 255.0
 
@@ -35,7 +39,7 @@ _FLAT = 2.0 / 255.0
 #: What is measured pair by pair, then averaged.
 _MEASURED = (
     'repeatability_1px', 'repeatability_3px', 'mma_1px', 'mma_2px', 'mma_3px', 'ms_3px',
-    'flat_share', 'hardest_negative', 'descriptor_spread',
+    'flat_share', 'hardest_negative', 'descriptor_spread', 'steadiness_half_px',
 )
 
 
@@ -53,6 +57,9 @@ class ValidationFigures:
         hardest_negative: mean similarity of a keypoint's descriptor to the most similar wrong one.
         descriptor_spread: mean standard deviation of the descriptors' elements times sqrt(D): 1
             when they fill the sphere, 0 when they have collapsed to one.
+        steadiness_half_px: share of keypoints found again within half a pixel when nothing changes
+            but that the image moves by one pixel along both axes. Repeatability hides this: a
+            detector bound to the raster of its coarse maps can look healthy otherwise.
     """
 
     repeatability_1px: float
@@ -67,6 +74,7 @@ class ValidationFigures:
     flat_share: float
     hardest_negative: float
     descriptor_spread: float
+    steadiness_half_px: float
 
     def selection_score(self) -> float:
         """What the best checkpoint is chosen by: accuracy and yield, both at fine and coarse."""
@@ -98,7 +106,7 @@ def validation_pairs(pool: ImagePool, count: int, device: torch.device) -> ViewP
         pool.photos[here], pool.halves[here], pool.sizes[index], SIDE,
         _WARPS, 1.0, generator,
     )
-    images = change_light(pair.images, PhotometricRanges(), 0.7, generator)
+    images = change_light(pair.images, _LIGHT, 0.7, generator)
     return ViewPair(images.to(device), pair.valid.to(device), pair.to_second.to(device))
 
 
@@ -117,17 +125,51 @@ def validate(network: MDNet, pairs: ViewPair, precision: torch.dtype) -> Validat
     scores: list[torch.Tensor] = []
     for i in range(count):
         images = pairs.images[[i, count + i]]
-        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
-            output = network(images.contiguous(memory_format=torch.channels_last))
-        found = detect(output, DetectionSettings(KEYPOINTS), (SIDE, SIDE))
+        found = _detect(network, images, precision)
         visible = pairs.valid[[i, count + i]]
-        rows.append(_measure(found, images, visible, pairs.to_second[i : i + 1]))
+        figures = _measure(found, images, visible, pairs.to_second[i : i + 1])
+        rows.append(torch.cat([figures, steadiness(network, images[:1], precision)[None]]))
         scores.append(found.scores[found.valid].cpu())
     means = dict(zip(_MEASURED, torch.stack(rows).mean(0).tolist(), strict=True))
     low, median, high = torch.quantile(
         torch.cat(scores), torch.tensor([0.1, 0.5, 0.9])
     ).tolist()
     return ValidationFigures(score_low=low, score_median=median, score_high=high, **means)
+
+
+def _detect(network: MDNet, images: torch.Tensor, precision: torch.dtype) -> PaddedFeatures:
+    with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+        output = network(images.contiguous(memory_format=torch.channels_last))
+    height, width = images.shape[-2:]
+    count = KEYPOINTS * height * width // SIDE**2
+    return detect(output, DetectionSettings(count), (height, width))
+
+
+@torch.no_grad()
+def steadiness(
+    network: MDNet, image: torch.Tensor, precision: torch.dtype, shift: int = 1
+) -> torch.Tensor:
+    """Scalar: the share of keypoints found again within half a pixel in a window moved a little.
+
+    Args:
+        network: in evaluation mode.
+        image: (1, 1, S, S) in [0, 1].
+        precision: of the autocast; float32 for none.
+        shift: of the window along both axes, pixels; less than ``SIZE_MULTIPLE``.
+    """
+    side = image.shape[-1] - SIZE_MULTIPLE
+    windows = [image[..., at : at + side, at : at + side] for at in (0, shift)]
+    found = _detect(network, torch.cat(windows), precision)
+    here, there = found[0], found[1]
+    inner = DetectionSettings().border + 2
+    again = []
+    for n in range(here.valid.shape[1]):
+        moved = here.keypoints[0, n][here.valid[0, n]] - shift
+        moved = moved[((moved >= inner) & (moved < side - inner)).all(-1)]
+        others = there.keypoints[0, n][there.valid[0, n]]
+        if len(moved) and len(others):
+            again.append(torch.cdist(moved, others).min(1).values < 0.5)
+    return torch.cat(again).float().mean() if again else image.new_zeros(())
 
 
 def _inside(points: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
@@ -142,7 +184,7 @@ def _inside(points: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
 def _measure(
     found: PaddedFeatures, images: torch.Tensor, visible: torch.Tensor, to_second: torch.Tensor
 ) -> torch.Tensor:
-    """One pair's figures, in the order of ``_MEASURED``."""
+    """One pair's figures, in the order of ``_MEASURED`` without the last."""
     one, two = found[0], found[1]
     k = one.valid.shape[1]
     forward = apply_homography(to_second, one.keypoints)[0]

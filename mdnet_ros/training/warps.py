@@ -20,6 +20,8 @@ class WarpRanges:
     Attributes:
         rotation: between the views, degrees to either side.
         wide_rotation: share of the pairs rotated by up to 180 degrees instead.
+        small_motion: share of the pairs that differ by a tenth of these ranges instead, as
+            consecutive frames of a camera do.
         scale: largest ratio of the views' scales.
         tilt: largest ratio of the stretch along one axis to that across it, as a slanted view of a
             plane has (2: a plane seen at 60 degrees).
@@ -30,11 +32,16 @@ class WarpRanges:
 
     rotation: float = 45.0
     wide_rotation: float = 0.0
+    small_motion: float = 0.3
     scale: float = 2.0
     tilt: float = 2.0
     perspective: float = 0.25
     translation: float = 0.2
-    minimum_scale: float = 0.7
+    minimum_scale: float = 0.5
+
+
+#: What is left of the ranges where a pair shows a small motion.
+_SMALL = 0.1
 
 
 @dataclass(frozen=True)
@@ -138,15 +145,19 @@ def sample_homographies(
     sizes = sizes.float().cpu()
     largest = (sizes.min(dim=1).values / side).clamp(min=ranges.minimum_scale)
     span = (largest.log() - math.log(ranges.minimum_scale)).clamp(min=0.0)
-    ratio = _uniform(generator, (b,), -1.0, 1.0) * math.log(ranges.scale) * difficulty
+    small = torch.zeros(b, dtype=torch.bool)
+    if ranges.small_motion:
+        small = torch.rand(b, generator=generator) < ranges.small_motion
+    reach = difficulty * torch.where(small, _SMALL, 1.0)
+    ratio = _uniform(generator, (b,), -1.0, 1.0) * math.log(ranges.scale) * reach
     ratio = torch.minimum(torch.maximum(ratio, -span), span)
     base = torch.rand(b, generator=generator) * (span - ratio.abs())
     first_log = math.log(ranges.minimum_scale) + base + (-ratio).clamp(min=0.0)
-    turn = _uniform(generator, (b,), -1.0, 1.0) * math.radians(ranges.rotation) * difficulty
-    wide = torch.rand(b, generator=generator) < ranges.wide_rotation * difficulty
+    turn = _uniform(generator, (b,), -1.0, 1.0) * math.radians(ranges.rotation) * reach
+    wide = (torch.rand(b, generator=generator) < ranges.wide_rotation * difficulty) & ~small
     turn = torch.where(wide, _uniform(generator, (b,), -math.pi, math.pi), turn)
     lean = _uniform(generator, (b,), -0.2, 0.2) * difficulty
-    stretch = torch.exp(torch.rand(b, generator=generator) * math.log(ranges.tilt) * difficulty)
+    stretch = torch.exp(torch.rand(b, generator=generator) * math.log(ranges.tilt) * reach)
     axis = _uniform(generator, (b,), 0.0, math.pi)
     half = (side - 1) / 2.0
     square = torch.tensor([[-half, -half], [half, -half], [half, half], [-half, half]])
@@ -157,10 +168,10 @@ def sample_homographies(
     slant = _stretching(axis, stretch)
     for log_scale, angle, slanted, moved in (
         (first_log, lean, None, 0.0),
-        (first_log + ratio, lean + turn, slant, ranges.translation * difficulty),
+        (first_log + ratio, lean + turn, slant, ranges.translation * reach[:, None]),
     ):
         scale = log_scale.exp()
-        bend = ranges.perspective * difficulty * side
+        bend = ranges.perspective * reach[:, None, None] * side
         corners = square + _uniform(generator, (b, 4, 2), -0.5, 0.5) * bend
         turned = _rotation(angle) if slanted is None else slanted @ _rotation(angle)
         corners = corners @ turned.transpose(1, 2) * scale[:, None, None]

@@ -95,7 +95,7 @@ def test_lists_of_extractors() -> None:
 
 
 def test_our_own_by_path(tmp_path: Path) -> None:
-    config = MDNetConfig(num_sets=2, dim=16, channels=(4, 4, 4, 4))
+    config = MDNetConfig(num_sets=2, dim=16, channels=(4, 4, 4, 4, 4))
     paths = [tmp_path / 'first.safetensors', tmp_path / 'second.safetensors']
     for path in paths:
         save_weights(MDNet(config), path, {})

@@ -51,7 +51,7 @@ def run(program, *arguments):
 def test_nothing_is_connected_to(tmp_path):
     torch.manual_seed(0)
     weights = tmp_path / 'random.safetensors'
-    save_weights(MDNet(MDNetConfig(dim=8, channels=(4, 4, 4, 4))), weights, {})
+    save_weights(MDNet(MDNetConfig(dim=8, channels=(4, 4, 4, 4, 4))), weights, {})
     picture = np.random.default_rng(0).integers(0, 256, (120, 200), np.uint8)
     picture = cv2.GaussianBlur(picture, (0, 0), 2)
     with BagWriter(tmp_path / 'bag') as writer:

@@ -36,7 +36,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp('track')
     write_scene(Scene(SCENE), folder / 'scene', 'mcap')
     torch.manual_seed(0)
-    network = MDNet(MDNetConfig(dim=32, channels=(8, 8, 16, 16)))
+    network = MDNet(MDNetConfig(dim=32, channels=(4, 8, 8, 16, 16)))
     save_weights(network, folder / 'random.safetensors', {})
     return folder
 

@@ -20,7 +20,7 @@ from mdnet_ros.evaluation.timing import Rates, measure
 from mdnet_ros.features.network import MDNet, MDNetConfig, count_flops, count_parameters
 from mdnet_ros.features.weights import save_weights
 
-SMALL = MDNetConfig(num_sets=2, dim=32, channels=(8, 8, 16, 16))
+SMALL = MDNetConfig(num_sets=2, dim=32, channels=(4, 8, 8, 16, 16))
 
 
 @pytest.fixture(scope='module')

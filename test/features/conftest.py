@@ -14,7 +14,7 @@ from mdnet_ros.features.network import MDNet, MDNetConfig
 from mdnet_ros.features.types import Features
 from mdnet_ros.features.weights import save_weights
 
-SMALL = MDNetConfig(num_sets=2, dim=32, channels=(8, 8, 16, 16))
+SMALL = MDNetConfig(num_sets=2, dim=32, channels=(4, 8, 8, 16, 16))
 
 
 @pytest.fixture(scope='session')

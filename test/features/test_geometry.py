@@ -82,3 +82,20 @@ def test_same_result_twice() -> None:
     b[:60] += np.random.default_rng(4).uniform(-50, 50, (60, 2)).astype(np.float32)
     first = inlier_mask(a, b, 'fundamental', 1.0)
     np.testing.assert_array_equal(first, inlier_mask(a, b, 'fundamental', 1.0))
+
+
+@pytest.mark.parametrize('verification', ['homography', 'fundamental'])
+def test_similarity_leads_to_the_few_right_ones(verification: str) -> None:
+    rng = np.random.default_rng(5)
+    pairs = planar_pairs if verification == 'homography' else scene_pairs
+    a, b = pairs(rng, 400)
+    wrong = rng.permutation(400) >= 80
+    b[wrong] = rng.uniform([0, 0], [640, 480], (320, 2))
+    similarity = np.where(wrong, 0.5, 0.8) + rng.normal(0, 0.1, 400)
+    mask = inlier_mask(a, b, verification, 1.0, similarity)  # type: ignore[arg-type]
+    assert mask[~wrong].mean() > 0.95
+    assert mask[wrong].mean() < 0.1
+    # In the order of the matches, whatever theirs.
+    order = rng.permutation(400)
+    again = inlier_mask(a[order], b[order], verification, 1.0, similarity[order])  # type: ignore[arg-type]
+    assert (again == mask[order]).mean() > 0.99

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from mdnet_ros.features.network import (
     CONFIGS,
@@ -14,17 +15,17 @@ from mdnet_ros.features.network import (
     Fold,
     MDNet,
     MDNetConfig,
-    Unfold,
     count_flops,
     count_parameters,
     fuse,
+    upsample,
 )
 from mdnet_ros.features.weights import load_weights
 
 
 @pytest.mark.parametrize('num_sets', range(1, 9))
 def test_output_shapes(num_sets: int, make) -> None:
-    config = MDNetConfig(num_sets=num_sets, dim=16, channels=(4, 4, 8, 8))
+    config = MDNetConfig(num_sets=num_sets, dim=16, channels=(4, 4, 4, 8, 8))
     with torch.inference_mode():
         output = make.network(config)(torch.rand(2, 1, 48, 80))
     assert output.logits.shape == (2, num_sets, 48, 80)
@@ -33,12 +34,23 @@ def test_output_shapes(num_sets: int, make) -> None:
     assert torch.isfinite(output.descriptors).all()
 
 
-def test_folding_is_pixel_unshuffle_and_back() -> None:
+def test_folding_is_pixel_unshuffle() -> None:
     x = torch.randn(2, 3, 32, 48)
-    folded = Fold()(x)
-    assert torch.equal(folded, torch.nn.functional.pixel_unshuffle(x, 2))
-    for layout in (torch.contiguous_format, torch.channels_last):
-        assert torch.equal(Unfold()(folded.to(memory_format=layout)), x)
+    assert torch.equal(Fold()(x), F.pixel_unshuffle(x, 2))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 5), (6, 1), (7, 9)])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_upsampling_is_bilinear(
+    size: tuple[int, int], layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    x = torch.randn(2, 3, *size).to(dtype).to(memory_format=layout)
+    wanted = F.interpolate(x.float(), scale_factor=2, mode='bilinear', align_corners=False)
+    limit = 1e-6 if dtype == torch.float32 else 4e-2  # two roundings of values up to 4
+    for context in (torch.enable_grad(), torch.inference_mode()):
+        with context:
+            torch.testing.assert_close(upsample(x).float(), wanted, atol=limit, rtol=0.0)
 
 
 def test_flat_image_gives_finite_output(network: MDNet) -> None:
@@ -101,8 +113,8 @@ def test_shifting_the_image_shifts_the_output(network: MDNet, shift: tuple[int, 
 def mirrored(network: MDNet, axis: int) -> MDNet:
     """The network that sees the mirrored world: all kernels flipped along ``axis`` (-1: x).
 
-    Folding pixels into channels (and back) orders them row by row, so a flip also swaps the
-    two columns (rows) of each 2x2 block.
+    Folding pixels into channels orders them row by row, so a flip also swaps the two columns
+    (rows) of each 2x2 block.
     """
     swap = [1, 0, 3, 2] if axis == -1 else [2, 3, 0, 1]
     twin = copy.deepcopy(network)
@@ -115,14 +127,26 @@ def mirrored(network: MDNet, axis: int) -> MDNet:
             if isinstance(first, Fold):
                 convolution = next(m for m in second.modules() if isinstance(m, nn.Conv2d))
                 convolution.weight.data = convolution.weight.data[:, swap]
-            if isinstance(second, Unfold):
-                assert isinstance(first, nn.Conv2d)
-                blocks = range(0, first.out_channels, 4)
-                order = [block + i for block in blocks for i in swap]
-                first.weight.data = first.weight.data[order]
-                if first.bias is not None:
-                    first.bias.data = first.bias.data[order]
     return twin
+
+
+@pytest.mark.parametrize('shift', [(1, 0), (0, 1), (1, 1)])
+def test_detail_follows_an_image_that_moves_by_one_pixel(
+    network: MDNet, shift: tuple[int, int]
+) -> None:
+    """What finds the place of a keypoint works at full resolution, the same at every pixel."""
+    torch.manual_seed(4)
+    dx, dy = shift
+    image = torch.rand(1, 1, 64, 64)
+    with torch.inference_mode():
+        context = torch.rand(1, network.config.channels[0], 1, 1).expand(-1, -1, 64, 64)
+        here, there = (
+            network.detector_head(network.detail(network.normalise(x)) + context)
+            for x in (image, image.roll((dy, dx), (2, 3)))
+        )
+    inner = slice(8, 56)
+    moved = there.roll((-dy, -dx), (2, 3))
+    torch.testing.assert_close(moved[..., inner, inner], here[..., inner, inner])
 
 
 @pytest.mark.parametrize('axis', [-1, -2])
@@ -145,7 +169,8 @@ def test_no_layer_shifts_by_part_of_a_cell(network: MDNet, axis: int) -> None:
     'values',
     [
         {'num_sets': 0}, {'num_sets': 9}, {'dim': 4}, {'dim': 1024},
-        {'channels': (8, 8, 8)}, {'channels': (8, 8, 8, 2)}, {'channels': (8, 8, 8, 4096)},
+        {'channels': (8, 8, 8, 8)}, {'channels': (8, 8, 8, 8, 2)},
+        {'channels': (8, 8, 8, 8, 4096)},
     ],
 )
 def test_configuration_out_of_range(values: dict) -> None:
@@ -154,7 +179,7 @@ def test_configuration_out_of_range(values: dict) -> None:
 
 
 def test_configuration_round_trip() -> None:
-    for config in (*CONFIGS.values(), MDNetConfig(num_sets=8, dim=8, channels=(4, 5, 6, 7))):
+    for config in (*CONFIGS.values(), MDNetConfig(num_sets=8, dim=8, channels=(4, 4, 5, 6, 7))):
         assert MDNetConfig.from_dict(config.to_dict()) == config
 
 
@@ -162,11 +187,11 @@ def test_configuration_round_trip() -> None:
     'values',
     [
         {}, [], 3, None, {'num_sets': 2, 'dim': 64}, {'num_sets': 2, 'dim': 64, 'channels': 5},
-        {'num_sets': None, 'dim': 64, 'channels': [8, 8, 8, 8]},
-        {'num_sets': 2, 'dim': 'wide', 'channels': [8, 8, 8, 8]},
-        {'num_sets': 2, 'dim': float('inf'), 'channels': [8, 8, 8, 8]},
-        {'num_sets': float('nan'), 'dim': 64, 'channels': [8, 8, 8, 8]},
-        {'num_sets': 2, 'dim': 64, 'channels': [8, 8, 8, [8]]},
+        {'num_sets': None, 'dim': 64, 'channels': [8, 8, 8, 8, 8]},
+        {'num_sets': 2, 'dim': 'wide', 'channels': [8, 8, 8, 8, 8]},
+        {'num_sets': 2, 'dim': float('inf'), 'channels': [8, 8, 8, 8, 8]},
+        {'num_sets': float('nan'), 'dim': 64, 'channels': [8, 8, 8, 8, 8]},
+        {'num_sets': 2, 'dim': 64, 'channels': [8, 8, 8, 8, [8]]},
     ],
 )
 def test_configuration_from_nonsense(values: object) -> None:

@@ -23,7 +23,7 @@ def metadata(**changes: str | None) -> dict[str, str]:
     values: dict[str, str | None] = {
         'format': 'mdnet_ros/1',
         'config': json.dumps(
-            MDNetConfig(num_sets=2, dim=32, channels=(8, 8, 16, 16)).to_dict()
+            MDNetConfig(num_sets=2, dim=32, channels=(4, 8, 8, 16, 16)).to_dict()
         ),
         'training': '{}',
     }
@@ -148,9 +148,9 @@ def test_a_flipped_header_byte_loads_or_is_named(
     [
         {'format': None}, {'format': 'mdnet_ros/99'}, {'config': None}, {'config': '{'},
         {'config': '[]'}, {'config': 'null'}, {'config': '{"num_sets": 2}'},
-        {'config': '{"num_sets": 99, "dim": 32, "channels": [8, 8, 16, 16]}'},
-        {'config': '{"num_sets": 1e999, "dim": 32, "channels": [8, 8, 16, 16]}'},
-        {'config': '{"num_sets": 2, "dim": 32, "channels": [8, 8, 16, 999999999]}'},
+        {'config': '{"num_sets": 99, "dim": 32, "channels": [4, 8, 8, 16, 16]}'},
+        {'config': '{"num_sets": 1e999, "dim": 32, "channels": [4, 8, 8, 16, 16]}'},
+        {'config': '{"num_sets": 2, "dim": 32, "channels": [4, 8, 8, 16, 999999999]}'},
         {'config': '[' * 100_000}, {'training': '{'}, {'training': '[1]'},
     ],
 )

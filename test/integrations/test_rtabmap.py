@@ -135,7 +135,7 @@ int main(int, char ** argv)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
-    save_weights(MDNet(MDNetConfig(dim=DIM, channels=(8, 8, 16, 16))), path, {})
+    save_weights(MDNet(MDNetConfig(dim=DIM, channels=(4, 8, 8, 16, 16))), path, {})
     return path
 
 

@@ -51,7 +51,7 @@ def weights(tmp_path_factory):
     """A small network with random weights: enough to track a sliding picture."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
-    save_weights(MDNet(MDNetConfig(dim=32, channels=(8, 8, 16, 16))), path, {})
+    save_weights(MDNet(MDNetConfig(dim=32, channels=(4, 8, 8, 16, 16))), path, {})
     return path
 
 

@@ -126,7 +126,7 @@ class Target:
     def __init__(self, folder: Path) -> None:
         torch.manual_seed(0)
         weights = folder / 'fuzz.safetensors'
-        save_weights(MDNet(MDNetConfig(dim=8, channels=(4, 4, 4, 4))), weights, {})
+        save_weights(MDNet(MDNetConfig(dim=8, channels=(4, 4, 4, 4, 4))), weights, {})
         self._settings = TrackerSettings(
             weights=str(weights), device='cpu', precision='fp32', max_keypoints=64, threads=1,
             vins_layout='fusion',

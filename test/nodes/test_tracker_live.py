@@ -135,12 +135,12 @@ def test_a_bad_frame_is_dropped_counted_and_named(client, tracker, fields, named
 
     def counted():
         values.update(diagnostics(client)[2])
-        return int(values.get('dropped: bad image', 0)) == before + 1
+        told = named in values.get('last bad image', '')
+        return told and int(values.get('dropped: bad image', 0)) == before + 1
 
     client.spin_until(counted, what='the count of the bad frame')
     client.exchange()
     assert bad not in [stamp_nanoseconds(m.header) for m in client.received['correspondences']]
-    assert named in values['last problem']
     assert 'frame dropped, bad image' in tracker.log()
     assert 'Traceback' not in tracker.log()
 
@@ -232,7 +232,7 @@ def test_wrong_parameters_are_refused_with_a_reason(client, tmp_path):
 def test_weights_are_reloaded_in_the_stream(client, weights, tmp_path):
     other = tmp_path / 'other.safetensors'
     torch.manual_seed(7)
-    save_weights(MDNet(MDNetConfig(num_sets=3, dim=16, channels=(8, 8, 8, 8))), other, {})
+    save_weights(MDNet(MDNetConfig(num_sets=3, dim=16, channels=(4, 8, 8, 8, 8))), other, {})
     stamp = client.send()
     before = read_tracked(client.answer(stamp, 'keypoints'), client.answer(stamp))
     assert set_parameters(client, weights=str(other)) == [(True, '')]

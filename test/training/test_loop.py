@@ -195,6 +195,15 @@ def test_wrong_input_is_one_line(
     assert names in last
 
 
+def test_weights_with_other_sets_than_asked_for(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['train', '--images', str(photos), '--out', str(tmp_path / 'run'), '--steps', '1']
+    arguments += ['--from-weights', 'md2net-light', '--set', 'num_sets=4', *SMALL, *FAST]
+    assert main(arguments) == 2
+    assert 'num_sets: the weights to start from have 2, got 4' in capsys.readouterr().err
+
+
 def test_corrupt_checkpoint_is_named(photos: Path, tmp_path: Path) -> None:
     (tmp_path / 'checkpoint.pt').write_bytes(b'not a checkpoint')
     with pytest.raises(WeightsError, match='checkpoint'):

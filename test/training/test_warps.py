@@ -64,25 +64,42 @@ def test_views_show_the_same_thing_where_the_map_says() -> None:
 
 def test_no_difficulty_is_no_change() -> None:
     pair = pairs(0.0)
-    torch.testing.assert_close(pair.images[:4], pair.images[4:])
+    torch.testing.assert_close(pair.images[:4], pair.images[4:], atol=1e-4, rtol=0)
     eye = torch.eye(3).expand(4, 3, 3)
     torch.testing.assert_close(pair.to_second / pair.to_second[:, 2:, 2:], eye, atol=1e-3, rtol=0)
 
 
-def test_ranges_are_kept() -> None:
+def turns_and_scales(small_motion: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Between 500 pairs of views: degrees, ratios."""
     sizes = torch.tensor([[600, 400]] * 500)
-    ranges = WarpRanges(rotation=30, scale=1.5, tilt=1.0, perspective=0.0, translation=0.0)
+    ranges = WarpRanges(
+        rotation=30, small_motion=small_motion, scale=1.5, tilt=1.0, perspective=0.0,
+        translation=0.0,
+    )
     first, second = sample_homographies(
         sizes, SIDE, ranges, 1.0, torch.Generator().manual_seed(0)
     )
     relative = torch.linalg.solve(second, first)
     relative = relative / relative[:, 2:, 2:]
     angle = torch.rad2deg(torch.atan2(relative[:, 1, 0], relative[:, 0, 0]))
-    scale = torch.linalg.det(relative[:, :2, :2]).sqrt()
+    return angle, torch.linalg.det(relative[:, :2, :2]).sqrt()
+
+
+def test_ranges_are_kept() -> None:
+    angle, scale = turns_and_scales(0.0)
     assert angle.abs().max() <= 30.01
     assert angle.std() > 10
     assert scale.max() <= 1.51
     assert scale.min() >= 1 / 1.51
+
+
+def test_a_share_of_the_pairs_moves_little() -> None:
+    angle, scale = turns_and_scales(1.0)
+    assert angle.abs().max() <= 3.01
+    assert scale.log().abs().max() <= 0.1 * 1.51
+    angle, _ = turns_and_scales(0.4)
+    share = float((angle.abs() <= 3).float().mean())
+    assert 0.4 < share < 0.55  # and a tenth of the others by chance
 
 
 def test_same_seed_same_pairs() -> None:
