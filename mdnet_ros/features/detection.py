@@ -57,8 +57,16 @@ def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
     Returns:
         (B, K, H, W) bool.
     """
-    z = logits + _ramp(logits.shape[-2], logits.shape[-1], logits.device, logits.dtype)
-    return z == slide_max(z, radius)
+    h, w = logits.shape[-2:]
+    if logits.device.type != 'cpu' or torch.jit.is_tracing():
+        z = logits + _ramp(h, w, logits.device, logits.dtype)
+        return z == slide_max(z, radius)
+    maps = (logits.detach() + _ramp_on_cpu(h, w)).numpy()
+    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    peaks = np.empty(maps.shape, bool)
+    for i in np.ndindex(maps.shape[:2]):  # OpenCV's dilation takes what is outside for lowest
+        np.equal(maps[i], cv2.dilate(maps[i], kernel), out=peaks[i])
+    return torch.from_numpy(peaks)
 
 
 def _ramp(height: int, width: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
@@ -186,30 +194,18 @@ def _strongest(
     Returns:
         (B, K, M) logits, ``_EXCLUDED`` where there are fewer; (B, K, M) int64 flat indices.
     """
-    if logits.device.type == 'cpu' and not torch.jit.is_tracing():
-        return _strongest_on_cpu(logits, allowed, radius, count)
     peaks = local_maxima(logits, radius) & allowed
-    return logits.masked_fill(~peaks, _EXCLUDED).flatten(2).topk(count, dim=-1)
-
-
-def _strongest_on_cpu(
-    logits: torch.Tensor, allowed: torch.Tensor, radius: int, count: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """As :func:`_strongest`: OpenCV finds the maxima, and only these are sorted, not all pixels."""
-    b, k, h, w = logits.shape
-    raised = (logits.detach() + _ramp_on_cpu(h, w)).numpy()
-    kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
+    if logits.device.type != 'cpu' or torch.jit.is_tracing():
+        return logits.masked_fill(~peaks, _EXCLUDED).flatten(2).topk(count, dim=-1)
+    # On the CPU sorting a few thousand candidates is cheap, passing over all pixels is not.
+    b, k = logits.shape[:2]
     best = torch.full((b, k, count), _EXCLUDED)
     index = torch.zeros((b, k, count), dtype=torch.int64)
-    for i in range(b):
-        permitted = allowed[i % len(allowed), 0].numpy()
-        for n in range(k):
-            z = raised[i, n]
-            peaks = z == cv2.dilate(z, kernel)  # the border counts as lowest
-            place = torch.from_numpy(np.flatnonzero(np.logical_and(peaks, permitted, out=peaks)))
-            values, order = logits[i, n].view(-1)[place].topk(min(count, len(place)))
-            best[i, n, : len(order)] = values
-            index[i, n, : len(order)] = place[order]
+    for i in np.ndindex(b, k):
+        place = torch.from_numpy(np.flatnonzero(peaks[i].numpy()))
+        values, order = logits[i].view(-1)[place].topk(min(count, len(place)))
+        best[i][: len(order)] = values
+        index[i][: len(order)] = place[order]
     return best, index
 
 

@@ -11,11 +11,13 @@ from skimage import data
 
 from mdnet_ros.features.detection import (
     DetectionSettings,
+    _ramp,
     _strongest,
     detect,
     local_maxima,
     refine,
     sample_descriptors,
+    slide_max,
     window_at,
 )
 from mdnet_ros.features.network import NetworkOutput
@@ -135,7 +137,10 @@ def test_the_way_on_the_cpu_finds_what_the_plain_way_finds(
     if with_mask:  # one for each image
         allowed = torch.arange(2 * 256 * 320).reshape(2, 1, 256, 320) % 7 > 2
     best, index = _strongest(logits, allowed, 2, 60)
-    plain = logits.masked_fill(~(local_maxima(logits, 2) & allowed), -1e4).flatten(2)
+    raised = logits + _ramp(256, 320, logits.device, logits.dtype)
+    peaks = raised == slide_max(raised, 2)
+    assert torch.equal(local_maxima(logits, 2), peaks)
+    plain = logits.masked_fill(~(peaks & allowed), -1e4).flatten(2)
     assert torch.equal(best, plain.topk(60).values)
     assert torch.equal(plain.gather(2, index), best)
     assert all(len(set(rows.tolist())) == 60 for rows in index.flatten(0, 1))
