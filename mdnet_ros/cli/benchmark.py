@@ -89,7 +89,8 @@ def _show(result: BenchmarkResult) -> None:
     ).print()  # fmt: skip
     Table(
         (Column('keypoints'), Column('sets'), Column('ms', 3), Column('p99', 3),
-         Column('floor ms', 3), Column('x floor', 1), Column('x one set', 3)),
+         Column('floor ms', 3), Column('x floor', 1), Column('x one set', 3),
+         Column('MB', 1)),
         tuple(map(_matching_cells, result.matching)),
         'Matching within sets',
     ).print()  # fmt: skip
@@ -112,5 +113,5 @@ def _extractor_cells(row: ExtractorRow) -> tuple[object, ...]:
 def _matching_cells(row: MatchingRow) -> tuple[object, ...]:
     return (
         row.keypoints, row.sets, row.timing.median_ms, row.timing.p99_ms, row.floor_ms,
-        row.floor_ratio, row.one_set_ratio,
+        row.floor_ratio, row.one_set_ratio, row.memory_mb,
     )

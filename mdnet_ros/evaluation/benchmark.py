@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.klt import KltTracker
-from mdnet_ros.evaluation.timing import Rates, Timing, measure, measure_rates
+from mdnet_ros.evaluation.timing import Rates, Timing, measure, measure_rates, peak_megabytes
 from mdnet_ros.features.backends import PRECISIONS, WeightsBackend
 from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
 from mdnet_ros.features.matching import mutual_nearest
@@ -104,6 +104,7 @@ class MatchingRow:
         floor_ms: the least time it could take.
         floor_ratio: the median over it.
         one_set_ratio: the median over that of one set; None where one set was not measured.
+        memory_mb: what it needs at its peak, beside the descriptors; None where not known.
     """
 
     keypoints: int
@@ -112,6 +113,7 @@ class MatchingRow:
     floor_ms: float
     floor_ratio: float
     one_set_ratio: float | None
+    memory_mb: float | None
 
 
 @dataclass(frozen=True)
@@ -276,14 +278,14 @@ class Benchmark:
             for _ in range(2)
         )
         valid = torch.ones(sets, each, dtype=torch.bool, device=self.device)
-        timing = measure(
-            lambda: mutual_nearest(a, valid, b, valid), self.device, self.settings.repetitions
-        )
+        match = partial(mutual_nearest, a, valid, b, valid)
+        memory = peak_megabytes(match, self.device)
+        timing = measure(match, self.device, self.settings.repetitions)
         # The table of similarities is written once and read once.
         floor = self.rates('fp32').floor_ms(2.0 * sets * each**2 * _DIM, 8.0 * sets * each**2)
         one = next((r for r in before if (r.keypoints, r.sets) == (count, 1)), None)
         ratio = 1.0 if sets == 1 else timing.median_ms / one.timing.median_ms if one else None
-        return MatchingRow(count, sets, timing, floor, timing.median_ms / floor, ratio)
+        return MatchingRow(count, sets, timing, floor, timing.median_ms / floor, ratio, memory)
 
     def _memory_mb(self) -> float:
         if self.device.type == 'cuda':

@@ -1,10 +1,12 @@
-"""Times of repeated work, and the rates that a machine reaches at its best."""
+"""Times and memory of repeated work, and the rates that a machine reaches at its best."""
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -83,3 +85,33 @@ def measure_rates(device: torch.device, dtype: torch.dtype, repetitions: int, si
         2.0 * side**3 / (1e-3 * product),
         2.0 * large.numel() / (1e-3 * copy),
     )
+
+
+def peak_megabytes(work: Callable[[], object], device: torch.device) -> float | None:
+    """The most memory that some work needs beyond what was there before, MiB.
+
+    Of the allocations on CUDA; on the CPU of the process's resident pages, which Linux alone tells
+    for a stretch of time: None elsewhere. Runs the work twice: the first time loads libraries.
+    """
+    work()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    status = Path('/proc/self/status')
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # else malloc serves from pages it kept, unseen
+        Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
+    except (OSError, AttributeError, TypeError):
+        return None
+    before = _kilobytes(status, 'VmRSS')
+    work()
+    return (_kilobytes(status, 'VmHWM') - before) / 2**10
+
+
+def _kilobytes(status: Path, key: str) -> int:
+    """A line of a process's status."""
+    line = next(line for line in status.read_text().splitlines() if line.startswith(key + ':'))
+    return int(line.split()[1])

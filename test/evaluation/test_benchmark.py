@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from mdnet_ros.evaluation.benchmark import (
     make_frames,
     network_cost,
 )
-from mdnet_ros.evaluation.timing import Rates, measure
+from mdnet_ros.evaluation.timing import Rates, measure, peak_megabytes
 from mdnet_ros.features.network import MDNet, MDNetConfig, count_flops, count_parameters
 from mdnet_ros.features.weights import save_weights
 
@@ -84,6 +85,9 @@ def test_the_command_writes_what_it_shows(
         'name', 'size', 'keypoints', 'found', 'precision', 'network', 'extraction', 'step', 'fps',
         'floor_ms', 'floor_ratio', 'network_ratio', 'step_ratio', 'memory_mb',
     }  # fmt: skip
+    assert set(document['matching'][0]) == {
+        'keypoints', 'sets', 'timing', 'floor_ms', 'floor_ratio', 'one_set_ratio', 'memory_mb',
+    }  # fmt: skip
     assert document['matching'][0]['one_set_ratio'] is None
     for name in ('small', 'klt'):
         assert name in shown
@@ -117,6 +121,17 @@ def test_work_is_repeated_after_a_warm_up() -> None:
     timing = measure(lambda: calls.append(1), torch.device('cpu'), 5)
     assert len(calls) == 8
     assert timing.p99_ms >= timing.median_ms >= 0
+
+
+@pytest.mark.skipif(platform.system() != 'Linux', reason='only Linux tells a peak of a while')
+def test_peak_is_what_the_work_itself_needs() -> None:
+    def work(kept: torch.Tensor, mebibytes: int) -> torch.Tensor:
+        return torch.ones(mebibytes << 18).sum() + kept.sum()
+
+    kept, cpu = torch.ones(40 << 18), torch.device('cpu')
+    small, large = (peak_megabytes(lambda n=n: work(kept, n), cpu) for n in (8, 32))
+    assert small == pytest.approx(8, abs=3)
+    assert large == pytest.approx(32, abs=3)
 
 
 def test_frames_move_and_have_structure() -> None:
