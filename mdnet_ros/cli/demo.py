@@ -139,6 +139,7 @@ def _report(live: LiveRun, summary: SequenceSummary, about: dict[str, object]) -
         fps=live.answered / live.seconds if live.seconds > 0 else 0.0,
         latency=Latency.of(live.latencies_ms),
         latency_of='image published → correspondences received',
+        step_ms=counters.step_ms,
         summary=summary,
         about={
             **about,

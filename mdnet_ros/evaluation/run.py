@@ -41,6 +41,7 @@ class RunReport:
         fps: processed frames a second.
         latency: from where to where it goes is told by ``latency_of``.
         latency_of: in words.
+        step_ms: of the latency, the median of extraction and tracking alone; None: not known.
         summary: of the tracks.
         about: further facts for the JSON: topics, weights, settings.
     """
@@ -52,6 +53,7 @@ class RunReport:
     latency: Latency
     latency_of: str
     summary: SequenceSummary
+    step_ms: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -69,6 +71,7 @@ class RunReport:
             'fps': self.fps,
             'latency_ms': vars(self.latency).copy(),
             'latency_of': self.latency_of,
+            'step_ms': self.step_ms,
             **self.summary.to_json(),
             'about': dict(self.about),
         }
@@ -88,6 +91,8 @@ class RunReport:
             f'latency p50 / p95 / p99, ms\n({self.latency_of})',
             f'{latency.p50:.1f} / {latency.p95:.1f} / {latency.p99:.1f}',
         )
+        if self.step_ms is not None:
+            table.add_row('extraction and tracking alone p50, ms', f'{self.step_ms:.1f}')
         table.add_row('keypoints per frame', f'{summary.keypoints_per_frame:.0f}')
         table.add_row('matches per frame', f'{summary.matches_per_frame:.0f}')
         length = summary.track_length

@@ -24,6 +24,8 @@ _RECENT = 5.0
 SILENCE = 2.0
 #: Seconds between two lines on the same cause when the second tells of something else.
 _OTHER_PERIOD = 0.5
+#: Diagnostics' name for the time of extraction and tracking, a part of the latency.
+STEP = 'step p50/p95/p99 (ms)'
 _NUMBER = re.compile(r'\d+')
 _NAMES = {
     DiagnosticStatus.OK: 'OK', DiagnosticStatus.WARN: 'WARN', DiagnosticStatus.ERROR: 'ERROR',
@@ -108,6 +110,7 @@ class Statistics:
         self._outputs = _Window()
         self._drops = _Window()
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
+        self._steps: deque[float] = deque(maxlen=_WINDOW)
         self._stamp_ages: deque[float] = deque(maxlen=_WINDOW)
 
     def arrival(self) -> float:
@@ -137,12 +140,15 @@ class Statistics:
         with self._lock:
             self.lost_in_transport += count
 
-    def done(self, frame: TrackedFrame, arrived: float, stamp_age: float, restarted: str) -> None:
+    def done(
+        self, frame: TrackedFrame, arrived: float, step: float, stamp_age: float, restarted: str
+    ) -> None:
         """A frame's outputs were published.
 
         Args:
             frame: its tracks.
             arrived: as :meth:`arrival` returned it.
+            step: seconds that extraction and tracking took, for the images taken together.
             stamp_age: seconds from the image's stamp to now.
             restarted: the cause if tracks began anew with it, or empty.
         """
@@ -152,6 +158,7 @@ class Statistics:
             self.last_frame = frame
             self._outputs.add(now)
             self._latencies.append(now - arrived)
+            self._steps.append(step)
             self._stamp_ages.append(stamp_age)
             if restarted:
                 self.restarts[restarted] += 1
@@ -176,7 +183,7 @@ class Statistics:
             intervals = self._arrivals.intervals(now)
             drops = sum(1 for t in self._drops.times if now - t <= _RECENT)
             arrivals = sum(1 for t in self._arrivals.times if now - t <= _RECENT)
-            latency = _percentiles(self._latencies)
+            latency, step = _percentiles(self._latencies), _percentiles(self._steps)
             ages = _percentiles(self._stamp_ages)
             # Drops and restarts are counted as such below.
             others = sorted(self.troubles.keys() - self.dropped.keys() - self.restarts.keys())
@@ -190,6 +197,7 @@ class Statistics:
                 'input jitter (ms)': f'{intervals.std() * 1e3:.2f}' if len(intervals) else '',
                 'output rate (Hz)': f'{rate_out:.2f}',
                 'latency p50/p95/p99 (ms)': _milliseconds(latency),
+                STEP: _milliseconds(step),
                 'age of stamp p50/p95/p99 (ms)': _milliseconds(ages),
                 'frames received': str(self.received),
                 'frames processed': str(self.processed),

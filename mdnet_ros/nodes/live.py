@@ -24,6 +24,7 @@ from tqdm import tqdm
 from mdnet_ros.bags.reader import COMPRESSED_IMAGE, BagReader, RawMessage
 from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.errors import DataError
+from mdnet_ros.nodes.diagnostics import STEP
 from mdnet_ros.nodes.environment import ros_environment
 from mdnet_ros.nodes.player import BagPlayer, PlaySettings
 from mdnet_ros.nodes.raw import header_stamp, spinning
@@ -52,12 +53,14 @@ class NodeCounters:
         processed: images whose outputs it published.
         dropped: cause to number of the others.
         lost_in_transport: images that the middleware says it lost.
+        step_ms: median of what extraction and tracking took lately, milliseconds.
     """
 
     received: int = 0
     processed: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     lost_in_transport: int = 0
+    step_ms: float = 0.0
 
     @property
     def uncounted(self) -> int:
@@ -79,6 +82,7 @@ class NodeCounters:
                         if key.startswith(_DROPPED)
                     },
                     int(values['frames lost in transport']),
+                    float(values[STEP].split('/')[0]),
                 )
         return None
 

@@ -176,7 +176,9 @@ class Pipeline:
                 images[number] = GrayImage(self._converter.gray(arrival.message), stamp)
             except ImageError as error:
                 refused[number] = error
+        begin = time.monotonic()
         group = self._engine.process_group(images)
+        step = time.monotonic() - begin
         for number, reason in (refused | group.refused).items():
             self._cameras[number].dropped('bad image', str(reason))
             del waiting[number]
@@ -198,7 +200,7 @@ class Pipeline:
             arrival = waiting.pop(one.camera.number)
             age = (self._now() - one.done.frame.stamp_ns) * 1e-9
             restart = one.done.restart.cause if one.done.restart else ''
-            one.camera.statistics.done(one.done.frame, arrival.received, age, restart)
+            one.camera.statistics.done(one.done.frame, arrival.received, step, age, restart)
         self._rest.put(served)
         self._tell(group)
 

@@ -6,7 +6,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
-from mdnet_ros.nodes.diagnostics import Reporter, Statistics
+from mdnet_ros.nodes.diagnostics import STEP, Reporter, Statistics
 from mdnet_ros.nodes.host import host_facts, open_files, resident_memory, temperature
 from mdnet_ros.nodes.settings import TrackerSettings
 
@@ -30,7 +30,7 @@ def told(statistics, settings=None, trouble=''):
 
 def serve(statistics, inliers=30, times=3, restarted=''):
     for _ in range(times):
-        statistics.done(frame(inliers), statistics.arrival(), 0.05, restarted)
+        statistics.done(frame(inliers), statistics.arrival(), 0.02, 0.05, restarted)
 
 
 def test_a_working_tracker_is_ok():
@@ -42,6 +42,7 @@ def test_a_working_tracker_is_ok():
     assert values['frames received'] == values['frames processed'] == '3'
     assert (values['matches'], values['inliers']) == ('40', '30')
     assert values['device'] == 'cpu'
+    assert values[STEP] == '20.00 / 20.00 / 20.00'
     assert values['age of stamp p50/p95/p99 (ms)'] == '50.00 / 50.00 / 50.00'
 
 
@@ -65,7 +66,7 @@ def test_each_threshold_names_its_cause():
     assert values['last problem'] == 'step of 3'
 
     statistics = Statistics()
-    statistics.done(frame(30), statistics.arrival() - 3.0, 0.0, '')
+    statistics.done(frame(30), statistics.arrival() - 3.0, 2.0, 0.0, '')
     level, message, _ = told(statistics)
     assert level == DiagnosticStatus.ERROR
     assert 'latency 3' in message

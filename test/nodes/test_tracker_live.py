@@ -12,6 +12,7 @@ from std_srvs.srv import Trigger
 
 from mdnet_ros.features.network import MDNet, MDNetConfig
 from mdnet_ros.features.weights import save_weights
+from mdnet_ros.nodes.diagnostics import STEP
 from mdnet_ros.nodes.messages import (
     read_correspondences,
     read_tracked,
@@ -314,6 +315,7 @@ def test_diagnostics_tell_rate_latency_counts_and_model(client, tracker):
     assert int(values['matches']) >= int(values['inliers'])
     p50, p95, p99 = (float(v) for v in values['latency p50/p95/p99 (ms)'].split('/'))
     assert 0 < p50 <= p95 <= p99
+    assert 0 < float(values[STEP].split('/')[0]) < p99  # a part of the latency
     assert float(values['output rate (Hz)']) > 0
     counted = int(values['frames processed']) + int(values['frames dropped'])
     assert counted == int(values['frames received'])
