@@ -114,6 +114,7 @@ def match_stereo(
     min_similarity: float = 0.0,
     verification: Verification = 'fundamental',
     max_error: float = 2.0,
+    exact: bool = False,
 ) -> StereoMatches:
     """Match the left image with the right one: mutual nearest neighbours inside each set.
 
@@ -128,11 +129,12 @@ def match_stereo(
         min_similarity: matches with a lower cosine are dropped.
         verification: the geometric model where there is no calibration.
         max_error: distance up to which a match is an inlier, pixels.
+        exact: as for :func:`~mdnet_ros.features.matching.mutual_nearest`.
 
     Raises:
         ValueError: if the descriptors differ in length.
     """
-    matches = match_mutual_nearest(left, right, min_similarity=min_similarity)
+    matches = match_mutual_nearest(left, right, min_similarity=min_similarity, exact=exact)
     rows, rows_right = matches.indices.T
     here, there = left.keypoints[rows], right.keypoints[rows_right]
     if geometry is None:

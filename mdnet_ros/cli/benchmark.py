@@ -88,7 +88,7 @@ def _show(result: BenchmarkResult) -> None:
         f'{result.device}, {result.threads} threads: extraction and the whole tracker step',
     ).print()  # fmt: skip
     Table(
-        (Column('keypoints'), Column('sets'), Column('ms', 3), Column('p99', 3),
+        (Column('keypoints'), Column('sets'), Column('products'), Column('ms', 3), Column('p99', 3),
          Column('floor ms', 3), Column('x floor', 1), Column('x one set', 3),
          Column('MB', 1)),
         tuple(map(_matching_cells, result.matching)),
@@ -112,6 +112,6 @@ def _extractor_cells(row: ExtractorRow) -> tuple[object, ...]:
 
 def _matching_cells(row: MatchingRow) -> tuple[object, ...]:
     return (
-        row.keypoints, row.sets, row.timing.median_ms, row.timing.p99_ms, row.floor_ms,
-        row.floor_ratio, row.one_set_ratio, row.memory_mb,
+        row.keypoints, row.sets, row.products, row.timing.median_ms, row.timing.p99_ms,
+        row.floor_ms, row.floor_ratio, row.one_set_ratio, row.memory_mb,
     )

@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--across-sets', action='store_true', help='match all keypoint sets with each other'
     )
+    parser.add_argument(
+        '--rounded', action='store_true',
+        help='compare descriptors in 8 bits where the processor does that faster, as the tracker '
+        'does, instead of in float32',
+    )
     parser.add_argument('--published', action='store_true', help='show published figures beside')
     add_output_arguments(parser, 'sequences')
 
@@ -44,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     if args.max_side < 0:
         raise DataError(f'--max-side: expected 0 or more, got {args.max_side}')
     settings = HomographySettings(
-        args.max_keypoints, args.max_side, args.all_sequences, args.across_sets
+        args.max_keypoints, args.max_side, args.all_sequences, args.across_sets,
+        exact=not args.rounded,
     )
     result = evaluate(args.root, specs, settings, args.cache, args.shard)
     put_out(

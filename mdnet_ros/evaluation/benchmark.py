@@ -21,7 +21,7 @@ from mdnet_ros.evaluation.klt import KltTracker
 from mdnet_ros.evaluation.timing import Rates, Timing, measure, measure_rates, peak_megabytes
 from mdnet_ros.features.backends import PRECISIONS, WeightsBackend
 from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
-from mdnet_ros.features.matching import mutual_nearest
+from mdnet_ros.features.matching import has_fast_integers, mutual_nearest
 from mdnet_ros.features.network import SIZE_MULTIPLE, MDNet, count_flops, count_parameters
 from mdnet_ros.features.tracking import FrameTracker
 
@@ -100,8 +100,9 @@ class MatchingRow:
     Attributes:
         keypoints: in each of the two images.
         sets: within which matches are sought.
+        products: of descriptors, ``fp32``, or ``int8`` as the tracker takes them where it can.
         timing: of the matching.
-        floor_ms: the least time it could take.
+        floor_ms: the least time it could take in float32.
         floor_ratio: the median over it.
         one_set_ratio: the median over that of one set; None where one set was not measured.
         memory_mb: what it needs at its peak, beside the descriptors; None where not known.
@@ -109,6 +110,7 @@ class MatchingRow:
 
     keypoints: int
     sets: int
+    products: str
     timing: Timing
     floor_ms: float
     floor_ratio: float
@@ -203,7 +205,11 @@ class Benchmark:
         rows: list[ExtractorRow] = []
         matching: list[MatchingRow] = []
         unavailable: dict[str, str] = {}
-        total = len(jobs) + len(settings.matching) * len(settings.sets)
+        comparisons = [
+            (count, sets, exact)
+            for count in settings.matching for exact in self._products() for sets in settings.sets
+        ]  # fmt: skip
+        total = len(jobs) + len(comparisons)
         with tqdm(total=total, desc='benchmark', unit='measurement', disable=None) as bar:
             for name, size, budget in jobs:
                 try:
@@ -211,10 +217,9 @@ class Benchmark:
                 except MDNetError as error:
                     unavailable[name] = str(error)
                 bar.update()
-            for count in settings.matching:
-                for sets in settings.sets:
-                    matching.append(self._matching(count, sets, matching))
-                    bar.update()
+            for comparison in comparisons:
+                matching.append(self._matching(*comparison, matching))
+                bar.update()
         return BenchmarkResult(
             settings, self._device_name(), torch.get_num_threads(), tuple(rows), tuple(matching),
             unavailable,
@@ -268,7 +273,13 @@ class Benchmark:
             self._memory_mb(),
         )
 
-    def _matching(self, count: int, sets: int, before: list[MatchingRow]) -> MatchingRow:
+    def _products(self) -> tuple[bool, ...]:
+        """Exact ones, and where it makes a difference the tracker's."""
+        return (True, False) if self.device.type == 'cpu' and has_fast_integers() else (True,)
+
+    def _matching(
+        self, count: int, sets: int, exact: bool, before: list[MatchingRow]
+    ) -> MatchingRow:
         each = max(1, count // sets)
         generator = torch.Generator().manual_seed(0)
         a, b = (
@@ -278,14 +289,19 @@ class Benchmark:
             for _ in range(2)
         )
         valid = torch.ones(sets, each, dtype=torch.bool, device=self.device)
-        match = partial(mutual_nearest, a, valid, b, valid)
+        match = partial(mutual_nearest, a, valid, b, valid, exact)
         memory = peak_megabytes(match, self.device)
         timing = measure(match, self.device, self.settings.repetitions)
-        # The table of similarities is written once and read once.
+        # At float32; the table of similarities is written once and read once.
         floor = self.rates('fp32').floor_ms(2.0 * sets * each**2 * _DIM, 8.0 * sets * each**2)
-        one = next((r for r in before if (r.keypoints, r.sets) == (count, 1)), None)
+        products = 'fp32' if exact else 'int8'
+        one = next(
+            (r for r in before if (r.keypoints, r.sets, r.products) == (count, 1, products)), None
+        )
         ratio = 1.0 if sets == 1 else timing.median_ms / one.timing.median_ms if one else None
-        return MatchingRow(count, sets, timing, floor, timing.median_ms / floor, ratio, memory)
+        return MatchingRow(
+            count, sets, products, timing, floor, timing.median_ms / floor, ratio, memory
+        )
 
     def _memory_mb(self) -> float:
         if self.device.type == 'cuda':

@@ -27,12 +27,15 @@ class HomographySettings:
         max_side: images are shrunk to this longer side, pixels; 0: native size.
         all_sequences: all that are there, not only those of the 108-sequence protocol.
         across_sets: match keypoints of all sets with each other.
+        exact: compare descriptors in float32, as for
+            :func:`~mdnet_ros.features.matching.mutual_nearest`.
     """
 
     max_keypoints: int = 2048
     max_side: int = 0
     all_sequences: bool = False
     across_sets: bool = False
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def measure_sequence(
     sequence: Sequence,
     images: List[LoadedImage],
     extractions: List[Extraction],
-    across_sets: bool = False,
+    settings: HomographySettings,
 ) -> SequenceResult:
     """Match image 1 with each other one and compare with the homographies.
 
@@ -135,14 +138,16 @@ def measure_sequence(
         sequence: whose homographies are meant for the files' own pixels.
         images: all of the sequence, shrunk or not.
         extractions: of ``images``.
-        across_sets: match keypoints of all sets with each other.
+        settings: of the protocol.
     """
     pairs = []
     first = extractions[0].features
     for k, homography in enumerate(sequence.homographies, start=1):
         other = extractions[k].features
         scaled = images[k].to_pixels @ homography @ np.linalg.inv(images[0].to_pixels)
-        matches = match_mutual_nearest(first, other, across_sets=across_sets)
+        matches = match_mutual_nearest(
+            first, other, across_sets=settings.across_sets, exact=settings.exact
+        )
         pairs.append(evaluate_pair(first, other, matches, scaled / scaled[2, 2]))
     return SequenceResult(
         sequence.name,
@@ -194,7 +199,7 @@ def evaluate(
             progress.set_postfix_str(f'{folder.name} {source.spec.name}')
             try:
                 result = measure_sequence(
-                    sequence, images, source.features_of(images), settings.across_sets
+                    sequence, images, source.features_of(images), settings
                 )
             except (DataError, ImageError) as error:
                 left_out.append(LeftOut(folder.name, source.spec.name, str(error)))

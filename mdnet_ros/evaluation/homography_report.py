@@ -198,7 +198,9 @@ def _add_pictures(
         except MDNetError as error:  # changed since it was measured; the figures stand
             page.note(str(error))
             continue
-        matches = match_mutual_nearest(a, b, across_sets=result.settings.across_sets)
+        matches = match_mutual_nearest(
+            a, b, across_sets=result.settings.across_sets, exact=result.settings.exact
+        )
         points_a, points_b = (
             f.keypoints[matches.indices[:, i]] for i, f in enumerate((a, b))
         )
@@ -241,7 +243,8 @@ def write_page(
     page = HtmlPage(
         'Homography benchmark',
         f'HPatches layout, {count} sequences, at most {settings.max_keypoints} keypoints, {size}'
-        + (', matched across keypoint sets' if settings.across_sets else ''),
+        + (', matched across keypoint sets' if settings.across_sets else '')
+        + ('' if settings.exact else ', descriptors compared in 8 bits where that is faster'),
     )
     page.opening(
         left_out_lines(result),

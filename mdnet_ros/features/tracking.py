@@ -81,6 +81,7 @@ class FrameTracker:
             ``fundamental`` or ``homography``.
         max_error: distance to the model up to which a match is an inlier, pixels.
         across_sets: match all keypoints against all, ignoring the sets (for comparison).
+        exact: as for :func:`~mdnet_ros.features.matching.mutual_nearest`.
 
     Raises:
         SettingError: if a setting is out of its range.
@@ -93,6 +94,7 @@ class FrameTracker:
         verification: Verification = 'fundamental',
         max_error: float = 2.0,
         across_sets: bool = False,
+        exact: bool = False,
     ) -> None:
         if max_gap < 0:
             raise SettingError(f'max_gap: expected at least 0, got {max_gap}')
@@ -107,6 +109,7 @@ class FrameTracker:
         self.verification = verification
         self.max_error = max_error
         self.across_sets = across_sets
+        self.exact = exact
         self._next_id = 0
         self._previous: TrackedFrame | None = None
         self._lost: _Lost | None = None
@@ -180,6 +183,7 @@ class FrameTracker:
             earlier,
             across_sets=self.across_sets,
             min_similarity=self.min_similarity,
+            exact=self.exact,
         )
         return matches.indices[:, 0], matches.indices[:, 1], matches.similarity
 

@@ -265,6 +265,7 @@ class Engine:
             min_similarity=self.settings.min_similarity,
             verification=self.settings.verification,
             max_error=self.settings.max_error,
+            exact=self.settings.exact,
         )
         tracks = None
         model = self.cameras[1].calibration(right.frame.features.image_size)[0]

@@ -81,6 +81,7 @@ class CameraSequence:
         self._tracker.min_similarity = settings.min_similarity
         self._tracker.verification = settings.verification
         self._tracker.max_error = settings.max_error
+        self._tracker.exact = settings.exact
 
     def restart(self, restart: Restart) -> None:
         """Forget all tracks; ids go on from where they are."""

@@ -101,7 +101,8 @@ class TrackerSettings:
         reloads=True)
     precision: str = _setting(
         'auto', 'Arithmetic of the network: auto is fp16 on CUDA, bf16 on CPUs with instructions '
-        'for it, else fp32.',
+        'for it, else fp32. Set to fp32, descriptors are compared in float32 too; otherwise in 8 '
+        'bits on CPUs with instructions for these (AVX-512 VNNI).',
         choices=('auto', *PRECISIONS), reloads=True)
     runtime: str = _setting(
         'torch', 'What runs a weights file: torch, or openvino (CPU only; needs '
@@ -198,6 +199,11 @@ class TrackerSettings:
     def camera_names(self) -> tuple[str, ...]:
         """The cameras' names; of a single camera without one the empty string."""
         return tuple(name.strip('/ ') for name in self.cameras.split(','))
+
+    @property
+    def exact(self) -> bool:
+        """Whether descriptors are compared in float32."""
+        return self.precision == 'fp32'
 
     def changed(self, values: Mapping[str, Any]) -> TrackerSettings:
         """These settings with some values replaced, checked.

@@ -18,6 +18,7 @@ from mdnet_ros.evaluation.benchmark import (
     network_cost,
 )
 from mdnet_ros.evaluation.timing import Rates, measure, peak_megabytes
+from mdnet_ros.features.matching import has_fast_integers
 from mdnet_ros.features.network import MDNet, MDNetConfig, count_flops, count_parameters
 from mdnet_ros.features.weights import save_weights
 
@@ -60,8 +61,11 @@ def test_rows_ratios_and_what_is_left_out(weights: Path, tmp_path: Path) -> None
                 row.step.median_ms / row.network.median_ms
             )
         assert 0 < row.found <= row.keypoints or row.name != 'small'
-    assert [(r.keypoints, r.sets) for r in result.matching] == [(64, 1), (64, 2)]
-    one, two = result.matching
+    kinds = ['fp32', 'int8'] if has_fast_integers() else ['fp32']
+    assert [(r.keypoints, r.sets, r.products) for r in result.matching] == [
+        (64, sets, kind) for kind in kinds for sets in (1, 2)
+    ]
+    one, two = result.matching[-2:]
     assert one.one_set_ratio == 1
     assert two.one_set_ratio == pytest.approx(two.timing.median_ms / one.timing.median_ms)
     assert two.floor_ms == pytest.approx(one.floor_ms / 2)
@@ -86,7 +90,8 @@ def test_the_command_writes_what_it_shows(
         'floor_ms', 'floor_ratio', 'network_ratio', 'step_ratio', 'memory_mb',
     }  # fmt: skip
     assert set(document['matching'][0]) == {
-        'keypoints', 'sets', 'timing', 'floor_ms', 'floor_ratio', 'one_set_ratio', 'memory_mb',
+        'keypoints', 'sets', 'products', 'timing', 'floor_ms', 'floor_ratio',
+        'one_set_ratio', 'memory_mb',
     }  # fmt: skip
     assert document['matching'][0]['one_set_ratio'] is None
     for name in ('small', 'klt'):

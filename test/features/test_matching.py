@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from mdnet_ros import Features, match_mutual_nearest
 from mdnet_ros.features import matching
-from mdnet_ros.features.matching import mutual_nearest
+from mdnet_ros.features.extractor import MDNetExtractor
+from mdnet_ros.features.matching import has_fast_integers, mutual_nearest
+from mdnet_ros.features.weights import CONFIGS
 
 
 def random_features(rng: np.random.Generator, count: int, num_sets: int, dim: int = 8) -> Features:
@@ -194,6 +197,40 @@ def test_descriptors_of_different_length_are_refused(make) -> None:
     b = make.features(np.zeros((1, 2)), np.ones((1, 8)))
     with pytest.raises(ValueError, match='same length'):
         match_mutual_nearest(a, b)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 3), st.integers(0, 2**31))
+def test_rounded_products_pick_a_partner_as_near_as_rounding_tells(
+    count_a: int, count_b: int, num_sets: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = random_features(rng, count_a, num_sets), random_features(rng, count_b, num_sets)
+    matches = match_mutual_nearest(a, b, exact=False)
+    i, j = matches.indices.T
+    assert len(set(i)) == len(i)
+    assert len(set(j)) == len(j)
+    cosine = np.where(a.sets[:, None] == b.sets[None], a.descriptors @ b.descriptors.T, -2)
+    np.testing.assert_allclose(matches.similarity, cosine[i, j], atol=1e-6)
+    # Two unit vectors whose entries are off by up to half a step of 1/127 each.
+    error = 2.1 * np.sqrt(a.descriptors.shape[1]) / 127
+    assert (cosine[i, j] >= cosine[i].max(axis=1, initial=-2) - error).all()
+    assert (cosine[i, j] >= cosine[:, j].max(axis=0, initial=-2) - error).all()
+
+
+@pytest.mark.skipif(not has_fast_integers(), reason='this processor has no fast 8-bit products')
+@pytest.mark.parametrize('weights', sorted(CONFIGS))
+def test_rounded_products_match_a_photograph_as_float_products_do(
+    weights: str, photo: np.ndarray
+) -> None:
+    extract = MDNetExtractor(weights, device='cpu')
+    height, width = photo.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 8.0, 1.1)
+    first, second = extract(photo), extract(cv2.warpAffine(photo, turn, (width, height)))
+    exact = {tuple(row) for row in match_mutual_nearest(first, second).indices}
+    rounded = {tuple(row) for row in match_mutual_nearest(first, second, exact=False).indices}
+    assert len(exact) > 500
+    assert len(exact & rounded) > 0.97 * max(len(exact), len(rounded))
 
 
 def test_batched_core_ignores_invalid_slots() -> None:

@@ -88,7 +88,9 @@ class TrackerProcess:
 def _starter(environment, weights, folder, started):
     def start(*arguments, namespace='cam', **parameters):
         values = {'weights': str(weights), 'device': 'cpu', 'max_keypoints': 256,
-                  'diagnostics_period': 0.2, 'threads': 1, **parameters}
+                  'diagnostics_period': 0.2, 'threads': 1,
+                  'precision': 'fp32',  # random weights' descriptors differ by little
+                  **parameters}
         listed = ['-r', f'__ns:=/{namespace}']
         for name, value in values.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
