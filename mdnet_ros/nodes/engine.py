@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -100,11 +101,20 @@ def read_mask(path: str) -> np.ndarray | None:
 def load_extractor(settings: TrackerSettings) -> MDNetExtractor:
     """The network of some settings, loaded, on its device and warmed up.
 
+    That is done in a thread that ends. On the CPU each thread that ran a network keeps helper
+    threads for as long as it lives, and while there are more of them than cores, OpenMP lets all
+    threads sleep instead of spin between two layers: the worker would take half as long again.
+
     Raises:
         WeightsError: if the weights cannot be used.
         ImageError: if the mask cannot be used.
         ValueError: if the device is not there.
     """
+    with ThreadPoolExecutor(1) as loader:
+        return loader.submit(_load, settings).result()
+
+
+def _load(settings: TrackerSettings) -> MDNetExtractor:
     mask = read_mask(settings.mask)
     extractor = MDNetExtractor(
         settings.weights,

@@ -1,5 +1,8 @@
 """What the node does with frames, without ROS."""
 
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -30,6 +33,33 @@ def settings(weights):
 @pytest.fixture
 def engine(settings):
     return Engine(settings, load_extractor(settings))
+
+
+_THREADS_LEFT = """
+import os, sys, time
+import cv2, torch
+from mdnet_ros.nodes.engine import load_extractor
+from mdnet_ros.nodes.settings import TrackerSettings
+
+def threads():
+    return len(os.listdir('/proc/self/task'))
+
+cv2.setNumThreads(0)  # OpenCV keeps threads of its own
+torch.set_num_threads(2)
+before = threads()
+load_extractor(TrackerSettings(weights=sys.argv[1], device='cpu'))
+deadline = time.monotonic() + 20
+while threads() > before and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(threads() - before)
+"""
+
+
+@pytest.mark.skipif(platform.system() != 'Linux', reason='counts threads as Linux tells them')
+def test_loading_leaves_no_helper_threads_to_slow_the_worker_down(weights):
+    command = [sys.executable, '-c', _THREADS_LEFT, str(weights)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == '0'
 
 
 def test_frames_are_linked_and_restarts_have_a_cause(engine):
