@@ -24,6 +24,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 SIZE_MULTIPLE = 16
 #: The smallest image side, in pixels, the network takes.
 MIN_SIDE = 32
+#: Added to a variance, which may be zero.
+_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,15 @@ class NetworkOutput(NamedTuple):
     descriptors: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor
+
+
+def standardise(image: torch.Tensor) -> torch.Tensor:
+    """Take exposure and contrast out of (B, 1, H, W) images: mean 0, variance 1 for each.
+
+    As ``nn.InstanceNorm2d(1)``, which takes five times as long on CPUs.
+    """
+    centred = image - image.mean((2, 3), keepdim=True)
+    return centred * (centred.square().mean((2, 3), keepdim=True) + _EPSILON).rsqrt()
 
 
 class Fold(nn.Module):
@@ -165,7 +176,6 @@ class MDNet(nn.Module):
         super().__init__()
         self.config = config
         c1, c2, c4, c8, c16 = config.channels
-        self.normalise = nn.InstanceNorm2d(1)  # exposure and contrast of the whole image
         self.stem = nn.Sequential(Fold(), _ConvBlock(4, c2), _ConvBlock(c2, c2))
         self.stage4 = _Stage(c2, c4)
         self.stage8 = _Stage(c4, c8)
@@ -199,7 +209,7 @@ class MDNet(nn.Module):
         Returns:
             The heatmap logits and the descriptor map.
         """
-        x1 = self.normalise(image)
+        x1 = standardise(image)
         x2 = self.stem(x1)
         x4 = self.stage4(x2)
         x8 = self.stage8(x4)

@@ -18,6 +18,7 @@ from mdnet_ros.features.network import (
     count_flops,
     count_parameters,
     fuse,
+    standardise,
     upsample,
 )
 from mdnet_ros.features.weights import load_weights
@@ -51,6 +52,12 @@ def test_upsampling_is_bilinear(
     for context in (torch.enable_grad(), torch.inference_mode()):
         with context:
             torch.testing.assert_close(upsample(x).float(), wanted, atol=limit, rtol=0.0)
+
+
+@pytest.mark.parametrize('contrast', [1.0, 0.02])
+def test_standardising_is_instance_norm(contrast: float) -> None:
+    x = torch.rand(3, 1, 33, 47) * contrast + torch.tensor([0.0, 0.4, 0.9])[:, None, None, None]
+    torch.testing.assert_close(standardise(x), F.instance_norm(x), atol=1e-4, rtol=1e-4)
 
 
 def test_flat_image_gives_finite_output(network: MDNet) -> None:
@@ -141,7 +148,7 @@ def test_detail_follows_an_image_that_moves_by_one_pixel(
     with torch.inference_mode():
         context = torch.rand(1, network.config.channels[0], 1, 1).expand(-1, -1, 64, 64)
         here, there = (
-            network.detector_head(network.detail(network.normalise(x)) + context)
+            network.detector_head(network.detail(standardise(x)) + context)
             for x in (image, image.roll((dy, dx), (2, 3)))
         )
     inner = slice(8, 56)
