@@ -246,7 +246,7 @@ class Trainer:
             f'{figures.repeatability_3px:.3f}, MMA 1/2/3 px {figures.mma_1px:.3f}/'
             f'{figures.mma_2px:.3f}/{figures.mma_3px:.3f}, MS {figures.ms_3px:.3f}, scores '
             f'{figures.score_low:.2f}-{figures.score_high:.2f}, flat {figures.flat_share:.2f}, '
-            f'hardest negative {figures.hardest_negative:.2f}, '
+            f'overlap {figures.overlap_1px:.2f}, hardest negative {figures.hardest_negative:.2f}, '
             f'steadiness {figures.steadiness_half_px:.2f}'
             + ''.join(f'\n  WARNING: {c}' for c in complaints)
         )

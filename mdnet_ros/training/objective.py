@@ -20,7 +20,7 @@ class LossWeights:
     similarity: float = 0.0
     peaky: float = 0.0
     agreement: float = 4.0
-    intersection: float = 1.0
+    intersection: float = 10.0
     reliability: float = 0.5
     reprojection: float = 0.3
     triplet: float = 1.0

@@ -39,7 +39,7 @@ _FLAT = 2.0 / 255.0
 #: What is measured pair by pair, then averaged.
 _MEASURED = (
     'repeatability_1px', 'repeatability_3px', 'mma_1px', 'mma_2px', 'mma_3px', 'ms_3px',
-    'flat_share', 'hardest_negative', 'descriptor_spread', 'steadiness_half_px',
+    'flat_share', 'overlap_1px', 'hardest_negative', 'descriptor_spread', 'steadiness_half_px',
 )
 
 
@@ -54,6 +54,9 @@ class ValidationFigures:
         ms_3px: right matches per keypoint in the shared area.
         score_low, score_median, score_high: 10th, 50th and 90th percentile of the peaks' scores.
         flat_share: share of keypoints on flat ground.
+        overlap_1px: share of keypoints that another set found too, within a pixel: 0 where the
+            sets complement each other, 1 where they are copies. No other figure shows this, since
+            copies are matched as well as what they are copies of.
         hardest_negative: mean similarity of a keypoint's descriptor to the most similar wrong one.
         descriptor_spread: mean standard deviation of the descriptors' elements times sqrt(D): 1
             when they fill the sphere, 0 when they have collapsed to one.
@@ -72,6 +75,7 @@ class ValidationFigures:
     score_median: float
     score_high: float
     flat_share: float
+    overlap_1px: float
     hardest_negative: float
     descriptor_spread: float
     steadiness_half_px: float
@@ -91,6 +95,8 @@ class ValidationFigures:
             found.append('scores are saturated')
         if self.flat_share > 0.5:
             found.append('most keypoints lie on flat ground')
+        if self.overlap_1px > 0.5:
+            found.append('the sets find the same places: raise losses.intersection')
         return found
 
     def to_dict(self) -> dict[str, float]:
@@ -214,9 +220,26 @@ def _measure(
         *(r / proposals for r in right),
         right[2] / total,
         _flat_share(one, images[:1]),
+        overlap(one.keypoints[0], one.valid[0]),
         _hardest(one),
         one.descriptors[one.valid].std(0).mean() * one.descriptors.shape[-1] ** 0.5,
     ]).float()
+
+
+def overlap(keypoints: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Scalar: the share of keypoints with one of another set within a pixel.
+
+    Args:
+        keypoints: (K, M, 2) pixels.
+        valid: (K, M) bool.
+    """
+    k, m = valid.shape
+    points, there = keypoints.reshape(-1, 2), valid.reshape(-1)
+    number = torch.arange(k, device=valid.device).repeat_interleave(m)
+    distance = torch.cdist(points, points)
+    distance = distance.masked_fill((number[:, None] == number) | ~there, torch.inf)
+    shared = distance.amin(1)[there] < 1.0
+    return shared.float().mean() if len(shared) else keypoints.new_zeros(())
 
 
 def _flat_share(found: PaddedFeatures, image: torch.Tensor) -> torch.Tensor:

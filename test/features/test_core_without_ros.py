@@ -30,7 +30,7 @@ from mdnet_ros import FrameTracker, MDNetExtractor, match_mutual_nearest
 
 extract = MDNetExtractor({weights!r}, device='cpu', max_keypoints=200)
 image = np.random.default_rng(0).integers(0, 256, (96, 128), np.uint8)
-tracker = FrameTracker(verification='none')
+tracker = FrameTracker(verification='none', exact=True)
 features = extract(image)
 for stamp in (1, 2):
     frame = tracker.update(features, stamp)

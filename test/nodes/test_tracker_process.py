@@ -221,8 +221,8 @@ def test_an_output_read_as_a_frame_is_what_the_library_gives(start_tracker, conn
 
     start_tracker(namespace='same')
     client = connect(namespace='same').connect()
-    extractor = MDNetExtractor(weights, 'cpu', 256)
-    reference = FrameTracker()
+    extractor = MDNetExtractor(weights, 'cpu', 256, precision='fp32')
+    reference = FrameTracker(exact=True)
     start = stamp_nanoseconds(client.header()) + 10**10  # a jump: both begin anew
     for index in range(3):
         stamp = start + index * 10**8

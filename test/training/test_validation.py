@@ -6,8 +6,9 @@ import pytest
 import torch
 from skimage import data
 
+from mdnet_ros.features.extractor import MDNetExtractor
 from mdnet_ros.features.weights import load_weights
-from mdnet_ros.training.validation import SIDE, steadiness
+from mdnet_ros.training.validation import SIDE, overlap, steadiness
 
 
 def photograph() -> torch.Tensor:
@@ -22,6 +23,29 @@ def test_keypoints_stay_on_their_place(name: str) -> None:
     moved_by_one = float(steadiness(network, image, torch.float32))
     # Detectors unfolded from half resolution kept 0.34 and 0.40 of them.
     assert moved_by_one > 0.5
+
+
+def test_overlap_counts_what_another_set_found_too() -> None:
+    keypoints = torch.tensor([
+        [[10.0, 10.0], [20.0, 20.0], [20.5, 20.0]],  # two near each other, but of one set
+        [[10.6, 10.6], [30.0, 30.0], [20.2, 20.2]],
+    ])
+    valid = torch.ones(2, 3, dtype=torch.bool)
+    assert float(overlap(keypoints, valid)) == pytest.approx(5 / 6)
+    valid[1, 2] = False
+    assert float(overlap(keypoints, valid)) == pytest.approx(2 / 5)
+    assert float(overlap(keypoints[:1], valid[:1])) == 0.0
+    assert float(overlap(keypoints, torch.zeros_like(valid))) == 0.0
+
+
+@pytest.mark.parametrize('name', ['md2net'])
+def test_the_sets_of_the_shipped_weights_complement_each_other(name: str) -> None:
+    features = MDNetExtractor(name, 'cpu', 400, precision='fp32')(data.coins())
+    tables = [torch.from_numpy(features.keypoints[features.sets == n]) for n in range(2)]
+    assert len({len(table) for table in tables}) == 1
+    keypoints = torch.stack(tables)
+    # Copies of each other, as weights once were, share nine tenths.
+    assert float(overlap(keypoints, torch.ones(keypoints.shape[:2], dtype=torch.bool))) < 0.1
 
 
 def test_nothing_to_find_is_not_steady() -> None:
