@@ -69,7 +69,7 @@ class MDNetConfig:
 #: The two sizes that ship.
 CONFIGS = {
     'md2net': MDNetConfig(),
-    'md2net-light': MDNetConfig(dim=64, channels=(8, 16, 24, 44, 54)),
+    'md2net-light': MDNetConfig(dim=64, channels=(8, 16, 24, 44, 96)),
 }
 
 

@@ -126,7 +126,7 @@ def draw_curves(curves: list[Curve], out: Path) -> None:
         panel.grid(alpha=0.3)
     for panel in panels[1]:
         panel.set_xlabel('pairs of views seen, thousands')
-    panels[0, 0].legend()
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc='outside lower center', ncols=3)
     picture = io.BytesIO()
     figure.savefig(picture, format='png', dpi=90)
     write_bytes(out, picture.getvalue())

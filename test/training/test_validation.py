@@ -7,7 +7,7 @@ import torch
 from skimage import data
 
 from mdnet_ros.features.extractor import MDNetExtractor
-from mdnet_ros.features.weights import load_weights
+from mdnet_ros.features.weights import CONFIGS, load_weights
 from mdnet_ros.training.validation import SIDE, overlap, steadiness
 
 
@@ -38,7 +38,7 @@ def test_overlap_counts_what_another_set_found_too() -> None:
     assert float(overlap(keypoints, torch.zeros_like(valid))) == 0.0
 
 
-@pytest.mark.parametrize('name', ['md2net'])
+@pytest.mark.parametrize('name', sorted(CONFIGS))
 def test_the_sets_of_the_shipped_weights_complement_each_other(name: str) -> None:
     features = MDNetExtractor(name, 'cpu', 400, precision='fp32')(data.coins())
     tables = [torch.from_numpy(features.keypoints[features.sets == n]) for n in range(2)]
