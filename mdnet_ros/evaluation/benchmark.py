@@ -275,7 +275,7 @@ class Benchmark:
 
     def _products(self) -> tuple[bool, ...]:
         """Exact ones, and where it makes a difference the tracker's."""
-        return (True, False) if self.device.type == 'cpu' and has_fast_integers() else (True,)
+        return (True, False) if has_fast_integers(self.device) else (True,)
 
     def _matching(
         self, count: int, sets: int, exact: bool, before: list[MatchingRow]

@@ -48,7 +48,7 @@ def mutual_nearest(
             torch.zeros((k, m), device=desc_a.device),
         )
     on_cpu = desc_a.device.type == 'cpu'
-    rounded = on_cpu and not exact and has_fast_integers()
+    rounded = not exact and has_fast_integers(desc_a.device)
     nearest = _nearest_in_tiles if on_cpu else _nearest
     seen_a, seen_b = (_rounded(d) if rounded else d for d in (desc_a, desc_b))
     forward, best, columns = nearest(seen_a, valid_a, seen_b, valid_b)
@@ -66,9 +66,11 @@ def mutual_nearest(
     return torch.where(mutual, forward, -1), best.float()
 
 
-@lru_cache(maxsize=1)
-def has_fast_integers() -> bool:
-    """Whether the processor has instructions for products of 8-bit integers that torch uses."""
+@lru_cache(maxsize=4)
+def has_fast_integers(device: torch.device) -> bool:
+    """Whether it is a CPU with instructions for products of 8-bit integers that torch uses."""
+    if device.type != 'cpu':
+        return False
     # No public name for either as yet.
     return hasattr(torch, '_int_mm') and getattr(torch.cpu, '_is_vnni_supported', bool)()
 

@@ -146,6 +146,7 @@ def sample_homographies(
     largest = (sizes.min(dim=1).values / side).clamp(min=ranges.minimum_scale)
     span = (largest.log() - math.log(ranges.minimum_scale)).clamp(min=0.0)
     small = torch.zeros(b, dtype=torch.bool)
+    # Not drawn where none is asked for: the validation pairs stay those of earlier runs.
     if ranges.small_motion:
         small = torch.rand(b, generator=generator) < ranges.small_motion
     reach = difficulty * torch.where(small, _SMALL, 1.0)

@@ -61,7 +61,7 @@ def test_rows_ratios_and_what_is_left_out(weights: Path, tmp_path: Path) -> None
                 row.step.median_ms / row.network.median_ms
             )
         assert 0 < row.found <= row.keypoints or row.name != 'small'
-    kinds = ['fp32', 'int8'] if has_fast_integers() else ['fp32']
+    kinds = ['fp32', 'int8'] if has_fast_integers(torch.device('cpu')) else ['fp32']
     assert [(r.keypoints, r.sets, r.products) for r in result.matching] == [
         (64, sets, kind) for kind in kinds for sets in (1, 2)
     ]

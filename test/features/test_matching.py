@@ -218,7 +218,9 @@ def test_rounded_products_pick_a_partner_as_near_as_rounding_tells(
     assert (cosine[i, j] >= cosine[:, j].max(axis=0, initial=-2) - error).all()
 
 
-@pytest.mark.skipif(not has_fast_integers(), reason='this processor has no fast 8-bit products')
+@pytest.mark.skipif(
+    not has_fast_integers(torch.device('cpu')), reason='this processor has no fast 8-bit products'
+)
 @pytest.mark.parametrize('weights', sorted(CONFIGS))
 def test_rounded_products_match_a_photograph_as_float_products_do(
     weights: str, photo: np.ndarray
