@@ -13,9 +13,10 @@ import torch
 from torch.nn import functional as F
 
 from mdnet_ros.errors import SettingError
+from mdnet_ros.features.cpu_network import CpuNetwork
 from mdnet_ros.features.detection import DetectionSettings, detect
 from mdnet_ros.features.exported import SUFFIXES, open_exported
-from mdnet_ros.features.network import SIZE_MULTIPLE, NetworkOutput, fuse
+from mdnet_ros.features.network import SIZE_MULTIPLE, MDNet, NetworkOutput, fuse
 from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.features.weights import WeightsInfo, load_weights, resolve_weights
 
@@ -129,11 +130,17 @@ class WeightsBackend:
         network, self.info = load_weights(weights)
         self.device = device
         self.precision = precision
-        self._network = fuse(network).requires_grad_(False).to(
-            device, memory_format=torch.channels_last
-        )  # type: ignore[call-overload]
-        self._run_network: Callable[[torch.Tensor], NetworkOutput] = self._network
-        self._autocast = PRECISIONS[precision]
+        self._run_network, self._autocast = self._prepare(network.requires_grad_(False))
+
+    def _prepare(
+        self, network: MDNet
+    ) -> tuple[Callable[[torch.Tensor], NetworkOutput], torch.dtype]:
+        """What runs the network, and for which type of PyTorch's autocast."""
+        dtype = PRECISIONS[self.precision]
+        if self.device.type == 'cpu':
+            return CpuNetwork(network, dtype), torch.float32
+        fused = fuse(network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return fused, dtype
 
     def check(self, settings: DetectionSettings) -> None:
         """As :meth:`Backend.check`; all can be done."""

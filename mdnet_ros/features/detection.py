@@ -142,9 +142,8 @@ def refine(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     r, w = _REFINE_RADIUS, logits.shape[-1]
     weight = window_at(logits, index, r).float().softmax(dim=-1)
     steps = torch.arange(-r, r + 1, device=logits.device, dtype=torch.float32)
-    dx = (weight * steps.repeat(2 * r + 1)).sum(-1)
-    dy = (weight * steps.repeat_interleave(2 * r + 1)).sum(-1)
-    return torch.stack([(index % w) + dx, (index // w) + dy], dim=-1)
+    places = torch.stack([steps.repeat(2 * r + 1), steps.repeat_interleave(2 * r + 1)], 1)
+    return torch.stack([index % w, index // w], dim=-1) + weight @ places
 
 
 def sample_descriptors(
@@ -226,7 +225,7 @@ def detect(
     Returns:
         K sets of M = max_keypoints // K slots, in pixels of the network's input.
     """
-    logits = output.logits.float().contiguous()
+    logits = output.logits.contiguous().float()  # in this order each pass is over contiguous memory
     b, k, h, w = logits.shape
     height, width = image_size
     m = min(max(1, settings.max_keypoints // k), h * w)

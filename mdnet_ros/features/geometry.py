@@ -11,8 +11,9 @@ Verification = Literal['none', 'fundamental', 'homography']
 VERIFICATIONS: tuple[str, ...] = get_args(Verification)
 #: Below these counts a model says nothing: every match passes.
 _MIN_MATCHES = {'fundamental': 8, 'homography': 4}
-# More of either finds the same share of inliers on the frames of the bags.
-_CONFIDENCE, _ITERATIONS = 0.99, 1000
+# More of either finds the same share of inliers on the frames of the bags, and as many of the right
+# matches where 70 per cent are wrong.
+_CONFIDENCE, _ITERATIONS = 0.9, 1000
 #: Steps of the local optimisation of each model that is better than all before.
 _LOCAL_STEPS, _LOCAL_SAMPLE = 5, 14
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from mdnet_ros.errors import MissingDependencyError, SettingError
 from mdnet_ros.features.backends import WeightsBackend
-from mdnet_ros.features.network import MDNet, NetworkOutput
+from mdnet_ros.features.network import MDNet, NetworkOutput, fuse
 
 #: Compiled networks kept, one for each shape of input.
 _KEPT = 4
@@ -95,5 +96,9 @@ class OpenVinoBackend(WeightsBackend):
         if device.type != 'cpu':
             raise SettingError(f"device '{device}': expected cpu for runtime openvino")
         super().__init__(weights, device, precision)
-        self._run_network = OpenVinoNetwork(self._network, precision)
-        self._autocast = torch.float32  # its arithmetic is OpenVINO's affair
+
+    def _prepare(
+        self, network: MDNet
+    ) -> tuple[Callable[[torch.Tensor], NetworkOutput], torch.dtype]:
+        # Its arithmetic is OpenVINO's affair, not that of PyTorch's autocast.
+        return OpenVinoNetwork(fuse(network), self.precision), torch.float32

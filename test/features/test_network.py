@@ -19,7 +19,6 @@ from mdnet_ros.features.network import (
     count_parameters,
     fuse,
     standardise,
-    upsample,
 )
 from mdnet_ros.features.weights import load_weights
 
@@ -38,20 +37,6 @@ def test_output_shapes(num_sets: int, make) -> None:
 def test_folding_is_pixel_unshuffle() -> None:
     x = torch.randn(2, 3, 32, 48)
     assert torch.equal(Fold()(x), F.pixel_unshuffle(x, 2))
-
-
-@pytest.mark.parametrize('size', [(1, 1), (1, 5), (6, 1), (7, 9)])
-@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_upsampling_is_bilinear(
-    size: tuple[int, int], layout: torch.memory_format, dtype: torch.dtype
-) -> None:
-    x = torch.randn(2, 3, *size).to(dtype).to(memory_format=layout)
-    wanted = F.interpolate(x.float(), scale_factor=2, mode='bilinear', align_corners=False)
-    limit = 1e-6 if dtype == torch.float32 else 4e-2  # two roundings of values up to 4
-    for context in (torch.enable_grad(), torch.inference_mode()):
-        with context:
-            torch.testing.assert_close(upsample(x).float(), wanted, atol=limit, rtol=0.0)
 
 
 @pytest.mark.parametrize('contrast', [1.0, 0.02])

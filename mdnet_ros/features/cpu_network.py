@@ -1,0 +1,244 @@
+"""The network rewritten for CPUs: the same function of its weights in fewer, wider steps.
+
+A CPU wants sixteen channels at a time and few passes over a map. Activations, sums and norms are
+therefore merged into the convolutions beside them, and at full resolution, where channels are
+fewest, one step of a convolution computes several pixels side by side.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mdnet_ros.features.network import MDNet, NetworkOutput, fuse, standardise
+
+#: Output channels that a convolution computes at once.
+_LANES = 16
+
+
+@lru_cache
+def _can_merge(dtype: torch.dtype) -> bool:
+    """Whether this build of torch and this CPU have merged convolutions of that type."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    probes = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
+    return dtype not in probes or bool(probes[dtype]())
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """A convolution of channels_last maps, with what follows it merged in.
+
+    Attributes:
+        weight: (C_out, C_in / groups, rows, columns).
+        bias: (C_out,).
+        padding: rows and columns of zeros at either side.
+        stride: in rows and columns.
+        groups: of channels.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    padding: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def __call__(
+        self, x: torch.Tensor, *, relu: bool = False, onto: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Convolve, then add ``onto`` (which is overwritten), then clip at zero."""
+        if not _can_merge(x.dtype):
+            y = F.conv2d(
+                x, self.weight, self.bias, self.stride, self.padding, groups=self.groups
+            )
+            y = y if onto is None else onto.add_(y)
+            return y.relu_() if relu else y
+        shape = (self.padding, self.stride, (1, 1), self.groups)
+        # What torch.compile makes of such sequences; no public name for either as yet.
+        if onto is None:
+            activation = 'relu' if relu else 'none'
+            return torch.ops.mkldnn._convolution_pointwise(
+                x, self.weight, self.bias, *shape, activation, [], ''
+            )
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            onto, x, self.weight, self.bias, *shape, 'add', 1.0, 'relu' if relu else None, [], None
+        )
+
+    def side_by_side(self, pixels: int) -> _Convolution:
+        """The same, ``pixels`` neighbours in x for each step; their channels follow each other."""
+        c_out, c_in, rows, columns = self.weight.shape
+        weight = self.weight.new_zeros(pixels, c_out, c_in, rows, columns + pixels - 1)
+        for i in range(pixels):
+            weight[i, ..., i : i + columns] = self.weight
+        return replace(
+            self, weight=weight.flatten(0, 1), bias=self.bias.repeat(pixels), stride=(1, pixels)
+        )
+
+
+def _of(layer: nn.Module) -> _Convolution:
+    """A layer's convolution, or the first of a sequence whose norm was fused into it."""
+    layer = layer[0] if isinstance(layer, nn.Sequential) else layer
+    assert isinstance(layer, nn.Conv2d)
+    rows, columns = layer.kernel_size
+    weight = layer.weight
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias
+    return _Convolution(weight, bias, (rows // 2, columns // 2), groups=layer.groups)
+
+
+def _with_input(mix: _Convolution) -> _Convolution:
+    """A convolution of each channel by itself that adds its input to its output."""
+    weight = mix.weight.clone()
+    weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2] += 1.0
+    return replace(mix, weight=weight)
+
+
+def _then_norm(mix: _Convolution, norm: nn.Module) -> _Convolution:
+    """A convolution, and the batch norm behind it."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    bias = (mix.bias - norm.running_mean) * scale + norm.bias
+    return replace(mix, weight=mix.weight * scale[:, None, None, None], bias=bias)
+
+
+def _on_pixels(first: _Convolution) -> _Convolution:
+    """A convolution of pixels folded two by two, applied to the pixels themselves."""
+    rows, columns = first.padding
+    return replace(
+        first, weight=F.pixel_shuffle(first.weight, 2), padding=(2 * rows, 2 * columns),
+        stride=(2, 2),
+    )
+
+
+def _interpolation(channels: int) -> _Convolution:
+    """Doubles maps in x, whose outermost columns are repeated once: two pixels for each."""
+    weight = torch.zeros(2, channels, channels, 1, 3)
+    each = torch.arange(channels)
+    for pixel, taps in enumerate(((0.25, 0.75, 0.0), (0.0, 0.75, 0.25))):
+        weight[pixel, each, each, 0] = torch.tensor(taps)
+    return _Convolution(weight.flatten(0, 1), torch.zeros(2 * channels), (0, 0))
+
+
+def _pixels_at_once(channels: int) -> int:
+    """A power of two, so that it divides the width: with that many the channels fill the lanes."""
+    return 1 << max(0, (_LANES // channels).bit_length() - 1)
+
+
+def _apart(x: torch.Tensor, pixels: int) -> torch.Tensor:
+    """(B, pixels·C, H, W / pixels) as (B, C, H, W): what lay side by side, without a copy."""
+    x = x.permute(0, 2, 3, 1).unflatten(3, (pixels, -1)).flatten(2, 3)
+    return x.permute(0, 3, 1, 2)
+
+
+def _double(x: torch.Tensor, out: torch.Tensor, axis: int) -> None:
+    """Interpolate along one axis: each cell becomes two, a quarter of a cell to either side.
+
+    Args:
+        x: length n along the axis.
+        out: length 2·n.
+        axis: which.
+    """
+    last = x.shape[axis] - 1
+    before, after = out.unflatten(axis, (last + 1, 2)).unbind(axis + 1)
+    here, there = x.narrow(axis, 1, last), x.narrow(axis, 0, last)
+    torch.lerp(here, there, 0.25, out=before.narrow(axis, 1, last))
+    torch.lerp(there, here, 0.25, out=after.narrow(axis, 0, last))
+    before.narrow(axis, 0, 1).copy_(x.narrow(axis, 0, 1))
+    after.narrow(axis, last, 1).copy_(x.narrow(axis, last, 1))
+
+
+def _upsample(x: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) to (B, C, 2H, 2W), bilinear with cell centres aligned.
+
+    PyTorch's own is slow on CPUs, by a factor of two to four in half precision.
+    """
+    b, c, h, w = x.shape
+    wide = x.new_empty(b, h, 2 * w, c)
+    _double(x.permute(0, 2, 3, 1), wide, 2)
+    doubled = x.new_empty(b, 2 * h, 2 * w, c)
+    _double(wide, doubled, 1)
+    return doubled.permute(0, 3, 1, 2)
+
+
+def _double_rows(x: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) to (B, C, 2H, W + 2): interpolated in y, the outermost columns twice."""
+    b, c, h, w = x.shape
+    rows = x.new_empty(b, 2 * h, w + 2, c)
+    _double(x.permute(0, 2, 3, 1), rows[:, :, 1:-1], 1)
+    rows[:, :, 0] = rows[:, :, 1]
+    rows[:, :, -1] = rows[:, :, -2]
+    return rows.permute(0, 3, 1, 2)
+
+
+class CpuNetwork:
+    """Calls a network as :class:`MDNet` is called, without gradients.
+
+    Args:
+        network: in evaluation mode, on the CPU; left as it is.
+        dtype: of the arithmetic, and of the descriptors that come out.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: MDNet, dtype: torch.dtype) -> None:
+        config = network.config
+        self._dtype = dtype
+        self._projection = tuple(p.detach() for p in network.projection())
+        network = fuse(copy.deepcopy(network))
+        _, widen, refine = network.stem
+        self._stem = self._ready(_on_pixels(_of(widen))), self._ready(_of(refine))
+        self._stages = [
+            (self._ready(_of(stage.widen)), self._ready(_of(stage.refine)))
+            for stage in (network.stage4, network.stage8, network.stage16)
+        ]
+        self._lateral4 = self._ready(_of(network.lateral4))
+        self._lateral8 = self._ready(_of(network.lateral8))
+        self._lateral16 = self._ready(_of(network.lateral16))
+        self._mix8 = self._ready(_with_input(_of(network.mix8)))
+        mix4 = _with_input(_of(network.mix4))
+        self._mix4 = self._ready(mix4)
+        self._descriptors = self._ready(_then_norm(mix4, network.descriptor_head[0]))
+        self._context = self._ready(_of(network.context))
+        self._gate = self._ready(_of(network.gate))
+        self._interpolation = self._ready(_interpolation(config.channels[0]))
+        self._detail = self._ready(_of(network.detail).side_by_side(2))
+        _, hidden, last = network.detector_head
+        self._together = _pixels_at_once(config.channels[0]), _pixels_at_once(config.num_sets)
+        self._detectors = (
+            self._ready(_of(hidden).side_by_side(self._together[0])),
+            self._ready(_of(last).side_by_side(self._together[1])),
+        )
+
+    def _ready(self, convolution: _Convolution) -> _Convolution:
+        """Of the type of the arithmetic, and laid out as maps are."""
+        weight = convolution.weight.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return replace(convolution, weight=weight, bias=convolution.bias.to(self._dtype))
+
+    def __call__(self, image: torch.Tensor) -> NetworkOutput:
+        """Run the network on (B, 1, H, W) float32 images, as :meth:`MDNet.forward` does."""
+        x1 = standardise(image).to(self._dtype)
+        x2 = self._stem[1](self._stem[0](x1, relu=True), relu=True)
+        maps = [x2]
+        for widen, refine in self._stages:
+            x = widen(F.avg_pool2d(maps[-1], 2), relu=True)
+            maps.append(refine(x, relu=True).add_(x))
+        _, x4, x8, x16 = maps
+        pyramid = self._lateral8(x8, onto=_upsample(self._lateral16(x16)))
+        pyramid = self._lateral4(x4, onto=_upsample(self._mix8(pyramid)))
+        context = self._context(self._mix4(pyramid, relu=True))
+        gate = self._gate(_upsample(context).add_(x2).relu_())
+        x = self._interpolation(_double_rows(gate))
+        x = _apart(self._detail(x1, onto=x, relu=True), 2)
+        for i, detector in enumerate(self._detectors):
+            x = _apart(detector(x, relu=i == 0), self._together[i])
+        return NetworkOutput(
+            x, self._descriptors(pyramid, relu=True), *self._projection
+        )
