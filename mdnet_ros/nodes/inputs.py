@@ -18,6 +18,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mdnet_ros.nodes.events import SubscriptionEventCallbacks
+from mdnet_ros.nodes.executors import QuickGroup
 from mdnet_ros.nodes.settings import TrackerSettings
 
 _IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -73,12 +74,12 @@ class Inputs:
         self._on_image = on_image
         take: Any = self._take  # rclpy's annotation forgets callbacks that take the message's info
         self._sequence: int | None = None
-        # Groups of their own: a slow parameter or service callback must not hold images up.
+        # A slow parameter or service callback must not hold images up.
         self._subscriptions = [
             node.create_subscription(
                 CompressedImage if self._compressed else Image, self.topic, take,
                 QoSProfile(depth=settings.qos_depth, reliability=reliability),
-                callback_group=MutuallyExclusiveCallbackGroup(),
+                callback_group=QuickGroup(),
                 event_callbacks=SubscriptionEventCallbacks(
                     incompatible_qos=self._incompatible, use_default_callbacks=False
                 ),
@@ -87,7 +88,7 @@ class Inputs:
             node.create_subscription(
                 CameraInfo, topic_below(camera, 'camera_info'), on_camera_info,
                 QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-                callback_group=MutuallyExclusiveCallbackGroup(),
+                callback_group=QuickGroup(),
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),

@@ -10,7 +10,7 @@ import threading
 from types import FrameType
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.logging import get_logger
@@ -18,12 +18,11 @@ from rclpy.signals import SignalHandlerOptions
 
 from mdnet_ros.allocator import tune_allocator
 from mdnet_ros.nodes.environment import ros_environment
+from mdnet_ros.nodes.executors import executors_of
 from mdnet_ros.nodes.tracker_node import TrackerNode
 
 #: No public name for it is the same from Humble to Rolling.
 InvalidHandle = rclpy_implementation.InvalidHandle
-#: Images, calibration, diagnostics, and parameters with services do not wait for each other.
-_THREADS = 4
 #: How long a thread may keep the interpreter from the others, seconds. The network asks for it
 #: after every layer and would wait for the executor's bookkeeping, up to 5 ms each time.
 _SWITCH_INTERVAL = 5e-4
@@ -71,11 +70,10 @@ def _start(node: TrackerNode) -> bool:
 
 def _spin(node: TrackerNode, stop: threading.Event) -> int:
     """Serve callbacks in threads; the main thread waits for a signal."""
-    executor = MultiThreadedExecutor(_THREADS)
-    executor.add_node(node)
+    executors = executors_of(node)
     failures: list[Exception] = []
 
-    def serve() -> None:
+    def serve(executor: Executor) -> None:
         try:
             while not stop.is_set():
                 try:
@@ -91,14 +89,19 @@ def _spin(node: TrackerNode, stop: threading.Event) -> int:
         finally:
             stop.set()
 
-    thread = threading.Thread(target=serve, name='executor', daemon=True)
-    thread.start()
+    threads = [
+        threading.Thread(target=serve, args=(executor,), name='executor', daemon=True)
+        for executor in executors
+    ]
+    for thread in threads:
+        thread.start()
     # In steps: a signal that another thread was given does not wake an endless wait.
     while not stop.wait(0.1):
         pass
     node.close()
-    executor.shutdown(timeout_sec=0.5)
-    thread.join(0.5)
+    for executor, thread in zip(executors, threads, strict=True):
+        executor.shutdown(timeout_sec=0.5)
+        thread.join(0.5)
     if failures:
         node.get_logger().fatal(' '.join(f'{type(failures[0]).__name__}: {failures[0]}'.split()))
         return 1
