@@ -121,6 +121,11 @@ class ExtractorSpec:
         return network, precision, runtime
 
     @property
+    def exact(self) -> bool:
+        """Whether a tracker compares its descriptors in float32, as the node does at ``fp32``."""
+        return self._parts()[1] == 'fp32'
+
+    @property
     def precomputed(self) -> Path | None:
         """The file or folder of precomputed features, if that is what this is."""
         if not self.text.startswith(_PRECOMPUTED):

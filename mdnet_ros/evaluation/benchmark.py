@@ -249,7 +249,7 @@ class Benchmark:
         else:
             spec = ExtractorSpec(name, budget, self.settings.device, self.settings.weights_dir)
             name, extract = spec.name, spec.create()
-            tracker = FrameTracker()
+            tracker = FrameTracker(exact=spec.exact)
             extraction = measure(lambda: extract(frames.next()[0]), self.device, repetitions)
             step = measure(lambda: _step(extract, tracker, frames), self.device, repetitions)
             found = len(extract(frames.next()[0]))

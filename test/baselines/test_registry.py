@@ -118,6 +118,8 @@ def test_our_own_at_a_precision_and_by_a_runtime() -> None:
     extractor = spec.create()
     assert isinstance(extractor, MDNetExtractor)
     assert (spec.name, extractor.precision) == ('md2net-light@fp32', 'fp32')
+    assert spec.exact
+    assert not ExtractorSpec('md2net-light', 100).exact
     assert spec.identity() != ExtractorSpec('md2net-light', 100).identity()
     assert ExtractorSpec('dir/own.safetensors@bf16').name == 'own@bf16'
     for wrong in ('orb@fp32', 'md2net@fp64', 'md2net@'):
