@@ -43,6 +43,7 @@ class _Convolution:
         padding: rows and columns of zeros at either side.
         stride: in rows and columns.
         groups: of channels.
+        pixels: how many side by side each step computes; their channels follow each other.
     """
 
     weight: torch.Tensor
@@ -50,17 +51,26 @@ class _Convolution:
     padding: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     groups: int = 1
+    pixels: int = 1
 
     def __call__(
         self, x: torch.Tensor, *, relu: bool = False, onto: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Convolve, then add ``onto`` (which is overwritten), then clip at zero."""
-        if not _can_merge(x.dtype):
-            y = F.conv2d(
-                x, self.weight, self.bias, self.stride, self.padding, groups=self.groups
-            )
-            y = y if onto is None else onto.add_(y)
-            return y.relu_() if relu else y
+        """Convolve, then add ``onto`` (which is overwritten), then clip at zero.
+
+        Args:
+            x: (B, C_in, H, W).
+            relu: whether to clip.
+            onto: as the convolution gives it, with its pixels side by side; None: nothing.
+        """
+        y = self._merged(x, relu, onto) if _can_merge(x.dtype) else self._plain(x, relu, onto)
+        if self.pixels == 1:
+            return y
+        # What lies side by side is in the order of pixels already: no copy.
+        rows = y.permute(0, 2, 3, 1).unflatten(3, (self.pixels, -1)).flatten(2, 3)
+        return rows.permute(0, 3, 1, 2)
+
+    def _merged(self, x: torch.Tensor, relu: bool, onto: torch.Tensor | None) -> torch.Tensor:
         shape = (self.padding, self.stride, (1, 1), self.groups)
         # What torch.compile makes of such sequences; no public name for either as yet.
         if onto is None:
@@ -72,15 +82,21 @@ class _Convolution:
             onto, x, self.weight, self.bias, *shape, 'add', 1.0, 'relu' if relu else None, [], None
         )
 
+    def _plain(self, x: torch.Tensor, relu: bool, onto: torch.Tensor | None) -> torch.Tensor:
+        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
+        y = y if onto is None else onto.add_(y)
+        return y.relu_() if relu else y
+
     def side_by_side(self, pixels: int) -> _Convolution:
-        """The same, ``pixels`` neighbours in x for each step; their channels follow each other."""
+        """The same, with so many neighbours in x for each step."""
         c_out, c_in, rows, columns = self.weight.shape
         weight = self.weight.new_zeros(pixels, c_out, c_in, rows, columns + pixels - 1)
         for i in range(pixels):
             weight[i, ..., i : i + columns] = self.weight
         return replace(
-            self, weight=weight.flatten(0, 1), bias=self.bias.repeat(pixels), stride=(1, pixels)
-        )
+            self, weight=weight.flatten(0, 1), bias=self.bias.repeat(pixels), stride=(1, pixels),
+            pixels=pixels,
+        )  # fmt: skip
 
 
 def _of(layer: nn.Module) -> _Convolution:
@@ -131,12 +147,6 @@ def _interpolation(channels: int) -> _Convolution:
 def _pixels_at_once(channels: int) -> int:
     """A power of two, so that it divides the width: with that many the channels fill the lanes."""
     return 1 << max(0, (_LANES // channels).bit_length() - 1)
-
-
-def _apart(x: torch.Tensor, pixels: int) -> torch.Tensor:
-    """(B, pixels·C, H, W / pixels) as (B, C, H, W): what lay side by side, without a copy."""
-    x = x.permute(0, 2, 3, 1).unflatten(3, (pixels, -1)).flatten(2, 3)
-    return x.permute(0, 3, 1, 2)
 
 
 def _double(x: torch.Tensor, out: torch.Tensor, axis: int) -> None:
@@ -211,11 +221,8 @@ class CpuNetwork:
         self._interpolation = self._ready(_interpolation(config.channels[0]))
         self._detail = self._ready(_of(network.detail).side_by_side(2))
         _, hidden, last = network.detector_head
-        self._together = _pixels_at_once(config.channels[0]), _pixels_at_once(config.num_sets)
-        self._detectors = (
-            self._ready(_of(hidden).side_by_side(self._together[0])),
-            self._ready(_of(last).side_by_side(self._together[1])),
-        )
+        self._hidden = self._ready(_of(hidden).side_by_side(_pixels_at_once(config.channels[0])))
+        self._last = self._ready(_of(last).side_by_side(_pixels_at_once(config.num_sets)))
 
     def _ready(self, convolution: _Convolution) -> _Convolution:
         """Of the type of the arithmetic, and laid out as maps are."""
@@ -235,10 +242,6 @@ class CpuNetwork:
         pyramid = self._lateral4(x4, onto=_upsample(self._mix8(pyramid)))
         context = self._context(self._mix4(pyramid, relu=True))
         gate = self._gate(_upsample(context).add_(x2).relu_())
-        x = self._interpolation(_double_rows(gate))
-        x = _apart(self._detail(x1, onto=x, relu=True), 2)
-        for i, detector in enumerate(self._detectors):
-            x = _apart(detector(x, relu=i == 0), self._together[i])
-        return NetworkOutput(
-            x, self._descriptors(pyramid, relu=True), *self._projection
-        )
+        seen = self._detail(x1, onto=self._interpolation(_double_rows(gate)), relu=True)
+        logits = self._last(self._hidden(seen, relu=True))
+        return NetworkOutput(logits, self._descriptors(pyramid, relu=True), *self._projection)
