@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,14 @@ from tqdm import tqdm
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.klt import KltTracker
-from mdnet_ros.evaluation.timing import Rates, Timing, measure, measure_rates, peak_megabytes
+from mdnet_ros.evaluation.timing import (
+    Rates,
+    Timing,
+    measure,
+    measure_in_turn,
+    measure_rates,
+    peak_megabytes,
+)
 from mdnet_ros.features.backends import PRECISIONS, WeightsBackend
 from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
 from mdnet_ros.features.matching import has_fast_integers, mutual_nearest
@@ -239,7 +246,8 @@ class Benchmark:
     ) -> ExtractorRow:
         if self.device.type == 'cuda':
             torch.cuda.reset_peak_memory_stats(self.device)
-        frames, repetitions = _Cycle(make_frames(*size)), self.settings.repetitions
+        pictures, repetitions = make_frames(*size), self.settings.repetitions
+        frames, others = _Cycle(pictures), _Cycle(pictures)
         extraction = floor = network = None
         precision = ''
         if name == KltTracker.name:
@@ -250,15 +258,18 @@ class Benchmark:
             spec = ExtractorSpec(name, budget, self.settings.device, self.settings.weights_dir)
             name, extract = spec.name, spec.create()
             tracker = FrameTracker(exact=spec.exact)
-            extraction = measure(lambda: extract(frames.next()[0]), self.device, repetitions)
-            step = measure(lambda: _step(extract, tracker, frames), self.device, repetitions)
-            found = len(extract(frames.next()[0]))
+            works: list[Callable[[], object]] = [
+                lambda: extract(others.next()[0]),
+                lambda: _step(extract, tracker, frames),
+            ]
+            if isinstance(extract, MDNetExtractor) and isinstance(extract.backend, WeightsBackend):
+                image = torch.from_numpy(pictures[0])[None, None]
+                works.append(partial(extract.backend.run_network, image))
+            extraction, step, *rest = measure_in_turn(works, self.device, repetitions)
+            network = rest[0] if rest else None
+            found = len(extract(pictures[0]))
             if isinstance(extract, MDNetExtractor):
-                precision, backend = extract.precision, extract.backend
-                if isinstance(backend, WeightsBackend):
-                    image = torch.from_numpy(frames.next()[0])[None, None]
-                    run = partial(backend.run_network, image)
-                    network = measure(run, self.device, repetitions)
+                precision = extract.precision
                 cost = network_cost(
                     MDNet(extract.info.config), *size, PRECISIONS[precision].itemsize
                 )

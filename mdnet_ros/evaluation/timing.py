@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,29 +41,42 @@ class Rates:
 
 def measure(work: Callable[[], object], device: torch.device, repetitions: int) -> Timing:
     """Time some work as :func:`sample` does."""
-    times = sample(work, device, repetitions)
-    return Timing(float(np.median(times)), float(np.percentile(times, 99)))
+    return measure_in_turn([work], device, repetitions)[0]
+
+
+def measure_in_turn(
+    works: Sequence[Callable[[], object]], device: torch.device, repetitions: int
+) -> list[Timing]:
+    """Time several works whose ratios matter: what slows the machine for a while slows them all."""
+    for work in works:
+        for _ in range(_WARM_UP):
+            work()
+    times = np.array([[_once(work, device) for work in works] for _ in range(repetitions)])
+    return [
+        Timing(float(np.median(each)), float(np.percentile(each, 99))) for each in times.T
+    ]
 
 
 def sample(work: Callable[[], object], device: torch.device, repetitions: int) -> list[float]:
     """Milliseconds of each run of some work, after a warm-up; by device events on CUDA."""
     for _ in range(_WARM_UP):
         work()
-    times = []
-    for _ in range(repetitions):
-        if device.type == 'cuda':
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize(device)
-            start.record()  # type: ignore[no-untyped-call]
-            work()
-            end.record()  # type: ignore[no-untyped-call]
-            torch.cuda.synchronize(device)
-            times.append(float(start.elapsed_time(end)))
-        else:
-            begin = time.perf_counter()
-            work()
-            times.append(1e3 * (time.perf_counter() - begin))
-    return times
+    return [_once(work, device) for _ in range(repetitions)]
+
+
+def _once(work: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one run."""
+    if device.type == 'cuda':
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        start.record()  # type: ignore[no-untyped-call]
+        work()
+        end.record()  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(device)
+        return float(start.elapsed_time(end))
+    begin = time.perf_counter()
+    work()
+    return 1e3 * (time.perf_counter() - begin)
 
 
 def measure_rates(device: torch.device, dtype: torch.dtype, repetitions: int, side: int) -> Rates:

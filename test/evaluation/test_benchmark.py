@@ -17,7 +17,7 @@ from mdnet_ros.evaluation.benchmark import (
     make_frames,
     network_cost,
 )
-from mdnet_ros.evaluation.timing import Rates, measure, peak_megabytes
+from mdnet_ros.evaluation.timing import Rates, measure, measure_in_turn, peak_megabytes
 from mdnet_ros.features.matching import has_fast_integers
 from mdnet_ros.features.network import MDNet, MDNetConfig, count_flops, count_parameters
 from mdnet_ros.features.weights import save_weights
@@ -126,6 +126,13 @@ def test_work_is_repeated_after_a_warm_up() -> None:
     timing = measure(lambda: calls.append(1), torch.device('cpu'), 5)
     assert len(calls) == 8
     assert timing.p99_ms >= timing.median_ms >= 0
+
+
+def test_works_take_turns() -> None:
+    calls: list[str] = []
+    works = [lambda: calls.append('a'), lambda: calls.append('b')]
+    assert len(measure_in_turn(works, torch.device('cpu'), 3)) == 2
+    assert ''.join(calls) == 'aaabbb' + 'ababab'
 
 
 @pytest.mark.skipif(platform.system() != 'Linux', reason='only Linux tells a peak of a while')
