@@ -26,8 +26,9 @@ from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.errors import DataError
 from mdnet_ros.nodes.diagnostics import STEP
 from mdnet_ros.nodes.environment import ros_environment
+from mdnet_ros.nodes.executors import executor_of, spinning
 from mdnet_ros.nodes.player import BagPlayer, PlaySettings
-from mdnet_ros.nodes.raw import header_stamp, spinning
+from mdnet_ros.nodes.raw import header_stamp
 from mdnet_ros.nodes.recorder import TopicRecorder
 from mdnet_ros.nodes.settings import TrackerSettings
 
@@ -270,7 +271,7 @@ def _exchange(
     with (
         bar,
         TopicRecorder(node, recording, topics, watch.on_message) as recorder,
-        spinning(node),
+        spinning(executor_of(node)),
     ):
         deadline = time.monotonic() + START
         while True:

@@ -17,7 +17,8 @@ from rclpy.utilities import remove_ros_args
 from mdnet_ros.bags.reader import BagReader, RawMessage
 from mdnet_ros.errors import DataError
 from mdnet_ros.nodes.environment import ros_environment
-from mdnet_ros.nodes.raw import header_stamp, message_class, run_until_signal, spinning
+from mdnet_ros.nodes.executors import executor_of, spinning
+from mdnet_ros.nodes.raw import header_stamp, message_class, run_until_signal
 
 #: Messages kept for a reliable subscriber that is slow.
 _QUEUE = 10
@@ -215,7 +216,7 @@ def main(args: list[str] | None = None) -> int:
         with BagReader(options.bag) as bag:
             node = Node('player')
             player = BagPlayer(node, bag, settings)
-            with spinning(node):
+            with spinning(executor_of(node)):
                 report = player.play(stop)
                 # Give the last messages time to leave.
                 time.sleep(0.2)

@@ -7,13 +7,10 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from types import FrameType
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
 
 from mdnet_ros.errors import DataError, MDNetError
 
@@ -40,26 +37,6 @@ def header_stamp(data: bytes) -> int:
     """
     seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
     return seconds * 1_000_000_000 + nanoseconds
-
-
-@contextmanager
-def spinning(*nodes: Node) -> Iterator[None]:
-    """Serve the callbacks of nodes in a thread of its own while the block runs."""
-    executor = SingleThreadedExecutor()
-    for node in nodes:
-        executor.add_node(node)
-
-    def spin() -> None:
-        with suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, name='executor', daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        executor.shutdown(timeout_sec=1.0)
-        thread.join(2.0)
 
 
 def run_until_signal(

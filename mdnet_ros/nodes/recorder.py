@@ -18,7 +18,8 @@ from rclpy.utilities import remove_ros_args
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.errors import DataError, MDNetError
 from mdnet_ros.nodes.environment import ros_environment
-from mdnet_ros.nodes.raw import message_class, run_until_signal, spinning
+from mdnet_ros.nodes.executors import executor_of, spinning
+from mdnet_ros.nodes.raw import message_class, run_until_signal
 
 #: Messages kept by the middleware for us, and by us for the disk.
 _QUEUE = 100
@@ -206,7 +207,7 @@ def main(args: list[str] | None = None) -> int:
         bag = BagWriter(options.bag, options.storage)
         node = Node('recorder')
         deadline = time.monotonic() + (options.duration or float('inf'))
-        with TopicRecorder(node, bag, options.topics) as recorder, spinning(node):
+        with TopicRecorder(node, bag, options.topics) as recorder, spinning(executor_of(node)):
             told = False
             while not recorder.failed and time.monotonic() < deadline and not stop.wait(0.05):
                 if recorder.subscribed and not told:

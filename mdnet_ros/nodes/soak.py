@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mdnet_ros.bags.reader import BagReader, RawMessage
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.soak import SoakRun, SoakSample
+from mdnet_ros.nodes.executors import executor_of, spinning
 from mdnet_ros.nodes.host import open_files, resident_memory
 from mdnet_ros.nodes.live import (
     ANSWER,
@@ -28,7 +29,7 @@ from mdnet_ros.nodes.live import (
     tracker_process,
 )
 from mdnet_ros.nodes.player import BagPlayer, PlaySettings
-from mdnet_ros.nodes.raw import header_stamp, spinning
+from mdnet_ros.nodes.raw import header_stamp
 from mdnet_ros.nodes.settings import TrackerSettings
 
 #: Samples of a whole run, but none sooner after the last than this, seconds.
@@ -113,7 +114,7 @@ def soak(
             watch.on_publish,
         )
         stop, samples = threading.Event(), list[SoakSample]()
-        with spinning(node):
+        with spinning(executor_of(node)):
             watcher = threading.Thread(
                 target=_sample, args=(watch, tracker, seconds, stop, samples, progress),
                 name='soak',

@@ -10,19 +10,15 @@ import threading
 from types import FrameType
 
 import rclpy
-from rclpy.executors import Executor, ExternalShutdownException
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from mdnet_ros.allocator import tune_allocator
 from mdnet_ros.nodes.environment import ros_environment
-from mdnet_ros.nodes.executors import executors_of
+from mdnet_ros.nodes.executors import executors_of, spinning
 from mdnet_ros.nodes.tracker_node import TrackerNode
 
-#: No public name for it is the same from Humble to Rolling.
-InvalidHandle = rclpy_implementation.InvalidHandle
 #: How long a thread may keep the interpreter from the others, seconds. The network asks for it
 #: after every layer and would wait for the executor's bookkeeping, up to 5 ms each time.
 _SWITCH_INTERVAL = 5e-4
@@ -52,7 +48,14 @@ def main(args: list[str] | None = None) -> int:
         if node.settings.autostart and not _start(node):
             node.get_logger().fatal(node.error)
             return 1
-        return _spin(node, stop)
+        with spinning(*executors_of(node), stop=stop):
+            # In steps: a signal that another thread was given does not wake an endless wait.
+            while not stop.wait(0.1):
+                pass
+        return 0
+    except Exception as error:  # of a callback
+        node.get_logger().fatal(' '.join(f'{type(error).__name__}: {error}'.split()))
+        return 1
     finally:
         node.close()
         node.destroy_node()
@@ -66,46 +69,6 @@ def _start(node: TrackerNode) -> bool:
         node.trigger_configure() == TransitionCallbackReturn.SUCCESS
         and node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     )
-
-
-def _spin(node: TrackerNode, stop: threading.Event) -> int:
-    """Serve callbacks in threads; the main thread waits for a signal."""
-    executors = executors_of(node)
-    failures: list[Exception] = []
-
-    def serve(executor: Executor) -> None:
-        try:
-            while not stop.is_set():
-                try:
-                    executor.spin()
-                except InvalidHandle:
-                    # A subscription was destroyed (deactivate, the end) just as the executor
-                    # was about to take from it: nothing to serve there any more.
-                    continue
-        except ExternalShutdownException:
-            pass
-        except Exception as error:
-            failures.append(error)
-        finally:
-            stop.set()
-
-    threads = [
-        threading.Thread(target=serve, args=(executor,), name='executor', daemon=True)
-        for executor in executors
-    ]
-    for thread in threads:
-        thread.start()
-    # In steps: a signal that another thread was given does not wake an endless wait.
-    while not stop.wait(0.1):
-        pass
-    node.close()
-    for executor, thread in zip(executors, threads, strict=True):
-        executor.shutdown(timeout_sec=0.5)
-        thread.join(0.5)
-    if failures:
-        node.get_logger().fatal(' '.join(f'{type(failures[0]).__name__}: {failures[0]}'.split()))
-        return 1
-    return 0
 
 
 if __name__ == '__main__':

@@ -1,14 +1,18 @@
-"""Quick callbacks have an executor to themselves."""
+"""Quick callbacks have an executor to themselves, and executors end in good order."""
 
+import random
+import sys
 import threading
+import time
 
 import pytest
 import rclpy
+from rclpy import executors
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from std_msgs.msg import Int32
 from std_srvs.srv import Trigger
 
-from mdnet_ros.nodes.executors import QuickGroup, executors_of
+from mdnet_ros.nodes.executors import QuickGroup, executors_of, spinning
 
 
 class Served:
@@ -21,12 +25,8 @@ class Served:
         self.node.create_service(
             Trigger, 'slow', self._slow, callback_group=MutuallyExclusiveCallbackGroup()
         )
-        self.executors = executors_of(self.node)
-        self.running = [
-            threading.Thread(target=executor.spin, daemon=True) for executor in self.executors
-        ]
-        for thread in self.running:
-            thread.start()
+        self.spinning = spinning(*executors_of(self.node))
+        self.spinning.__enter__()
 
     def subscribe(self):
         return self.node.create_subscription(
@@ -35,7 +35,7 @@ class Served:
 
     def _number(self, message):
         self.numbers.append(message.data)
-        self.threads.add(threading.current_thread())
+        self.threads.add(threading.current_thread().name)
 
     def _slow(self, request, response):
         self.busy.set()
@@ -44,11 +44,7 @@ class Served:
 
     def close(self):
         self.release.set()
-        for executor in self.executors:
-            executor.shutdown(timeout_sec=1.0)
-        for thread in self.running:
-            thread.join(5.0)
-        assert not any(thread.is_alive() for thread in self.running)
+        self.spinning.__exit__(None, None, None)
         self.node.destroy_node()
 
 
@@ -74,7 +70,7 @@ def test_a_slow_service_does_not_hold_quick_callbacks_up(served):
         numbers.publish(Int32(data=number))
         client.spin_until(lambda wanted=number + 1: len(node.numbers) == wanted)
     assert node.numbers == list(range(5))
-    assert node.threads == {node.running[0]}
+    assert node.threads == {'executor 0'}
     assert not answer.done()
     node.release.set()
     client.spin_until(answer.done)
@@ -91,3 +87,52 @@ def test_subscriptions_come_and_go_while_they_spin(served):
         client.spin_until(lambda wanted=number: node.numbers[-1:] == [wanted])
         node.node.destroy_subscription(subscription)
         client.spin_until(lambda: numbers.get_subscription_count() == 0)
+
+
+@pytest.fixture
+def hesitant_rclpy():
+    """Threads that now and then pause between two lines of rclpy's executors."""
+    chance = random.Random(0)
+
+    def hesitate(frame, event, argument):
+        if event == 'line' and chance.random() < 0.03:
+            time.sleep(0.01 * chance.random())
+        return hesitate
+
+    def trace(frame, event, argument):
+        return hesitate if frame.f_code.co_filename == executors.__file__ else None
+
+    before, before_all = sys.gettrace(), threading.gettrace()
+    threading.settrace(trace)
+    sys.settrace(trace)
+    yield
+    sys.settrace(before)
+    threading.settrace(before_all)
+
+
+def test_they_end_in_good_order_at_any_moment(connect, hesitant_rclpy):
+    """By Executor.shutdown they would end with an AttributeError four times in ten."""
+    context = connect(namespace='ending').node.context
+    for number in range(20):
+        node = rclpy.create_node(f'ending_{number}', context=context)
+        node.create_timer(0.002, lambda: None)
+        node.create_timer(0.002, lambda: None, callback_group=QuickGroup())
+        with spinning(*executors_of(node)):
+            time.sleep(0.003 * number)
+        names = [thread.name for thread in threading.enumerate()]
+        assert not any(name.startswith('executor') for name in names)
+        node.destroy_node()
+
+
+def test_what_a_callback_raises_ends_them_and_is_told(connect):
+    node = rclpy.create_node('failing', context=connect(namespace='failing').node.context)
+
+    def fail():
+        raise ValueError('of the callback')
+
+    node.create_timer(0.01, fail, callback_group=QuickGroup())
+    stop = threading.Event()
+    told = pytest.raises(ValueError, match='of the callback')
+    with told, spinning(*executors_of(node), stop=stop):
+        assert stop.wait(60.0)
+    node.destroy_node()

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud, PointCloud2
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import STORAGES
 from mdnet_ros.nodes.engine import Engine, load_extractor
+from mdnet_ros.nodes.executors import spinning
 from mdnet_ros.nodes.host import open_files, resident_memory
 from mdnet_ros.nodes.images import fill
 from mdnet_ros.nodes.messages import read_tracked, stamp_nanoseconds
@@ -489,18 +489,15 @@ def test_overload_is_dropped_and_latency_stays_bounded(rigs, connect):
 
     listener = connect(namespace='raw')
     listener.node.create_subscription(PointCloud2, 'correspondences', hear, 100)
-    thread = threading.Thread(target=listener.executor.spin, daemon=True)
-    thread.start()
-    time.sleep(1.0)  # for the discovery
-    begun = time.monotonic()
-    while time.monotonic() < begun + 5:
-        stamp = rig.stamp + SECOND // 20
-        sent[stamp] = time.monotonic()
-        rig.send(**fields)
-        time.sleep(max(0.0, begun + len(sent) / 120 - time.monotonic()))
-    client.spin_until(lambda: max(sent) in heard, what='the newest image')
-    listener.executor.shutdown()
-    thread.join()
+    with spinning(listener.executor):
+        time.sleep(1.0)  # for the discovery
+        begun = time.monotonic()
+        while time.monotonic() < begun + 5:
+            stamp = rig.stamp + SECOND // 20
+            sent[stamp] = time.monotonic()
+            rig.send(**fields)
+            time.sleep(max(0.0, begun + len(sent) / 120 - time.monotonic()))
+        client.spin_until(lambda: max(sent) in heard, what='the newest image')
     after = rig.values()
     assert list(heard) == sorted(heard)
     dropped = int(after['dropped: overload']) - int(before.get('dropped: overload', 0))

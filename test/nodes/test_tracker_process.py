@@ -62,7 +62,7 @@ def test_signals_end_it_cleanly_while_it_works(start_tracker, connect, number):
     for _ in range(5):
         client.send()
     begun = time.monotonic()
-    assert tracker.stop(number) == 0
+    assert tracker.stop(number) == 0, tracker.log()
     assert time.monotonic() - begun < 10  # two seconds on a machine with nothing else to do
     assert 'Traceback' not in tracker.log()
     assert '[ERROR]' not in tracker.log()
