@@ -123,16 +123,18 @@ class Odometry:
         started = not self._has_map
         if started:
             self._initialise(seen)
-        if self._has_map:
-            self._map.triangulate(seen, self.settings.min_angle, self.settings.max_error)
         self._landmarks.sight(seen.rows, seen.rays, index)
         self._recent.append(seen)
         if not self._has_map:
             self._pending.append(seen)
             return
         if started:
+            self._triangulate(seen)
             self._locate_pending()
         self._adjust(index)
+        # Not before: most points are not adjusted, so they would stay where a pose put them that
+        # was adjusted since, and there are enough of them to draw the next pose along.
+        self._triangulate(seen)
 
     def path(self) -> PoseTrack:
         """The poses found so far, camera to map; frames that could not be located have none."""
@@ -262,6 +264,9 @@ class Odometry:
             return None, np.zeros(0)
         turned = then[fit.inliers] @ fit.b_from_a.rotation.T
         return fit, angles_between(turned, now[fit.inliers])
+
+    def _triangulate(self, seen: Seen) -> None:
+        self._map.triangulate(seen, self.settings.min_angle, self.settings.max_error)
 
     def _adjust(self, index: int) -> None:
         """Bring the last frames and the points they see together."""

@@ -48,20 +48,25 @@ def measure_in_turn(
     works: Sequence[Callable[[], object]], device: torch.device, repetitions: int
 ) -> list[Timing]:
     """Time several works whose ratios matter: what slows the machine for a while slows them all."""
-    for work in works:
-        for _ in range(_WARM_UP):
-            work()
-    times = np.array([[_once(work, device) for work in works] for _ in range(repetitions)])
     return [
-        Timing(float(np.median(each)), float(np.percentile(each, 99))) for each in times.T
+        Timing(float(np.median(each)), float(np.percentile(each, 99)))
+        for each in _in_turn(works, device, repetitions).T
     ]
 
 
 def sample(work: Callable[[], object], device: torch.device, repetitions: int) -> list[float]:
     """Milliseconds of each run of some work, after a warm-up; by device events on CUDA."""
-    for _ in range(_WARM_UP):
-        work()
-    return [_once(work, device) for _ in range(repetitions)]
+    return _in_turn([work], device, repetitions)[:, 0].tolist()
+
+
+def _in_turn(
+    works: Sequence[Callable[[], object]], device: torch.device, repetitions: int
+) -> np.ndarray:
+    """(repetitions, works) milliseconds, after a warm-up of each."""
+    for work in works:
+        for _ in range(_WARM_UP):
+            work()
+    return np.array([[_once(work, device) for work in works] for _ in range(repetitions)])
 
 
 def _once(work: Callable[[], object], device: torch.device) -> float:

@@ -167,6 +167,39 @@ def test_scale_passes_through_a_turn_in_which_few_landmarks_survive():
     assert np.abs(ratio / np.median(ratio) - 1).max() < 0.05
 
 
+def street(rng, count, noise, life, frames):
+    """A drive between houses, most of what it shows new: tracks live for some frames."""
+    ground = rng.random(count) < 0.4
+    side = np.where(rng.random(count) < 0.5, -1, 1)
+    points = np.column_stack([
+        np.where(ground, rng.uniform(-8, 8, count), side * rng.uniform(6, 14, count)),
+        np.where(ground, 1.6, rng.uniform(-6, 1.6, count)),
+        rng.uniform(0, 100, count),
+    ])
+    poses = [
+        Pose(turn(0, 0.005 * np.sin(i / 8), 0), np.array([0.1 * np.sin(i / 9), 0, 1.2 * i]))
+        for i in range(frames)
+    ]
+    sequence, before, lives = [], np.zeros(0, np.int64), np.zeros(count, np.int64)
+    for i, pose in enumerate(poses):
+        pixels, inside = project(points, pose)
+        seen = np.nonzero(inside & (points[:, 2] - pose.translation[2] < 50))[0]
+        lives += rng.random(count) < 1 / life
+        ids = seen + count * lives[seen]
+        measured = pixels[seen] + rng.normal(0, noise, (len(seen), 2))
+        sequence.append(frame(measured, ids, before, i * 10**8))
+        before = ids
+    return sequence, poses
+
+
+def test_scale_stays_where_most_points_are_new():
+    """More of them than are adjusted: they must lie where the adjusted poses saw them."""
+    sequence, poses = street(np.random.default_rng(0), 3000, noise=1.0, life=4, frames=40)
+    odometry = run(sequence)
+    assert (odometry.restarts, odometry.bridged) == (0, 0)
+    assert compare_trajectories(odometry.path(), track_of(poses)).ate < 0.3
+
+
 def test_bundle_finds_the_truth_again():
     rng = np.random.default_rng(3)
     points = rng.uniform([-3, -2, 4], [3, 2, 9], (60, 3))
