@@ -131,6 +131,18 @@ class _ConvBlock(_ConvNorm):
         self.append(nn.ReLU(inplace=True))
 
 
+def _opposites(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Make every second filter the negative of the one before.
+
+    Detectors that begin like this rise where their partner falls. Random ones begin much alike,
+    and then have to be parted while they learn (docs/training.md has the figures).
+    """
+    with torch.no_grad():
+        pairs = len(convolution.weight) // 2 * 2
+        convolution.weight[1::2] = -convolution.weight[:pairs:2]
+    return convolution
+
+
 class _Stage(nn.Module):
     """Halve the resolution, widen, and refine with a residual convolution."""
 
@@ -178,7 +190,7 @@ class MDNet(nn.Module):
         self.detector_head = nn.Sequential(
             nn.ReLU(inplace=True),
             _ConvBlock(c1, c1),
-            nn.Conv2d(c1, config.num_sets, 3, padding=1),
+            _opposites(nn.Conv2d(c1, config.num_sets, 3, padding=1)),
         )
 
     def forward(self, image: torch.Tensor) -> NetworkOutput:

@@ -34,6 +34,20 @@ def test_output_shapes(num_sets: int, make) -> None:
     assert torch.isfinite(output.descriptors).all()
 
 
+@pytest.mark.parametrize('num_sets', [1, 2, 3, 4])
+def test_untrained_detectors_come_in_opposite_pairs(num_sets: int, make) -> None:
+    config = MDNetConfig(num_sets=num_sets, dim=16, channels=(4, 4, 4, 8, 8))
+    with torch.inference_mode():
+        logits = make.network(config)(torch.rand(1, 1, 64, 64)).logits[0]
+    varying = logits - logits.mean((1, 2), keepdim=True)
+    assert varying.std((1, 2)).min() > 0
+    for first in range(0, num_sets - 1, 2):
+        torch.testing.assert_close(varying[first + 1], -varying[first], atol=1e-4, rtol=1e-4)
+    if num_sets == 4:
+        alike = F.cosine_similarity(varying[0].flatten(), varying[2].flatten(), 0)
+        assert alike.abs() < 0.99
+
+
 def test_folding_is_pixel_unshuffle() -> None:
     x = torch.randn(2, 3, 32, 48)
     assert torch.equal(Fold()(x), F.pixel_unshuffle(x, 2))
