@@ -117,9 +117,10 @@ def intersection_loss(
 ) -> torch.Tensor:
     """Sets should be complementary: no two of them peak at the same place.
 
-    With p_n the distribution of set n over a window, the mean over the pairs n < m of
-    Σ_x max_{|d| ≤ 1} p_n(x + d) · p_m(x); 0 when the sets are disjoint, 1 when they peak in the
-    same pixel.
+    With p_n the distribution of set n over a window, two sets share
+    Σ_x max_{|d| ≤ 1} p_n(x + d) · p_m(x): 0 when they are disjoint, 1 when they peak in the same
+    pixel. What a set shares with each of the others adds up, and the mean over the sets counts: up
+    to K - 1. (The mean over the pairs let four sets end as two with a copy each.)
 
     Args:
         logits: (B, K, N, P) windows with P = side².
@@ -134,7 +135,7 @@ def intersection_loss(
     near = slide_max(p.reshape(b * k, n, side, side), 1).reshape_as(p)
     overlap = torch.einsum('bknp,bmnp->bkmn', near, p)
     first, second = torch.triu_indices(k, k, 1)
-    return masked_mean(overlap[:, first, second], weight)
+    return (k - 1) * masked_mean(overlap[:, first, second], weight)
 
 
 def reliability_loss(

@@ -93,6 +93,12 @@ def test_intersection_by_hand() -> None:
     neighbour[0, 1] = neighbour[0, 1].roll(1, -1)  # within one pixel counts as the same place
     near = losses.intersection_loss(neighbour, everywhere, weight).item()
     assert near == pytest.approx(1.0, abs=1e-5)
+    copies = same.repeat(1, 2, 1, 1)  # each of four sets shares all with three others
+    all_alike = losses.intersection_loss(copies, everywhere, weight).item()
+    assert all_alike == pytest.approx(3.0, abs=1e-5)
+    copies[0, 2:] = copies[0, 2:].roll(50, -1)  # two with a copy each: as bad as two copies
+    two_pairs = losses.intersection_loss(copies, everywhere, weight).item()
+    assert two_pairs == pytest.approx(1.0, abs=1e-5)
     one_set = same[:, :1]
     assert losses.intersection_loss(one_set, everywhere, weight).item() == 0.0
 
