@@ -216,7 +216,7 @@ def main(args: list[str] | None = None) -> int:
         with BagReader(options.bag) as bag:
             node = Node('player')
             player = BagPlayer(node, bag, settings)
-            with spinning(executor_of(node)):
+            with spinning(executor_of(node), stop=stop):
                 report = player.play(stop)
                 # Give the last messages time to leave.
                 time.sleep(0.2)

@@ -207,7 +207,10 @@ def main(args: list[str] | None = None) -> int:
         bag = BagWriter(options.bag, options.storage)
         node = Node('recorder')
         deadline = time.monotonic() + (options.duration or float('inf'))
-        with TopicRecorder(node, bag, options.topics) as recorder, spinning(executor_of(node)):
+        with (
+            TopicRecorder(node, bag, options.topics) as recorder,
+            spinning(executor_of(node), stop=stop),
+        ):
             told = False
             while not recorder.failed and time.monotonic() < deadline and not stop.wait(0.05):
                 if recorder.subscribed and not told:
