@@ -9,10 +9,10 @@ import numpy as np
 
 from mdnet_ros.bags.reader import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from mdnet_ros.bags.writer import BagWriter
-from mdnet_ros.camera import CameraModel
-from mdnet_ros.clouds import cloud_fields
-from mdnet_ros.poses import Pose, quaternion_of_rotation
-from mdnet_ros.vins import VinsLayout, VinsTracks
+from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.poses import Pose, quaternion_of_rotation
+from mdnet_ros.tracker.clouds import cloud_fields
+from mdnet_ros.tracker.vins import VinsLayout, VinsTracks
 
 POINT_CLOUD2 = 'sensor_msgs/msg/PointCloud2'
 POINT_CLOUD = 'sensor_msgs/msg/PointCloud'
@@ -77,7 +77,7 @@ class BagTopics:
         self._bag.write(topic, POSE_STAMPED, stamp_ns, message)
 
     def cloud(self, topic: str, stamp_ns: int, frame_id: str, table: np.ndarray) -> None:
-        """A structured array, such as of :mod:`mdnet_ros.clouds`, as PointCloud2."""
+        """A structured array, such as of :mod:`mdnet_ros.tracker.clouds`, as PointCloud2."""
         fields = [
             self._types['sensor_msgs/msg/PointField'](f.name, f.offset, f.datatype, f.count)
             for f in cloud_fields(table.dtype)

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from mdnet_ros.camera import CameraModel
-from mdnet_ros.decoding import (
+from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.decoding import (
     ENCODINGS,
     decode_bgr,
     decode_compressed,
     decode_compressed_bgr,
     decode_gray,
 )
+from mdnet_ros.data.poses import PoseTrack, rotation_of_quaternion
 from mdnet_ros.errors import DataError, MissingDependencyError
-from mdnet_ros.poses import PoseTrack, rotation_of_quaternion
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'

@@ -22,8 +22,10 @@ from mdnet_ros.baselines.common import (
 )
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
 from mdnet_ros.errors import DataError
-from mdnet_ros.features import backends, detection, exported, extractor, network, weights
-from mdnet_ros.features.backends import NETWORK_SUFFIXES, PRECISIONS, RUNTIMES
+from mdnet_ros.features import detection, extractor, network, weights
+from mdnet_ros.features.backends import base as backends
+from mdnet_ros.features.backends import exported
+from mdnet_ros.features.backends.base import NETWORK_SUFFIXES, PRECISIONS, RUNTIMES
 from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
 
 #: Name -> module of this package that has it.

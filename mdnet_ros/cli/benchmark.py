@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from mdnet_ros.cli.export import parse_size
-from mdnet_ros.evaluation.benchmark import (
+from mdnet_ros.evaluation.benchmark.protocol import (
     Benchmark,
     BenchmarkResult,
     BenchmarkSettings,
     ExtractorRow,
     MatchingRow,
 )
-from mdnet_ros.evaluation.report import Column, Table
+from mdnet_ros.evaluation.reports.page import Column, Table
 from mdnet_ros.files import write_json
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from mdnet_ros.bags.reader import BagReader
-from mdnet_ros.bags.tracks import read_tracks
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.cli.tracking import (
     add_tracker_arguments,
@@ -22,15 +21,16 @@ from mdnet_ros.cli.tracking import (
 from mdnet_ros.demo.recording import CAMERA_INFO_TOPIC, IMAGE_TOPIC, write_scene
 from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError, MissingDependencyError
-from mdnet_ros.evaluation.bag_truth import truth_of_bag
-from mdnet_ros.evaluation.run import Latency, RunReport
-from mdnet_ros.evaluation.sequence import SequenceStatistics, SequenceSummary
+from mdnet_ros.evaluation.tracks.run import Latency, RunReport
+from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics, SequenceSummary
+from mdnet_ros.evaluation.tracks.truth import truth_of_bag
 from mdnet_ros.features.weights import resolve_weights
 from mdnet_ros.files import write_json
-from mdnet_ros.pictures import RunPictures
+from mdnet_ros.tracker.pictures import RunPictures
+from mdnet_ros.tracker.recorded_tracks import read_tracks
 
 if TYPE_CHECKING:
-    from mdnet_ros.nodes.live import LiveRun
+    from mdnet_ros.nodes.harness.live import LiveRun
 
 #: Cause of the images that were published and never reached the tracker.
 LOST = 'lost in transport'
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     scene = Scene(_scene_settings(args))
     folder = output_folder(args.out)
     write_scene(scene, folder / 'scene', args.storage, progress=True)
-    from mdnet_ros.nodes.live import run_live  # rclpy takes the process over from here
+    from mdnet_ros.nodes.harness.live import run_live  # rclpy takes the process over from here
 
     with BagReader(folder / 'scene') as bag, TemporaryDirectory() as logs:
         recording = BagWriter(folder / 'tracks', args.storage, overwrite=True)

@@ -14,10 +14,10 @@ from mdnet_ros.cli.evaluate_common import (
     put_out,
 )
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.homography import HomographySettings, evaluate
-from mdnet_ros.evaluation.homography_json import from_json, to_json
-from mdnet_ros.evaluation.homography_json import merge as merge_results
-from mdnet_ros.evaluation.homography_report import result_parts, write_page
+from mdnet_ros.evaluation.homography.protocol import HomographySettings, evaluate
+from mdnet_ros.evaluation.homography.report import result_parts, write_page
+from mdnet_ros.evaluation.homography.results import from_json, to_json
+from mdnet_ros.evaluation.homography.results import merge as merge_results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

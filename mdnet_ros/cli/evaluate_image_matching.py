@@ -14,12 +14,12 @@ from mdnet_ros.cli.evaluate_common import (
     put_out,
 )
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.image_matching import evaluate
-from mdnet_ros.evaluation.image_matching_json import from_json, to_json
-from mdnet_ros.evaluation.image_matching_json import merge as merge_results
-from mdnet_ros.evaluation.image_matching_report import result_parts, write_page
-from mdnet_ros.evaluation.image_matching_results import ImageMatchingSettings
-from mdnet_ros.evaluation.imb_scene import BAG_SIZES, SceneSettings
+from mdnet_ros.evaluation.image_matching.json_form import from_json, to_json
+from mdnet_ros.evaluation.image_matching.json_form import merge as merge_results
+from mdnet_ros.evaluation.image_matching.protocol import evaluate
+from mdnet_ros.evaluation.image_matching.report import result_parts, write_page
+from mdnet_ros.evaluation.image_matching.results import ImageMatchingSettings
+from mdnet_ros.evaluation.image_matching.scene import BAG_SIZES, SceneSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from mdnet_ros.cli.evaluate import PROTOCOLS
 from mdnet_ros.cli.evaluate_common import Merged, add_file_arguments, write_files
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.provenance import provenances_of
-from mdnet_ros.evaluation.report import print_parts
+from mdnet_ros.evaluation.reports.page import print_parts
+from mdnet_ros.evaluation.reports.provenance import provenances_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

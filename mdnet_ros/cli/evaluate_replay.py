@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mdnet_ros.bags.reader import BagReader
-from mdnet_ros.bags.tracks import read_tracks
 from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.cli.evaluate_common import (
     Merged,
@@ -19,14 +18,15 @@ from mdnet_ros.cli.evaluate_common import (
     put_out,
 )
 from mdnet_ros.errors import DataError, MissingDependencyError
-from mdnet_ros.evaluation.bag_sequence import BagSequence
-from mdnet_ros.evaluation.frontend import FrontendSpec, frontend_specs
-from mdnet_ros.evaluation.meter import BagMeter
-from mdnet_ros.evaluation.replay import evaluate
-from mdnet_ros.evaluation.replay_json import from_json, to_json
-from mdnet_ros.evaluation.replay_json import merge as merge_results
-from mdnet_ros.evaluation.replay_report import result_parts, write_page
-from mdnet_ros.evaluation.replay_results import BagResult, ReplaySettings
+from mdnet_ros.evaluation.replay.bag import BagSequence
+from mdnet_ros.evaluation.replay.frontend import FrontendSpec, frontend_specs
+from mdnet_ros.evaluation.replay.json_form import from_json, to_json
+from mdnet_ros.evaluation.replay.json_form import merge as merge_results
+from mdnet_ros.evaluation.replay.meter import BagMeter
+from mdnet_ros.evaluation.replay.protocol import evaluate
+from mdnet_ros.evaluation.replay.report import result_parts, write_page
+from mdnet_ros.evaluation.replay.results import BagResult, ReplaySettings
+from mdnet_ros.tracker.recorded_tracks import read_tracks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,8 +106,8 @@ def _run_live(
     device: str,
 ) -> BagResult:
     """The tracker node in a process of its own, fed over DDS at the rate of the bag."""
-    from mdnet_ros.nodes.live import run_live
-    from mdnet_ros.nodes.settings import TrackerSettings
+    from mdnet_ros.nodes.harness.live import run_live
+    from mdnet_ros.tracker.settings import TrackerSettings
 
     tracker = TrackerSettings(
         weights=str(spec.weights), device=device, max_keypoints=settings.max_keypoints

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from mdnet_ros.errors import DataError, ImageError, MissingDependencyError, SettingError
+from mdnet_ros.features.backends.export import export
+from mdnet_ros.features.backends.exported import SUFFIXES
 from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
-from mdnet_ros.features.export import export
-from mdnet_ros.features.exported import SUFFIXES
 from mdnet_ros.features.extractor import choose_device, to_gray
 
 #: Photographs that come with scikit-image.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from mdnet_ros.bags.reader import BagReader
-from mdnet_ros.bags.recording import Recording, find_recording
+from mdnet_ros.tracker.recording import Recording, find_recording
 
 
 def add_recording_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,8 @@ from mdnet_ros.cli.tracking import add_tracker_arguments, changed_from_default, 
 from mdnet_ros.demo.recording import write_scene
 from mdnet_ros.demo.scene import Scene
 from mdnet_ros.errors import MissingDependencyError, SettingError
-from mdnet_ros.evaluation.pictures import new_figure
-from mdnet_ros.evaluation.soak import SoakRun
+from mdnet_ros.evaluation.endurance import SoakRun
+from mdnet_ros.evaluation.reports.plots import new_figure
 from mdnet_ros.features.weights import resolve_weights
 from mdnet_ros.files import write_bytes, write_json
 
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         path = Path(args.bag) if args.bag else Path(folder) / 'scene'
         if not args.bag:
             write_scene(Scene(), path, progress=True)
-        from mdnet_ros.nodes.soak import soak  # rclpy takes the process over from here
+        from mdnet_ros.nodes.harness.soak import soak  # rclpy takes the process over from here
 
         with BagReader(path) as bag:
             topic = bag.image_topic(args.image_topic)

@@ -15,14 +15,14 @@ from mdnet_ros.cli.tracking import (
     output_folder,
     tracker_settings,
 )
-from mdnet_ros.evaluation.bag_truth import truth_of_bag
-from mdnet_ros.evaluation.run import Latency, RunReport
-from mdnet_ros.evaluation.sequence import SequenceStatistics
+from mdnet_ros.evaluation.tracks.run import Latency, RunReport
+from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics
+from mdnet_ros.evaluation.tracks.truth import truth_of_bag
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.files import write_json
-from mdnet_ros.nodes.engine import Engine, load_extractor
-from mdnet_ros.nodes.offline import track_bag
-from mdnet_ros.pictures import RunPictures
+from mdnet_ros.tracker.engine import Engine, load_extractor
+from mdnet_ros.tracker.offline import track_bag
+from mdnet_ros.tracker.pictures import RunPictures
 
 #: Frames a second of the video where the bag has a single frame.
 _DEFAULT_RATE = 10.0

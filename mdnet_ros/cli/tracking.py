@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from mdnet_ros.errors import DataError, SettingError
-from mdnet_ros.nodes.settings import SETTINGS, TrackerSettings
+from mdnet_ros.tracker.settings import SETTINGS, TrackerSettings
 
 #: Settings that have an option of their own.
 _OPTIONS = ('weights', 'max_keypoints', 'device', 'precision')

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from mdnet_ros.cli.recording import add_recording_arguments, open_recording
-from mdnet_ros.drawing import COLOUR_BY
+from mdnet_ros.tracker.drawing import COLOUR_BY
 from mdnet_ros.viewer.page import PageSettings, write_page
 
 

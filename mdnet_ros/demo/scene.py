@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mdnet_ros.camera import CameraModel
+from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.poses import Pose, PoseTrack
 from mdnet_ros.demo.textures import collage, load_photographs
 from mdnet_ros.errors import DataError
-from mdnet_ros.poses import Pose, PoseTrack
 
 #: Surfaces nearer to the camera than this are not drawn, metres.
 _NEAR = 0.05

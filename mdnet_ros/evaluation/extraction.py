@@ -16,7 +16,7 @@ from mdnet_ros.baselines.precomputed import PrecomputedFeatures
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.cache import Extraction, FeatureCache, extract, image_key
-from mdnet_ros.evaluation.hpatches import read_image, scaling, shrink
+from mdnet_ros.evaluation.homography.data import read_image, scaling, shrink
 from mdnet_ros.features.extractor import Extractor
 
 

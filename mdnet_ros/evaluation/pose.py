@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mdnet_ros.data.poses import Pose
 from mdnet_ros.errors import MissingDependencyError
-from mdnet_ros.poses import Pose
 
 try:
     import poselib

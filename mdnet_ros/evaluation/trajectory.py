@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mdnet_ros.data.poses import PoseTrack
 from mdnet_ros.errors import MissingDependencyError
-from mdnet_ros.poses import PoseTrack
 
 try:
     from evo.core import geometry, metrics, trajectory

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mdnet_ros.camera import CameraModel
-from mdnet_ros.colmap import COLMAP_OFFSET, colmap_camera, import_pycolmap, open_database
+from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.colmap import COLMAP_OFFSET, colmap_camera, import_pycolmap, open_database
 from mdnet_ros.features.types import Features
 from mdnet_ros.integrations.pairs import ImagePair
 

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mdnet_ros.bags.recording import Recording
-from mdnet_ros.camera import CameraModel
+from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Features
 from mdnet_ros.files import new_folder
 from mdnet_ros.integrations.pairs import ImagePair, PairFinder
+from mdnet_ros.tracker.recording import Recording
 
 #: Of the images, which dense reconstruction reads.
 _JPEG_QUALITY = 95

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mdnet_ros.camera import CameraModel
+from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.errors import MissingDependencyError
 from mdnet_ros.features.types import Features
 from mdnet_ros.integrations.pairs import ImagePair

@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.nodes.host import host_facts
-from mdnet_ros.nodes.settings import TrackerSettings
+from mdnet_ros.tracker.settings import TrackerSettings
 
 #: How many frames the percentiles and rates look back.
 _WINDOW = 300

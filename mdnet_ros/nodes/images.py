@@ -7,7 +7,7 @@ import array
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-from mdnet_ros import decoding
+from mdnet_ros.data import decoding
 from mdnet_ros.errors import ImageError
 from mdnet_ros.features.network import MIN_SIDE
 

@@ -19,7 +19,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mdnet_ros.nodes.events import SubscriptionEventCallbacks
 from mdnet_ros.nodes.executors import QuickGroup
-from mdnet_ros.nodes.settings import TrackerSettings
+from mdnet_ros.tracker.settings import TrackerSettings
 
 _IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 

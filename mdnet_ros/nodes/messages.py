@@ -14,8 +14,11 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from mdnet_ros.camera import CameraModel
-from mdnet_ros.clouds import (
+from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.errors import DataError
+from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+from mdnet_ros.nodes.cdr import CdrWriter
+from mdnet_ros.tracker.clouds import (
     DescriptorEncoding,
     cloud_fields,
     cloud_table,
@@ -26,11 +29,8 @@ from mdnet_ros.clouds import (
     stereo_table,
     tracked_of_tables,
 )
-from mdnet_ros.errors import DataError
-from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
-from mdnet_ros.nodes.cdr import CdrWriter
-from mdnet_ros.stereo import StereoMatches
-from mdnet_ros.vins import VinsLayout, VinsTracks
+from mdnet_ros.tracker.stereo import StereoMatches
+from mdnet_ros.tracker.vins import VinsLayout, VinsTracks
 
 
 def stamp_nanoseconds(header: Header) -> int:
@@ -61,12 +61,12 @@ def cloud_message(table: np.ndarray, header: Header) -> PointCloud2:
 def keypoints_message(
     frame: TrackedFrame, header: Header, descriptors: DescriptorEncoding = 'float32'
 ) -> PointCloud2:
-    """The ``keypoints`` message: see :func:`mdnet_ros.clouds.keypoint_table`."""
+    """The ``keypoints`` message: see :func:`mdnet_ros.tracker.clouds.keypoint_table`."""
     return cloud_message(keypoint_table(frame, descriptors), header)
 
 
 def correspondences_message(frame: TrackedFrame, header: Header) -> PointCloud2:
-    """The ``correspondences`` message: see :func:`mdnet_ros.clouds.correspondence_table`."""
+    """Make the ``correspondences`` message from a tracked frame."""
     return cloud_message(correspondence_table(frame), header)
 
 
@@ -77,7 +77,7 @@ def tracks_message(
     camera_id: int = 0,
     right: VinsTracks | None = None,
 ) -> bytes:
-    """The ``tracks`` message in VINS-Mono's or VINS-Fusion's layout: see ``mdnet_ros.vins``.
+    """Make the ``tracks`` message in VINS-Mono's or VINS-Fusion's layout (``tracker/vins.py``).
 
     It is a ``sensor_msgs/PointCloud``, serialised: an object for each point would take longer
     than all other outputs together.
@@ -112,7 +112,7 @@ def tracks_message(
 def stereo_message(
     left: TrackedFrame, right: TrackedFrame, matches: StereoMatches, header: Header
 ) -> PointCloud2:
-    """The ``stereo`` message: see :func:`mdnet_ros.clouds.stereo_table`."""
+    """The ``stereo`` message: see :func:`mdnet_ros.tracker.clouds.stereo_table`."""
     return cloud_message(stereo_table(left, right, matches), header)
 
 

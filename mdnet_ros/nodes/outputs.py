@@ -12,8 +12,6 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, PointCloud, PointCloud2
 from std_msgs.msg import Bool, Header
 
-from mdnet_ros.drawing import TrackDrawer
-from mdnet_ros.nodes.engine import StereoProcessed
 from mdnet_ros.nodes.events import PublisherEventCallbacks
 from mdnet_ros.nodes.images import image_message
 from mdnet_ros.nodes.inputs import topic_below
@@ -23,8 +21,10 @@ from mdnet_ros.nodes.messages import (
     stereo_message,
     tracks_message,
 )
-from mdnet_ros.nodes.sequence import Processed
-from mdnet_ros.nodes.settings import TrackerSettings
+from mdnet_ros.tracker.camera import Processed
+from mdnet_ros.tracker.drawing import TrackDrawer
+from mdnet_ros.tracker.engine import StereoProcessed
+from mdnet_ros.tracker.settings import TrackerSettings
 
 #: Topic -> message type and queue length. Reliable, so that a subscriber of either kind matches.
 _CAMERA_TOPICS = {

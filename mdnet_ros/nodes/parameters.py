@@ -10,7 +10,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mdnet_ros.nodes.settings import SETTINGS, Setting, TrackerSettings
+from mdnet_ros.tracker.settings import SETTINGS, Setting, TrackerSettings
 
 
 def descriptor_of(setting: Setting) -> ParameterDescriptor:

@@ -13,14 +13,14 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from mdnet_ros.errors import ImageError
 from mdnet_ros.nodes.diagnostics import Reporter, Statistics
-from mdnet_ros.nodes.engine import Engine, GrayImage, ProcessedGroup, StereoProcessed
-from mdnet_ros.nodes.grouping import StampGrouper
 from mdnet_ros.nodes.images import ImageConverter, check
 from mdnet_ros.nodes.inputs import Inputs
 from mdnet_ros.nodes.mailbox import Mailbox
 from mdnet_ros.nodes.messages import stamp_nanoseconds
 from mdnet_ros.nodes.outputs import Outputs, PairOutputs
-from mdnet_ros.nodes.sequence import NO_CALIBRATION, Processed
+from mdnet_ros.tracker.camera import NO_CALIBRATION, Processed
+from mdnet_ros.tracker.engine import Engine, GrayImage, ProcessedGroup, StereoProcessed
+from mdnet_ros.tracker.grouping import StampGrouper
 
 
 def one_line(error: Exception) -> str:

@@ -17,7 +17,6 @@ from std_srvs.srv import Trigger
 
 from mdnet_ros.errors import DataError, ImageError, MDNetError
 from mdnet_ros.nodes.diagnostics import SILENCE
-from mdnet_ros.nodes.engine import Engine, free_memory, load_extractor, read_mask
 from mdnet_ros.nodes.events import PublisherEventCallbacks
 from mdnet_ros.nodes.images import ImageConverter
 from mdnet_ros.nodes.inputs import Inputs
@@ -25,7 +24,8 @@ from mdnet_ros.nodes.messages import camera_model
 from mdnet_ros.nodes.outputs import Outputs, PairOutputs
 from mdnet_ros.nodes.parameters import changed_values, declare_settings
 from mdnet_ros.nodes.pipeline import Camera, Pipeline
-from mdnet_ros.nodes.settings import SETTINGS
+from mdnet_ros.tracker.engine import Engine, free_memory, load_extractor, read_mask
+from mdnet_ros.tracker.settings import SETTINGS
 
 #: Seconds that stopping may take for the images in hand.
 _STOP_SECONDS = 1.5

@@ -15,11 +15,11 @@ import numpy as np
 from tqdm import tqdm
 
 from mdnet_ros.bags.reader import ImageFrame
-from mdnet_ros.bags.recording import Recording
-from mdnet_ros.drawing import COLOUR_BY, ColourBy, TrackDrawer, draw_tracks
 from mdnet_ros.errors import DataError, ImageError, SettingError
-from mdnet_ros.evaluation.sequence import SequenceSummary
+from mdnet_ros.evaluation.tracks.statistics import SequenceSummary
 from mdnet_ros.files import write_text
+from mdnet_ros.tracker.drawing import COLOUR_BY, ColourBy, TrackDrawer, draw_tracks
+from mdnet_ros.tracker.recording import Recording
 from mdnet_ros.viewer.figures import SequenceFigures
 
 #: Where the template takes title and data.

@@ -9,8 +9,8 @@ from rosbags.rosbag2 import Writer
 
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import STORAGES, BagWriter
+from mdnet_ros.data.poses import PoseTrack, quaternion_of_rotation, rotation_of_quaternion
 from mdnet_ros.errors import DataError
-from mdnet_ros.poses import PoseTrack, quaternion_of_rotation, rotation_of_quaternion
 
 IMAGE = 'sensor_msgs/msg/Image'
 INFO = 'sensor_msgs/msg/CameraInfo'

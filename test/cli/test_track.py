@@ -14,14 +14,14 @@ import torch
 
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader
-from mdnet_ros.bags.tracks import read_tracks
 from mdnet_ros.bags.writer import BagWriter
-from mdnet_ros.camera import CameraModel
 from mdnet_ros.cli.main import main
+from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.demo.recording import IMAGE_TOPIC, write_scene
 from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.features.network import MDNet, MDNetConfig
 from mdnet_ros.features.weights import save_weights
+from mdnet_ros.tracker.recorded_tracks import read_tracks
 
 SCENE = SceneSettings(duration_s=0.4, rate_hz=20, width=192, height=144)
 FIGURES = {

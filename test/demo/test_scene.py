@@ -8,7 +8,7 @@ import pytest
 
 from mdnet_ros.demo.scene import Scene, SceneSettings, camera_pose, exposure
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.position import depth_at, reproject
+from mdnet_ros.evaluation.tracks.position import depth_at, reproject
 
 #: Without blur and noise an image is the scene itself.
 CLEAN = SceneSettings(duration_s=1.0, rate_hz=10, width=320, height=240, exposure_s=0.0, noise=0.0)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mdnet_ros.data.poses import Pose
 from mdnet_ros.evaluation import pose
 from mdnet_ros.evaluation.pose import (
     WORST_ERROR,
@@ -15,7 +16,6 @@ from mdnet_ros.evaluation.pose import (
     pose_errors,
     rotation_error_deg,
 )
-from mdnet_ros.poses import Pose
 
 K_A = np.array([[500.0, 0, 320], [0, 505, 240], [0, 0, 1]])
 K_B = np.array([[650.0, 0, 300], [0, 640, 260], [0, 0, 1]])

@@ -11,10 +11,10 @@ import pytest
 
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.writer import BagWriter
-from mdnet_ros.camera import CameraModel
-from mdnet_ros.clouds import correspondence_table, keypoint_table
+from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.features.tracking import FrameTracker
 from mdnet_ros.features.types import Features, TrackedFrame
+from mdnet_ros.tracker.clouds import correspondence_table, keypoint_table
 
 FRAMES, POINTS, DIM = 14, 160, 64
 START, STEP = 1_700_000_000_000_000_000, 50_000_000

@@ -11,16 +11,16 @@ import pytest
 
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader
-from mdnet_ros.bags.recording import find_recording
 from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
-from mdnet_ros.camera import CameraModel
 from mdnet_ros.cli.main import main
-from mdnet_ros.clouds import correspondence_table, keypoint_table
-from mdnet_ros.colmap import colmap_camera
+from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.colmap import colmap_camera
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.integrations.pairs import PairFinder
+from mdnet_ros.tracker.clouds import correspondence_table, keypoint_table
+from mdnet_ros.tracker.recording import find_recording
 
 pycolmap = pytest.importorskip('pycolmap')
 h5py = pytest.importorskip('h5py')

@@ -10,11 +10,8 @@ import time
 import cv2
 import numpy as np
 import pytest
-import torch
 from skimage import data
 
-from mdnet_ros.features.network import MDNet, MDNetConfig
-from mdnet_ros.features.weights import save_weights
 from mdnet_ros.nodes.environment import ros_environment
 
 rclpy = pytest.importorskip('rclpy')
@@ -44,15 +41,6 @@ def environment(tmp_path_factory):
         yield made
         os.environ.clear()
         os.environ.update(before)
-
-
-@pytest.fixture(scope='session')
-def weights(tmp_path_factory):
-    """A small network with random weights: enough to track a sliding picture."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
-    save_weights(MDNet(MDNetConfig(dim=32, channels=(4, 8, 8, 16, 16))), path, {})
-    return path
 
 
 class TrackerProcess:

@@ -24,15 +24,15 @@ from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from mdnet_ros.decoding import ENCODINGS
+from mdnet_ros.data.decoding import ENCODINGS
 from mdnet_ros.errors import DataError, ImageError, MDNetError
 from mdnet_ros.features.network import MDNet, MDNetConfig
 from mdnet_ros.features.weights import save_weights
-from mdnet_ros.nodes.engine import Engine, load_extractor
 from mdnet_ros.nodes.host import open_files, resident_memory
 from mdnet_ros.nodes.images import ImageConverter, check, fill
 from mdnet_ros.nodes.messages import camera_model, stamp_nanoseconds
-from mdnet_ros.nodes.settings import TrackerSettings
+from mdnet_ros.tracker.engine import Engine, load_extractor
+from mdnet_ros.tracker.settings import TrackerSettings
 
 UINT32 = st.one_of(
     st.integers(0, 100), st.sampled_from([2**16, 2**31 - 1, 2**31, 2**32 - 1]),

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from mdnet_ros.bags.reader import BagReader
-from mdnet_ros.bags.tracks import read_tracks
 from mdnet_ros.demo.recording import IMAGE_TOPIC
+from mdnet_ros.tracker.recorded_tracks import read_tracks
 
 pytest.importorskip('rclpy')
 

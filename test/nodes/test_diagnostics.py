@@ -8,7 +8,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 from mdnet_ros.nodes.diagnostics import STEP, Reporter, Statistics
 from mdnet_ros.nodes.host import host_facts, open_files, resident_memory, temperature
-from mdnet_ros.nodes.settings import TrackerSettings
+from mdnet_ros.tracker.settings import TrackerSettings
 
 
 def frame(inliers, matches=40):

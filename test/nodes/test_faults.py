@@ -22,13 +22,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud, PointCloud2
 
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import STORAGES
-from mdnet_ros.nodes.engine import Engine, load_extractor
 from mdnet_ros.nodes.executors import spinning
 from mdnet_ros.nodes.host import open_files, resident_memory
 from mdnet_ros.nodes.images import fill
 from mdnet_ros.nodes.messages import read_tracked, stamp_nanoseconds
 from mdnet_ros.nodes.recorder import SUBSCRIBED
-from mdnet_ros.nodes.settings import TrackerSettings
+from mdnet_ros.tracker.engine import Engine, load_extractor
+from mdnet_ros.tracker.settings import TrackerSettings
 
 SECOND = 10**9
 #: Seconds within which frames must come again: one on a machine with nothing else to do.

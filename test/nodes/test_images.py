@@ -6,7 +6,7 @@ import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from skimage import data
 
-from mdnet_ros import decoding
+from mdnet_ros.data import decoding
 from mdnet_ros.errors import ImageError
 from mdnet_ros.nodes.images import ImageConverter, fill, image_message
 

@@ -20,8 +20,8 @@ from mdnet_ros.nodes.messages import (
     stereo_message,
     tracks_message,
 )
-from mdnet_ros.stereo import StereoMatches
-from mdnet_ros.vins import VinsTracks
+from mdnet_ros.tracker.stereo import StereoMatches
+from mdnet_ros.tracker.vins import VinsTracks
 
 STAMP = 1_700_000_000_123_456_789
 

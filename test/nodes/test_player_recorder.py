@@ -14,11 +14,11 @@ import yaml
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import BagWriter
-from mdnet_ros.camera import CameraModel
-from mdnet_ros.clouds import CORRESPONDENCE_DTYPE
+from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.errors import DataError
 from mdnet_ros.nodes.player import BagPlayer, PlaySettings
 from mdnet_ros.nodes.raw import header_stamp, message_class
+from mdnet_ros.tracker.clouds import CORRESPONDENCE_DTYPE
 
 START = 1_700_000_000_123_456_789
 STEP = 20_000_000

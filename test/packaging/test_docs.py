@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mdnet_ros.cli.main import COMMANDS, build_parser
-from mdnet_ros.nodes.settings import SETTINGS
+from mdnet_ros.tracker.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md')])

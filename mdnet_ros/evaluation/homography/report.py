@@ -1,0 +1,271 @@
+"""What the homography benchmark shows: tables in the terminal, one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mdnet_ros.baselines.registry import ExtractorSpec
+from mdnet_ros.errors import MDNetError
+from mdnet_ros.evaluation.extraction import FeatureSource, load_image
+from mdnet_ros.evaluation.homography.data import load_sequence
+from mdnet_ros.evaluation.homography.metrics import HOMOGRAPHY_THRESHOLDS, THRESHOLDS, match_errors
+from mdnet_ros.evaluation.homography.protocol import (
+    ExtractorResult,
+    HomographyResult,
+    SequenceResult,
+    average,
+)
+from mdnet_ros.evaluation.homography.published import PUBLISHED
+from mdnet_ros.evaluation.reports.page import Column, HtmlPage, Part, Table
+from mdnet_ros.evaluation.reports.plots import PALETTE, bar_figure, draw_matches, new_figure
+from mdnet_ros.features.matching import match_mutual_nearest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GROUPS = ('viewpoint', 'illumination', 'overall')
+_SHOWN = (1, 2, 3)
+#: Matches within this many pixels are drawn as right, and bars are of this threshold.
+_RIGHT = 3
+#: Pairs shown as pictures.
+_WORST = 4
+_DEFINITIONS = (
+    'MMA: mean over pairs of correct / proposed matches. MS: correct matches / mean number of '
+    'keypoints in the area both images see. Rep: share of the keypoints in that area found again. '
+    'AUC: area under the recall curve of the corner error of the homography estimated from the '
+    'matches (MAGSAC++). All with mutual nearest neighbours; a failed pair counts as zero.'
+)
+
+
+def group_table(result: HomographyResult, group: str, published: bool = False) -> Table:
+    """One row per extractor: a group's averages.
+
+    Args:
+        result: of the evaluation.
+        group: ``viewpoint``, ``illumination`` or ``overall``.
+        published: append the published rows, marked as such.
+    """
+    columns = (
+        Column('extractor'),
+        *(Column(f'MMA@{t}', 3, 'max') for t in _SHOWN),
+        *(Column(f'MS@{t}', 3, 'max') for t in _SHOWN),
+        Column(f'Rep@{_RIGHT}', 3, 'max'),
+        *(Column(f'AUC@{t}', 3, 'max') for t in HOMOGRAPHY_THRESHOLDS),
+        Column('keypoints', 0),
+        Column('matches', 0),
+        Column('time [ms]', 1),
+    )
+    rows: list[tuple[object, ...]] = []
+    for extractor in result.extractors:
+        values = extractor.group(group)
+        m = values.metrics
+        rows.append(
+            (
+                extractor.name,
+                *(m.mma[t] for t in _SHOWN),
+                *(m.ms[t] for t in _SHOWN),
+                m.repeatability[_RIGHT],
+                *(m.homography_auc[t] for t in HOMOGRAPHY_THRESHOLDS),
+                values.keypoints,
+                m.matches,
+                values.milliseconds,
+            )
+        )
+    measured = len(rows)
+    for row in PUBLISHED if published else ():
+        if group in row.mma:
+            ms = row.ms.get(group, (None, None, None))
+            rows.append((f'{row.name} (published)', *row.mma[group], *ms, *[None] * 7))
+    pairs = max((e.group(group).metrics.pairs for e in result.extractors), default=0)
+    return Table(
+        columns, tuple(rows), f'{group}, {pairs} pairs', frozenset(range(measured, len(rows)))
+    )
+
+
+def sequence_table(result: HomographyResult, metric: str, threshold: int) -> Table:
+    """One row per sequence, one column per extractor; ``metric`` is ``mma`` or ``ms``."""
+    names = sorted({s.name for e in result.extractors for s in e.sequences})
+    found = [{s.name: s for s in e.sequences} for e in result.extractors]
+    rows = []
+    for name in names:
+        cells: list[float | None] = []
+        for by_name in found:
+            sequence = by_name.get(name)
+            metrics = average([sequence]).metrics if sequence else None
+            cells.append(getattr(metrics, metric)[threshold] if metrics else None)
+        values = [c for c in cells if c is not None]
+        rows.append((name, *cells, max(values) - min(values) if values else None))
+    columns = (
+        Column('sequence'),
+        *(Column(extractor.name, 3) for extractor in result.extractors),
+        Column('spread', 3),
+    )
+    return Table(columns, tuple(rows), f'{metric.upper()}@{threshold} of each sequence')
+
+
+def result_parts(result: HomographyResult, published: bool = False) -> list[Part]:
+    """What the terminal shows."""
+    return [
+        *(
+            group_table(result, group, published)
+            for group in GROUPS
+            if any(e.group(group).metrics.pairs for e in result.extractors)
+        ),
+        sequence_table(result, 'mma', _RIGHT),
+        *left_out_lines(result),
+    ]
+
+
+def left_out_lines(result: HomographyResult) -> list[str]:
+    """What could not be measured, one line each."""
+    return [
+        f'left out: {entry.sequence}'
+        + (f' for {entry.extractor}' if entry.extractor else '')
+        + f': {entry.reason}'
+        for entry in result.left_out
+    ]
+
+
+def _curves(result: HomographyResult) -> Figure:
+    """MMA over the threshold, a panel per group."""
+    groups = [g for g in GROUPS if any(e.group(g).metrics.pairs for e in result.extractors)]
+    figure = new_figure(4.0 * len(groups) + 1.6, 3.6)
+    axes = list(np.atleast_1d(figure.subplots(1, len(groups), sharey=True)))
+    for axis, group in zip(axes, groups, strict=True):
+        for i, extractor in enumerate(result.extractors):
+            mma = extractor.group(group).metrics.mma
+            axis.plot(
+                THRESHOLDS, [mma[t] for t in THRESHOLDS], label=extractor.name,
+                color=PALETTE[i % len(PALETTE)], linestyle=('-', '--', ':')[i // len(PALETTE) % 3],
+            )
+        axis.set(title=group, xlabel='threshold [px]', xlim=(1, 10), ylim=(0, 1))
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel('MMA')
+    figure.legend(*axes[0].get_legend_handles_labels(), loc='outside right upper', frameon=False)
+    return figure
+
+
+def _bars(result: HomographyResult) -> Figure:
+    """MMA, MS and repeatability of the extractors beside each other."""
+    return bar_figure(
+        [extractor.name for extractor in result.extractors],
+        {
+            f'{metric.upper() if len(metric) < 4 else metric}@{_RIGHT}, overall': [
+                getattr(e.group().metrics, metric)[_RIGHT] for e in result.extractors
+            ]
+            for metric in ('mma', 'ms', 'repeatability')
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _WorstPair:
+    """A pair to be shown: image 1 against image ``number``."""
+
+    sequence: str
+    number: int
+    mma: float
+
+
+def _worst_pairs(extractor: ExtractorResult) -> list[_WorstPair]:
+    """The worst pair of each of the worst sequences."""
+
+    def worst(sequence: SequenceResult) -> _WorstPair:
+        scores = [pair.mma(_RIGHT) for pair in sequence.pairs]
+        index = int(np.argmin(scores))
+        return _WorstPair(sequence.name, index + 2, scores[index])
+
+    return sorted(map(worst, extractor.sequences), key=lambda pair: pair.mma)[:_WORST]
+
+
+def _add_pictures(
+    page: HtmlPage, result: HomographyResult, source: FeatureSource, root: Path
+) -> None:
+    extractor = next(e for e in result.extractors if e.name == source.spec.name)
+    for pair in _worst_pairs(extractor):
+        try:
+            sequence = load_sequence(root / pair.sequence)
+            images = [
+                load_image(sequence.images[i], result.settings.max_side)
+                for i in (0, pair.number - 1)
+            ]
+            a, b = (extraction.features for extraction in source.features_of(images))
+        except MDNetError as error:  # changed since it was measured; the figures stand
+            page.note(str(error))
+            continue
+        matches = match_mutual_nearest(
+            a, b, across_sets=result.settings.across_sets, exact=result.settings.exact
+        )
+        points_a, points_b = (
+            f.keypoints[matches.indices[:, i]] for i, f in enumerate((a, b))
+        )
+        homography = sequence.homographies[pair.number - 2]
+        homography = images[1].to_pixels @ homography @ np.linalg.inv(images[0].to_pixels)
+        right = match_errors(points_a, points_b, homography) <= _RIGHT
+        picture = draw_matches(images[0].pixels, images[1].pixels, points_a, points_b, right)
+        page.picture(
+            picture,
+            f'{source.spec.name}: {pair.sequence} 1–{pair.number}: '
+            f'{int(right.sum())} right (green) of {len(right)} matches at {_RIGHT} px',
+        )
+
+
+def write_page(
+    path: Path,
+    result: HomographyResult,
+    root: Path | None = None,
+    specs: Sequence[ExtractorSpec] = (),
+    cache: Path | None = None,
+    published: bool = False,
+) -> None:
+    """Write the report as one HTML page.
+
+    Args:
+        path: of the page.
+        result: to show.
+        root: of the data set, for pictures of the worst pairs; None: no pictures.
+        specs: extractors to show pictures of.
+        cache: where their features lie.
+        published: show published figures beside, marked.
+
+    Raises:
+        DataError: the page cannot be written.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    settings = result.settings
+    size = f'longer side at most {settings.max_side} px' if settings.max_side else 'native size'
+    count = len({s.name for e in result.extractors for s in e.sequences})
+    page = HtmlPage(
+        'Homography benchmark',
+        f'HPatches layout, {count} sequences, at most {settings.max_keypoints} keypoints, {size}'
+        + (', matched across keypoint sets' if settings.across_sets else '')
+        + ('' if settings.exact else ', descriptors compared in 8 bits where that is faster'),
+    )
+    page.opening(
+        left_out_lines(result),
+        _DEFINITIONS,
+        'for the 108 sequences of HPatches. They can be compared with measured ones only where '
+        'those are of the same sequences.' if published else '',
+    )
+    for group in reversed(GROUPS):
+        if any(e.group(group).metrics.pairs for e in result.extractors):
+            page.heading(group.capitalize())
+            page.table(group_table(result, group, published))
+    page.heading('Accuracy over the threshold')
+    page.figure(_curves(result), 'Mean matching accuracy over the error a match may have')
+    page.heading('Side by side')
+    page.figure(_bars(result))
+    page.heading('Sequences')
+    page.table(sequence_table(result, 'mma', _RIGHT))
+    page.table(sequence_table(result, 'ms', _RIGHT))
+    if root is not None:
+        page.heading('Worst pairs')
+        for spec in specs:
+            _add_pictures(page, result, FeatureSource(spec, cache), root)
+    page.licences((e.name, e.licence) for e in result.extractors)
+    page.write(path)

@@ -1,0 +1,82 @@
+"""Scenes in the layout of the Image Matching Benchmark (Jin et al., IJCV 2021).
+
+``SCENE/set_100/images/NAME.*`` with ``calibration/calibration_NAME.h5`` (K, R, T; x = K (R X + T),
+integer pixel centres) and, where present, ``depth_maps/NAME.h5`` (depth: z in the units of T,
+0 unknown), ``new-vis-pairs/keys-th-0.1.npy`` (pairs as "NAME1-NAME2") and
+``sub_set/SIZEbag_ID.txt`` (an image path a line).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.image_matching.files import read_calibration
+from mdnet_ros.evaluation.image_matching.scene import Scene, SceneSettings, View
+from mdnet_ros.evaluation.image_matching.selection import (
+    VISIBILITY_FILE,
+    draw_bags,
+    pairs_by_angle,
+    pairs_from_file,
+    read_bags,
+)
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.webp', '.tif', '.tiff', '.bmp')
+
+
+def find_scenes(root: Path) -> list[Path]:
+    """The scene folders (with ``set_100/images``) of a data set, or ``root`` if it is one.
+
+    Raises:
+        DataError: if there is none.
+    """
+    candidates = [root, *sorted(p for p in root.glob('*') if p.is_dir())] if root.is_dir() else []
+    scenes = [p for p in candidates if (p / 'set_100' / 'images').is_dir()]
+    if not scenes:
+        raise DataError(f'{root}: expected scenes as SCENE/set_100/images')
+    return scenes
+
+
+def load_scene(folder: Path, settings: SceneSettings) -> Scene:
+    """Read a scene; images whose calibration cannot be used are left out and named.
+
+    Raises:
+        DataError: if fewer than two images are left, or no pair.
+        MissingDependencyError: without h5py.
+    """
+    base = folder / 'set_100'
+    omitted: list[str] = []
+    views: dict[str, View] = {}
+    files = (p for p in (base / 'images').iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    for path in sorted(files):
+        try:
+            calibration = base / 'calibration' / f'calibration_{path.stem}.h5'
+            intrinsics, pose = read_calibration(calibration)
+        except DataError as error:
+            omitted.append(str(error))
+            continue
+        depth = base / 'depth_maps' / f'{path.stem}.h5'
+        views[path.stem] = View(
+            path.stem, path, intrinsics, pose, depth if depth.is_file() else None
+        )
+    if len(views) < 2:
+        reason = f' ({omitted[0]})' if omitted else ''
+        raise DataError(f'{base}: expected at least 2 calibrated images, got {len(views)}{reason}')
+    rng = np.random.default_rng(settings.seed)
+    visibility = base / VISIBILITY_FILE
+    if visibility.is_file():
+        pairs, source = pairs_from_file(visibility, views, omitted), str(VISIBILITY_FILE)
+    else:
+        pairs = pairs_by_angle(list(views.values()), settings.max_angle)
+        source = f'baseline angle up to {settings.max_angle:g} degrees'
+    if not pairs:
+        raise DataError(f'{base}: expected image pairs, found none by {source}')
+    bags = read_bags(base / 'sub_set', views, settings, omitted)
+    if not bags:
+        bags = draw_bags(list(views), pairs, settings, rng)
+    if settings.max_pairs and len(pairs) > settings.max_pairs:
+        chosen = sorted(rng.permutation(len(pairs))[: settings.max_pairs])
+        pairs = [pairs[i] for i in chosen]
+    return Scene(folder.name, views, tuple(pairs), source, tuple(bags), tuple(omitted))

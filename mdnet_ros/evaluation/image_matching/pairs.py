@@ -1,0 +1,194 @@
+"""Two-view metrics of the Image Matching Benchmark (Jin et al., IJCV 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mdnet_ros.data.poses import Pose
+from mdnet_ros.evaluation.homography.metrics import inside, nearest_distances
+from mdnet_ros.evaluation.image_matching.scene import View
+from mdnet_ros.evaluation.pose import estimate_relative_pose, pose_errors
+from mdnet_ros.features.matching import match_mutual_nearest
+from mdnet_ros.features.types import Features
+
+#: Pixels within which a keypoint is repeated or a match correct.
+DEPTH_THRESHOLD = 3.0
+
+
+@dataclass(frozen=True)
+class ViewFeatures:
+    """What is known of one image.
+
+    Attributes:
+        view: the image with its camera.
+        features: extracted from it.
+        depth: (H, W) along z, 0 where unknown; None without a depth map.
+    """
+
+    view: View
+    features: Features
+    depth: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """One image pair measured.
+
+    Attributes:
+        names: of the two images.
+        matches: proposed.
+        inliers: of the robust pose.
+        rotation_error: degrees.
+        translation_error: degrees between the directions, sign ignored.
+        repeatability: share of keypoints with one of the other image within 3 px of where the
+            depth map sends them, mean of both directions; None without depth maps.
+        matching_score: share of the inliers that the depth map confirms within 3 px; None
+            without depth maps.
+    """
+
+    names: tuple[str, str]
+    matches: int
+    inliers: int
+    rotation_error: float
+    translation_error: float
+    repeatability: float | None = None
+    matching_score: float | None = None
+
+    @property
+    def error(self) -> float:
+        """The larger of the two errors, degrees."""
+        return max(self.rotation_error, self.translation_error)
+
+
+def match_with_ratio(a: Features, b: Features, ratio: float) -> np.ndarray:
+    """Mutual nearest neighbours inside each set that pass the ratio test in both directions.
+
+    The ratio (Lowe, IJCV 2004) is that of the Euclidean distances between unit descriptors to
+    the nearest and to the second nearest neighbour of the same set.
+
+    Args:
+        a: features of one image.
+        b: of the other.
+        ratio: matches with a larger ratio in one of the directions are dropped; 1: none is.
+
+    Returns:
+        (M, 2) int64 rows in ``a`` and ``b``.
+    """
+    matches = match_mutual_nearest(a, b)
+    if ratio >= 1.0 or not len(matches):
+        return matches.indices
+    rows_a, rows_b = matches.indices.T
+    second = np.full((len(matches), 2), -1.0)
+    for number in np.unique(a.sets[rows_a]):
+        in_a, in_b = np.nonzero(a.sets == number)[0], np.nonzero(b.sets == number)[0]
+        similarity = a.descriptors[in_a] @ b.descriptors[in_b].T
+        here = np.nonzero(a.sets[rows_a] == number)[0]
+        if len(in_b) > 1:
+            best_two = np.partition(similarity, -2, axis=1)[:, -2]
+            second[here, 0] = best_two[np.searchsorted(in_a, rows_a[here])]
+        if len(in_a) > 1:
+            best_two = np.partition(similarity, -2, axis=0)[-2]
+            second[here, 1] = best_two[np.searchsorted(in_b, rows_b[here])]
+    distance = np.sqrt(np.maximum(1.0 - matches.similarity, 0.0))
+    limit = ratio * np.sqrt(np.maximum(1.0 - second, 0.0))
+    return matches.indices[(distance[:, None] <= limit).all(axis=1)]
+
+
+def relative_pose(a: View, b: View) -> Pose:
+    """The true b_from_a."""
+    return b.world_to_camera @ a.world_to_camera.inverse()
+
+
+def transfer(
+    points: np.ndarray, source: View, target: View, depth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where pixels of one image appear in another, by the depth at the nearest pixel.
+
+    Args:
+        points: (N, 2) pixels of ``source``.
+        source: its camera.
+        target: the other camera.
+        depth: (H, W) of ``source``, 0 where unknown.
+
+    Returns:
+        (N, 2) float64 pixels of ``target`` and (N,) bool, which of them are known: the depth is
+        there and the point lies in front of the target.
+    """
+    points = np.asarray(points, np.float64).reshape(-1, 2)
+    height, width = depth.shape
+    known = inside(points, (width, height))
+    column, row = np.rint(points[known]).astype(int).T
+    z = np.zeros(len(points))
+    z[known] = depth[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
+    rays = np.column_stack([points, np.ones(len(points))]) @ np.linalg.inv(source.intrinsics).T
+    motion = relative_pose(source, target)
+    pixels = (z[:, None] * rays @ motion.rotation.T + motion.translation) @ target.intrinsics.T
+    known = (z > 0) & (pixels[:, 2] > 0)
+    moved = np.full((len(points), 2), np.inf)
+    moved[known] = pixels[known, :2] / pixels[known, 2:]
+    return moved, known
+
+
+def repeatability(a: ViewFeatures, b: ViewFeatures) -> float | None:
+    """As in :class:`PairResult`."""
+    if a.depth is None or b.depth is None:
+        return None
+    shares = []
+    for source, target in ((a, b), (b, a)):
+        assert source.depth is not None
+        moved, known = transfer(
+            source.features.keypoints, source.view, target.view, source.depth
+        )
+        seen = moved[known & inside(moved, target.features.image_size)]
+        distances = nearest_distances(seen, target.features.keypoints)
+        shares.append(float(np.mean(distances < DEPTH_THRESHOLD)) if len(seen) else 0.0)
+    return float(np.mean(shares))
+
+
+def matching_score(a: ViewFeatures, b: ViewFeatures, matches: np.ndarray) -> float | None:
+    """Share of (M, 2) matches within 3 px of where b's depth sends them; as the benchmark, of
+    those whose depth is known in both images."""
+    if a.depth is None or b.depth is None:
+        return None
+    points_a = a.features.keypoints[matches[:, 0]]
+    points_b = b.features.keypoints[matches[:, 1]]
+    moved, known = transfer(points_b, b.view, a.view, b.depth)
+    _, known_a = transfer(points_a, a.view, b.view, a.depth)
+    judged = known & known_a
+    if not judged.any():
+        return 0.0
+    errors = np.linalg.norm(moved[judged] - points_a[judged], axis=1)
+    return float(np.mean(errors < DEPTH_THRESHOLD))
+
+
+def measure_pair(
+    a: ViewFeatures, b: ViewFeatures, matches: np.ndarray, threshold: float, seed: int = 0
+) -> PairResult:
+    """Estimate the relative pose of a pair from its matches and judge it.
+
+    Args:
+        a: one image.
+        b: the other.
+        matches: (M, 2) rows in the features of ``a`` and ``b``.
+        threshold: of the robust fit, pixels.
+        seed: of the robust fit.
+    """
+    points_a = a.features.keypoints[matches[:, 0]]
+    points_b = b.features.keypoints[matches[:, 1]]
+    fit = estimate_relative_pose(
+        points_a, points_b, a.view.intrinsics, b.view.intrinsics, threshold, seed
+    )
+    inliers = fit.inliers if fit is not None else np.zeros(len(matches), bool)
+    truth = relative_pose(a.view, b.view)
+    rotation, translation = pose_errors(truth, fit.b_from_a if fit is not None else None)
+    return PairResult(
+        names=(a.view.name, b.view.name),
+        matches=len(matches),
+        inliers=int(inliers.sum()),
+        rotation_error=rotation,
+        translation_error=translation,
+        repeatability=repeatability(a, b),
+        matching_score=matching_score(a, b, matches[inliers]),
+    )

@@ -1,0 +1,93 @@
+"""A scene of the Image Matching Benchmark: images with cameras, and what is measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mdnet_ros.data.poses import Pose
+from mdnet_ros.errors import DataError
+
+#: Sizes of the benchmark's image subsets for multiview reconstruction.
+BAG_SIZES = (5, 10, 25, 100)
+
+
+@dataclass(frozen=True)
+class View:
+    """An image with its camera.
+
+    Attributes:
+        name: file name without suffix.
+        image_path: where the image lies.
+        intrinsics: (3, 3) float64.
+        world_to_camera: its pose.
+        depth_path: its depth map, or None.
+    """
+
+    name: str
+    image_path: Path
+    intrinsics: np.ndarray
+    world_to_camera: Pose
+    depth_path: Path | None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene to measure on.
+
+    Attributes:
+        name: of its folder.
+        views: by name, sorted.
+        pairs: names of the two images of each stereo pair.
+        pair_source: how they were chosen, in words.
+        bags: names of the images of each subset to reconstruct.
+        omitted: what could not be used and why, one line each.
+    """
+
+    name: str
+    views: dict[str, View]
+    pairs: tuple[tuple[str, str], ...]
+    pair_source: str
+    bags: tuple[tuple[str, ...], ...]
+    omitted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SceneSettings:
+    """What to take from a scene.
+
+    Attributes:
+        max_pairs: at most so many stereo pairs, drawn at random; 0: all.
+        max_angle: without a visibility file, pairs whose baseline spans at most this angle
+            at the scene are taken, degrees.
+        bag_sizes: sizes of the subsets to reconstruct; larger ones than the scene are left out.
+        bags_per_size: at most so many of each size.
+        seed: of every draw.
+    """
+
+    max_pairs: int = 0
+    max_angle: float = 60.0
+    bag_sizes: tuple[int, ...] = BAG_SIZES
+    bags_per_size: int = 5
+    seed: int = 0
+
+
+def without_views(scene: Scene, names: Sequence[str]) -> Scene:
+    """The scene without some images and all that needs them.
+
+    Raises:
+        DataError: if no pair is left.
+    """
+    gone = set(names)
+    pairs = tuple(pair for pair in scene.pairs if not gone & set(pair))
+    if not pairs:
+        raise DataError(f'{scene.name}: expected image pairs, none is left')
+    return replace(
+        scene,
+        views={name: view for name, view in scene.views.items() if name not in gone},
+        pairs=pairs,
+        bags=tuple(bag for bag in scene.bags if not gone & set(bag)),
+    )

@@ -1,0 +1,113 @@
+"""Which pairs and subsets of a scene are measured, in the Image Matching Benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.image_matching.scene import SceneSettings, View
+
+#: Pairs of a scene that see enough of each other, in the benchmark's data.
+VISIBILITY_FILE = Path('new-vis-pairs', 'keys-th-0.1.npy')
+
+
+def pairs_by_angle(views: Sequence[View], max_angle: float) -> list[tuple[str, str]]:
+    """Pairs whose baseline spans at most ``max_angle`` degrees, seen from the scene.
+
+    The scene is taken to lie at the point nearest to all optical axes. Where that point is
+    behind one of the two cameras (parallel or outward views), the angle between the optical
+    axes counts.
+    """
+    centres = np.stack([view.world_to_camera.inverse().translation for view in views])
+    axes = np.stack([view.world_to_camera.rotation[2] for view in views])
+    # The point x that minimises the sum of squared distances to the lines c + s d.
+    projectors = np.eye(3)[None] - axes[:, :, None] * axes[:, None, :]
+    target = np.linalg.lstsq(
+        projectors.sum(axis=0), np.einsum('nij,nj->i', projectors, centres), rcond=None
+    )[0]
+    rays = target - centres
+    in_front = np.einsum('ni,ni->n', rays, axes) > 0
+    pairs = []
+    for i in range(len(views)):
+        for j in range(i + 1, len(views)):
+            lines = rays if in_front[i] and in_front[j] else axes
+            cosine = lines[i] @ lines[j] / np.linalg.norm(lines[i]) / np.linalg.norm(lines[j])
+            if np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))) <= max_angle:
+                pairs.append((views[i].name, views[j].name))
+    return pairs
+
+
+def pairs_from_file(
+    path: Path, views: dict[str, View], omitted: list[str]
+) -> list[tuple[str, str]]:
+    """Pairs of a visibility file, whose images are there; others are counted and named.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        keys = [str(key) for key in np.load(path, allow_pickle=False)]
+    except (OSError, ValueError) as error:
+        raise DataError(f'{path}: not a readable list of pairs ({error})') from None
+    pairs = []
+    unknown = []
+    for key in keys:
+        cuts = [i for i, c in enumerate(key) if c == '-']
+        found = [(key[:i], key[i + 1 :]) for i in cuts if {key[:i], key[i + 1 :]} <= views.keys()]
+        if found:
+            pairs.append(found[0])
+        else:
+            unknown.append(key)
+    if unknown:
+        omitted.append(f'{path}: {len(unknown)} pairs of images not there, such as {unknown[0]}')
+    return pairs
+
+
+def read_bags(
+    folder: Path, views: dict[str, View], settings: SceneSettings, omitted: list[str]
+) -> list[tuple[str, ...]]:
+    """Subsets of a scene's own files; one with an image that is not there is named."""
+    bags = []
+    for size in settings.bag_sizes:
+        files = sorted(folder.glob(f'{size}bag_*.txt'))
+        for path in files[: settings.bags_per_size]:
+            names = [Path(line.strip()).stem for line in path.read_text().splitlines()]
+            names = [name for name in names if name]
+            missing = [name for name in names if name not in views]
+            if missing:
+                omitted.append(f'{path}: {missing[0]} is not there')
+            elif len(names) >= 3:
+                bags.append(tuple(names))
+    return bags
+
+
+def draw_bags(
+    names: list[str],
+    pairs: list[tuple[str, str]],
+    settings: SceneSettings,
+    rng: np.random.Generator,
+) -> list[tuple[str, ...]]:
+    """Random subsets in which every image has a pair with another one."""
+    neighbours: dict[str, set[str]] = {name: set() for name in names}
+    for a, b in pairs:
+        neighbours[a].add(b)
+        neighbours[b].add(a)
+    bags: list[tuple[str, ...]] = []
+    for size in settings.bag_sizes:
+        found: set[tuple[str, ...]] = set()
+        for _ in range(4 * settings.bags_per_size):
+            if size > len(names) or len(found) == settings.bags_per_size:
+                break
+            bag = {names[rng.integers(len(names))]}
+            while len(bag) < size:
+                reachable = sorted(set().union(*(neighbours[name] for name in bag)) - bag)
+                if not reachable:
+                    break
+                bag.add(reachable[rng.integers(len(reachable))])
+            if len(bag) == size:
+                found.add(tuple(sorted(bag)))
+        bags.extend(sorted(found))
+    return bags

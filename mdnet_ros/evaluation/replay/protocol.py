@@ -1,0 +1,138 @@
+"""Bags replayed through front ends: tracks, cost, relative poses and visual odometry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from mdnet_ros.bags.reader import BagReader
+from mdnet_ros.errors import DataError, ImageError
+from mdnet_ros.evaluation.replay.bag import BagSequence, open_bag
+from mdnet_ros.evaluation.replay.frontend import FrontendSpec
+from mdnet_ros.evaluation.replay.meter import BagMeter
+from mdnet_ros.evaluation.replay.results import (
+    BagResult,
+    FrontendResult,
+    ReplayResult,
+    ReplaySettings,
+)
+
+#: Runs a front end over a bag; appends to the list what it had to leave out.
+Runner = Callable[[BagSequence, FrontendSpec, ReplaySettings, list[str]], BagResult]
+
+
+def evaluate(
+    bags: Sequence[Path],
+    specs: Sequence[FrontendSpec],
+    settings: ReplaySettings,
+    ground_truth: Sequence[Path] = (),
+    extrinsics: Sequence[Path] = (),
+    shard: tuple[int, int] = (1, 1),
+    runner: Runner | None = None,
+) -> ReplayResult:
+    """Replay bags through front ends.
+
+    Broken bags and images are left out and named.
+
+    Args:
+        bags: rosbag2 folders or files.
+        specs: the front ends.
+        settings: of the protocol.
+        ground_truth: a pose file for each bag; empty: the bags' own topics.
+        extrinsics: of the camera in the body whose poses the truth has, one file for each bag;
+            empty: the poses are the camera's, or EuRoC's folder has the file.
+        shard: (i, n): only every n-th bag, from the i-th on; i from 1 to n.
+        runner: runs a front end over a bag; None: :func:`replay`, every image in turn.
+
+    Raises:
+        DataError: no bag could be measured, or pose files do not go with the bags.
+        WeightsError: weights are missing.
+        MissingDependencyError: a library is not installed.
+    """
+    if ground_truth and len(ground_truth) != len(bags):
+        raise DataError(
+            f'ground truth: expected one file for each of {len(bags)} bags, got {len(ground_truth)}'
+        )
+    if extrinsics and len(extrinsics) != len(bags):
+        raise DataError(
+            f'extrinsics: expected one file for each of {len(bags)} bags, got {len(extrinsics)}'
+        )
+    names = [bag.resolve().stem for bag in bags]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"bags: two are called '{name}'; rename one")
+    measured: dict[str, list[BagResult]] = {spec.name: [] for spec in specs}
+    omitted: list[str] = []
+    chosen = list(range(len(bags)))[shard[0] - 1 :: shard[1]]
+    for index in chosen:
+        truth_file = ground_truth[index] if ground_truth else None
+        try:
+            sequence = open_bag(
+                bags[index], names[index], truth_file,
+                extrinsics[index] if extrinsics else None, settings, omitted,
+            )
+            for spec in specs:
+                measured[spec.name].append((runner or replay)(sequence, spec, settings, omitted))
+        except DataError as error:
+            omitted.append(str(error))
+    if chosen and not any(measured.values()):
+        raise DataError(f'bags: none could be measured: {"; ".join(omitted[:3])}')
+    return ReplayResult(
+        settings,
+        tuple(FrontendResult(s.name, s.licence, tuple(measured[s.name])) for s in specs),
+        tuple(dict.fromkeys(omitted)),
+    )
+
+
+def replay(
+    sequence: BagSequence, spec: FrontendSpec, settings: ReplaySettings, omitted: list[str]
+) -> BagResult:
+    """Run one front end over one bag.
+
+    Raises:
+        DataError: the bag is damaged.
+        WeightsError: weights are missing.
+    """
+    frontend, meter = spec.create(), BagMeter(sequence, settings)
+    milliseconds, stamps = [], []
+    count = len(sequence.stamps_ns)
+    with BagReader(sequence.path) as reader:
+        frames = islice(reader.images(sequence.topic), sequence.first, sequence.first + count)
+        for image in tqdm(frames, total=count, desc=f'{sequence.name} {spec.name}'):
+            try:
+                timed = frontend.track(image.image, image.stamp_ns)
+            except ImageError as error:
+                omitted.append(f'{sequence.name}: image at {image.stamp_ns} ns: {error}')
+                continue
+            milliseconds.append(round(timed.milliseconds, 3))
+            stamps.append(image.stamp_ns)
+            meter.add(timed.frame)
+    if not stamps:
+        raise DataError(f"bag '{sequence.path}': no image could be used by {spec.name}")
+    return meter.result(milliseconds, count_drops(stamps, milliseconds))
+
+
+def count_drops(stamps_ns: Sequence[int], milliseconds: Sequence[float]) -> int:
+    """Frames dropped by a worker that, when it gets free, takes the newest one that waits.
+
+    Args:
+        stamps_ns: when each frame comes, rising.
+        milliseconds: what each costs.
+    """
+    free = -np.inf
+    waiting: float | None = None
+    dropped = 0
+    for stamp, cost in zip(stamps_ns, milliseconds, strict=True):
+        now = stamp / 1e6
+        if waiting is not None and free <= now:
+            free, waiting = free + waiting, None
+        if free <= now:
+            free = now + cost
+        else:
+            dropped += waiting is not None
+            waiting = cost
+    return dropped

@@ -1,0 +1,194 @@
+"""What replayed bags show: tables in the terminal, one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mdnet_ros.evaluation.replay.json_form import latency_percentiles, mean_rate
+from mdnet_ros.evaluation.replay.results import BagResult, ReplayResult
+from mdnet_ros.evaluation.reports.page import Column, HtmlPage, Part, Table
+from mdnet_ros.evaluation.reports.plots import PALETTE, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DEFINITIONS = (
+    'Every image is taken in turn. Time: extraction and tracking of a frame. Drops: frames a '
+    'worker of this speed would miss at the bag’s rate, the newest winning. Length: frames a '
+    'track is seen in, of tracks seen at least twice. Inliers: share of matches that agree with '
+    'a fundamental matrix. Coverage: share of the cells of a 10x8 grid with a track. Within n px: '
+    'share of matches that close to the true epipolar line. Relative poses: from the tracks two '
+    'frames share, essential matrix; medians. Odometry: see docs; root mean square errors '
+    'after Sim(3) alignment, from frame to frame for RPE.'
+)
+
+
+def track_table(result: ReplayResult, name: str) -> Table:
+    """One row per front end: tracks and cost on a bag."""
+    rows, caption = [], name
+    for frontend_name, bag in _of_bag(result, name):
+        latency = latency_percentiles(bag)
+        summary = bag.summary
+        within = summary.precision.within if summary.precision else {1: None, 2: None, 3: None}
+        rows.append(
+            (
+                frontend_name,
+                mean_rate(bag), latency[50], latency[99], bag.dropped,
+                summary.keypoints_per_frame, summary.matches_per_frame, summary.inlier_ratio,
+                summary.track_length.mean, summary.track_length.p90, bag.coverage,
+                within[1], within[2], within[3],
+            )
+        )
+        caption = f'{name}: {summary.frames} frames at {bag.input_rate:.1f} Hz, tracks'
+    columns = (
+        Column('extractor'),
+        Column('rate [Hz]', 1), Column('p50 [ms]', 1), Column('p99 [ms]', 1), Column('drops'),
+        Column('keypoints', 0), Column('matches', 0, 'max'), Column('inliers', 3, 'max'),
+        Column('length', 2, 'max'), Column('p90', 0), Column('coverage', 3, 'max'),
+        Column('≤1 px', 3, 'max'), Column('≤2 px', 3, 'max'), Column('≤3 px', 3, 'max'),
+    )  # fmt: skip
+    return Table(columns, tuple(rows), caption)
+
+
+def pose_table(result: ReplayResult, name: str) -> Table:
+    """One row per front end: relative poses and odometry on a bag."""
+    rows = []
+    distances: list[int] = []
+    for frontend_name, bag in _of_bag(result, name):
+        distances = [d.distance for d in bag.distances]
+        cells: list[object] = [
+            value for d in bag.distances for value in (d.rotation, d.translation, d.accuracy)
+        ]
+        odometry, errors = bag.odometry, bag.odometry.errors if bag.odometry else None
+        cells += [
+            odometry.located if odometry else None,
+            odometry.restarts if odometry else None,
+            errors.ate if errors else None,
+            errors.rpe_translation if errors else None,
+            errors.rpe_rotation if errors else None,
+        ]
+        rows.append((frontend_name, *cells))
+    columns = [Column('extractor')]
+    for distance in distances:
+        columns += [
+            Column(f'R@{distance} [°]', 2, 'min'), Column(f't@{distance} [°]', 1, 'min'),
+            Column(f'mAA@{distance}', 3, 'max'),
+        ]  # fmt: skip
+    columns += [
+        Column('located', 2, 'max'), Column('restarts'), Column('ATE [m]', 3, 'min'),
+        Column('RPE [m]', 4, 'min'), Column('RPE [°]', 3, 'min'),
+    ]  # fmt: skip
+    return Table(tuple(columns), tuple(rows), f'{name}: relative poses and visual odometry')
+
+
+def _of_bag(result: ReplayResult, name: str) -> list[tuple[str, BagResult]]:
+    return [(f.name, bag) for f in result.frontends for bag in f.bags if bag.name == name]
+
+
+def bag_names(result: ReplayResult) -> list[str]:
+    """Of all bags that were measured, in order."""
+    return list(dict.fromkeys(bag.name for f in result.frontends for bag in f.bags))
+
+
+def result_parts(result: ReplayResult) -> list[Part]:
+    """What the terminal shows."""
+    tables = (
+        table(result, name) for name in bag_names(result) for table in (track_table, pose_table)
+    )
+    return [*tables, *(f'left out: {line}' for line in result.omitted)]
+
+
+def _colours(result: ReplayResult) -> dict[str, str]:
+    return {f.name: PALETTE[i % len(PALETTE)] for i, f in enumerate(result.frontends)}
+
+
+def _trajectory(result: ReplayResult, name: str) -> Figure | None:
+    """The paths in the plane in which the true one extends most."""
+    found = [
+        (frontend, bag.odometry.errors)
+        for frontend, bag in _of_bag(result, name)
+        if bag.odometry is not None and bag.odometry.errors is not None
+    ]
+    if not found:
+        return None
+    longest = max((errors.truth for _, errors in found), key=len)
+    x, y = sorted(np.argsort(-np.ptp(longest, axis=0), kind='stable')[:2])
+    figure = new_figure(7.5, 5.0)
+    axis = figure.subplots()
+    axis.plot(longest[:, x], longest[:, y], color='0.6', linewidth=4, label='ground truth')
+    for frontend, errors in found:
+        path = errors.aligned
+        axis.plot(
+            path[:, x], path[:, y], color=_colours(result)[frontend], linewidth=1.2,
+            label=f'{frontend}, ATE {errors.ate:.2f} m',
+        )
+    axis.set(xlabel=f'{"xyz"[x]} [m]', ylabel=f'{"xyz"[y]} [m]')
+    axis.set_aspect('equal', adjustable='datalim')
+    axis.grid(alpha=0.3)
+    figure.legend(loc='outside right upper', frameon=False)
+    return figure
+
+
+def _relative(result: ReplayResult, name: str) -> Figure | None:
+    """Accuracy of relative poses over the frame distance."""
+    found = [(frontend, bag) for frontend, bag in _of_bag(result, name) if bag.distances]
+    if not found:
+        return None
+    figure = new_figure(7.5, 3.4)
+    axis = figure.subplots()
+    for frontend, bag in found:
+        axis.plot(
+            [d.distance for d in bag.distances], [d.accuracy for d in bag.distances],
+            marker='o', color=_colours(result)[frontend], label=frontend,
+        )
+    axis.set(xlabel='frames apart', ylabel='mAA(10°)', ylim=(0, 1.02))
+    axis.grid(alpha=0.3)
+    figure.legend(loc='outside right upper', frameon=False)
+    return figure
+
+
+def _latency(result: ReplayResult, name: str) -> Figure:
+    """Histogram of the time a frame takes."""
+    found = _of_bag(result, name)
+    figure = new_figure(7.5, 3.2)
+    axis = figure.subplots()
+    most = max(float(np.percentile(bag.milliseconds, 99)) for _, bag in found)
+    edges = np.linspace(0, max(most, 1.0), 41)
+    for frontend, bag in found:
+        axis.hist(
+            bag.milliseconds, bins=edges.tolist(), histtype='step', linewidth=1.5,
+            color=_colours(result)[frontend], label=frontend,
+        )
+    axis.set(xlabel='time of a frame [ms]', ylabel='frames', xlim=(0, edges[-1]))
+    axis.grid(alpha=0.3)
+    figure.legend(loc='outside right upper', frameon=False)
+    return figure
+
+
+def write_page(path: Path, result: ReplayResult) -> None:
+    """Write the report as one HTML page.
+
+    Raises:
+        DataError: the page cannot be written.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    names = bag_names(result)
+    page = HtmlPage(
+        'Replay', f'{", ".join(names)}; at most {result.settings.max_keypoints} keypoints'
+    )
+    page.opening((f'left out: {line}' for line in result.omitted), _DEFINITIONS)
+    for name in names:
+        page.heading(name)
+        page.table(track_table(result, name))
+        page.table(pose_table(result, name))
+        trajectory, relative = _trajectory(result, name), _relative(result, name)
+        if trajectory is not None:
+            page.figure(trajectory, 'Visual odometry, aligned with the ground truth')
+        if relative is not None:
+            page.figure(relative, 'Relative poses over the distance of the frames')
+        page.figure(_latency(result, name), 'Extraction and tracking of a frame')
+    page.licences((f.name, f.licence) for f in result.frontends)
+    page.write(path)

@@ -1,0 +1,234 @@
+"""What a tracked sequence is worth: counts, track lengths, inliers, precision against truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.poses import PoseTrack
+from mdnet_ros.features.types import TrackedFrame
+
+#: Distances at which precision is given, pixels.
+THRESHOLDS_PX = (1, 2, 3)
+#: With a shorter baseline than this (metres) the epipolar line says nothing.
+MIN_BASELINE = 0.005
+
+
+class Truth(Protocol):
+    """Knows how far a frame's correspondences are from the truth."""
+
+    #: What is measured: ``position`` or ``epipolar``.
+    kind: str
+
+    def errors(self, frame: TrackedFrame) -> np.ndarray:
+        """(M,) pixels, one for each correspondence; NaN where the truth is not known."""
+        ...
+
+
+class EpipolarTruth:
+    """Distance of a keypoint to the true epipolar line of its earlier sighting.
+
+    Lens distortion is removed first; distances are pixels of the undistorted image.
+
+    Args:
+        camera: that took the sequence.
+        poses: of that camera.
+    """
+
+    kind = 'epipolar'
+
+    def __init__(self, camera: CameraModel, poses: PoseTrack) -> None:
+        self._camera = camera
+        self._poses = poses
+
+    def errors(self, frame: TrackedFrame) -> np.ndarray:
+        """(M,) pixels; NaN where a pose is missing or the camera did not move."""
+        links = frame.correspondences
+        errors = np.full(len(links), np.nan)
+        now = self._poses.at(frame.stamp_ns)
+        if now is None:
+            return errors
+        for stamp in np.unique(links.stamps_prev):
+            then = self._poses.at(int(stamp))
+            if then is None:
+                continue
+            motion = now.inverse() @ then
+            if np.linalg.norm(motion.translation) < MIN_BASELINE:
+                continue
+            rows = np.nonzero(links.stamps_prev == stamp)[0]
+            points = frame.features.keypoints[links.indices[rows]]
+            errors[rows] = epipolar_distance(
+                self._camera, motion.rotation, motion.translation,
+                links.keypoints_prev[rows], points,
+            )
+        return errors
+
+
+def epipolar_distance(
+    camera: CameraModel,
+    rotation: np.ndarray,
+    translation: np.ndarray,
+    points_a: np.ndarray,
+    points_b: np.ndarray,
+) -> np.ndarray:
+    """Distance of points to the epipolar lines of their partners: |xᵦᵀ F xₐ| / ‖(F xₐ)₁₂‖.
+
+    Args:
+        camera: that took both images.
+        rotation: (3, 3), X_b = rotation · X_a + translation.
+        translation: (3,), not zero.
+        points_a: (M, 2) pixels in image a.
+        points_b: (M, 2) pixels in image b.
+
+    Returns:
+        (M,) pixels of the undistorted image b.
+    """
+    tx, ty, tz = translation / np.linalg.norm(translation)
+    essential = np.array([[0, -tz, ty], [tz, 0, -tx], [-ty, tx, 0]]) @ rotation
+    rays_a, rays_b = (
+        cv2.convertPointsToHomogeneous(camera.normalise(p)).reshape(-1, 3) if len(p) else
+        np.zeros((0, 3))
+        for p in (points_a, points_b)
+    )
+    lines = rays_a @ essential.T @ np.linalg.inv(camera.k)
+    pixels = rays_b @ camera.k.T
+    return np.abs((lines * pixels).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1)
+
+
+@dataclass(frozen=True)
+class TrackLength:
+    """In how many frames a track is seen, over all tracks seen at least twice."""
+
+    mean: float
+    median: float
+    p90: float
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Share of correspondences that are right.
+
+    Attributes:
+        kind: what the error is: distance to the true ``position`` or to the true ``epipolar``
+            line.
+        within: threshold in pixels to share in [0, 1].
+        matches: how many correspondences could be checked.
+    """
+
+    kind: str
+    within: dict[int, float]
+    matches: int
+
+
+@dataclass(frozen=True)
+class SequenceSummary:
+    """A sequence in figures; 0 where nothing was seen.
+
+    Attributes:
+        frames: how many were tracked.
+        keypoints_per_frame: mean.
+        matches_per_frame: mean over all frames but the first, which has nothing to match.
+        track_length: in frames.
+        inlier_ratio: share of correspondences that agree with the geometric model.
+        precision: None without ground truth.
+    """
+
+    frames: int
+    keypoints_per_frame: float
+    matches_per_frame: float
+    track_length: TrackLength
+    inlier_ratio: float
+    precision: Precision | None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-serialisable figures under the names of the commands' reports."""
+        figures: dict[str, Any] = {
+            'keypoints_per_frame': self.keypoints_per_frame,
+            'matches_per_frame': self.matches_per_frame,
+            'track_length': vars(self.track_length).copy(),
+            'inlier_ratio': self.inlier_ratio,
+        }
+        if self.precision is not None:
+            figures['precision'] = {
+                f'{px}px': share for px, share in self.precision.within.items()
+            }
+            figures['precision_kind'] = self.precision.kind
+            figures['precision_matches'] = self.precision.matches
+        return figures
+
+
+class SequenceStatistics:
+    """Adds up the frames of a sequence; its size does not grow with their number.
+
+    Args:
+        truth: what the correspondences are compared with, if anything is known.
+    """
+
+    def __init__(self, truth: Truth | None = None) -> None:
+        self._truth = truth
+        self._frames = 0
+        self._keypoints = 0
+        self._matches = 0
+        self._inliers = 0
+        # A track seen n times is seen once at each age 0 … n - 1, so this tells all lengths.
+        self._seen_at_age = np.zeros(0, np.int64)
+        self._checked = 0
+        self._right = np.zeros(len(THRESHOLDS_PX), np.int64)
+
+    def add(self, frame: TrackedFrame) -> None:
+        """Count one more frame."""
+        self._frames += 1
+        self._keypoints += len(frame.features)
+        self._matches += len(frame.correspondences)
+        self._inliers += int(frame.correspondences.inlier.sum())
+        counts = np.bincount(frame.ages, minlength=len(self._seen_at_age))
+        counts[: len(self._seen_at_age)] += self._seen_at_age
+        self._seen_at_age = counts
+        if self._truth is not None:
+            errors = self._truth.errors(frame)
+            known = errors[~np.isnan(errors)]
+            self._checked += len(known)
+            self._right += [int((known <= px).sum()) for px in THRESHOLDS_PX]
+
+    def summary(self) -> SequenceSummary:
+        """The figures so far."""
+        precision = None
+        if self._truth is not None:
+            shares = self._right / max(1, self._checked)
+            precision = Precision(
+                self._truth.kind,
+                {px: float(share) for px, share in zip(THRESHOLDS_PX, shares, strict=True)},
+                self._checked,
+            )
+        return SequenceSummary(
+            self._frames,
+            self._keypoints / max(1, self._frames),
+            self._matches / max(1, self._frames - 1),
+            self._track_length(),
+            self._inliers / max(1, self._matches),
+            precision,
+        )
+
+    def tracks_by_length(self) -> np.ndarray:
+        """(L + 1,) int64: entry n is how many tracks were seen in n frames; none below 2."""
+        # Frames lost between the tracker and here can leave small negative differences.
+        ended = np.maximum(self._seen_at_age - np.append(self._seen_at_age[1:], 0), 0)
+        ended[:1] = 0  # seen once: not a track yet
+        return np.concatenate([[0], ended])
+
+    def _track_length(self) -> TrackLength:
+        ended = self.tracks_by_length()[1:]
+        total = int(ended.sum())
+        if total == 0:
+            return TrackLength(0.0, 0.0, 0.0)
+        lengths = np.arange(1, len(ended) + 1)
+        reached = np.cumsum(ended)
+        # The smallest length that this share of the tracks does not exceed.
+        median, p90 = (
+            float(lengths[np.searchsorted(reached, share * total)]) for share in (0.5, 0.9)
+        )
+        return TrackLength(float((lengths * ended).sum() / total), median, p90)

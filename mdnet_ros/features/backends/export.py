@@ -1,0 +1,258 @@
+"""Write a network with its detection as an ONNX or TorchScript file of fixed shapes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from mdnet_ros.errors import DataError, MDNetError, MissingDependencyError, SettingError
+from mdnet_ros.features.backends.base import find_keypoints
+from mdnet_ros.features.backends.exported import (
+    METADATA_KEY,
+    SUFFIXES,
+    ExportInfo,
+    engine_folder,
+    open_exported,
+    require_tensorrt,
+)
+from mdnet_ros.features.detection import DetectionSettings
+from mdnet_ros.features.network import MIN_SIDE, MDNet
+from mdnet_ros.features.types import PaddedFeatures
+from mdnet_ros.features.weights import load_weights
+
+_OUTPUTS = ('keypoints', 'scores', 'descriptors', 'valid')
+#: The first version with GridSample is 16.
+_OPSET = 17
+#: Two keypoints closer than this are the same one, pixels.
+_SAME = 0.05
+#: What a sound export keeps to; arithmetic in another order explains no more.
+_MIN_SHARE, _MAX_POSITION, _MAX_SCORE, _MAX_DESCRIPTOR = 0.99, 0.02, 1e-3, 5e-3
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """How far an exported file is from PyTorch on real images.
+
+    Attributes:
+        images: how many were compared.
+        keypoints: how many PyTorch found in them.
+        share: of these keypoints that the file has too (equal scores may change places with
+            keypoints just below the budget).
+        position: largest distance of one keypoint found by both, pixels.
+        score: largest difference of their scores.
+        descriptor: largest difference of one number of their descriptors.
+    """
+
+    images: int
+    keypoints: int
+    share: float
+    position: float
+    score: float
+    descriptor: float
+
+    @property
+    def sound(self) -> bool:
+        """No further apart than arithmetic in another order explains."""
+        return (
+            self.keypoints > 0
+            and self.share >= _MIN_SHARE
+            and self.position <= _MAX_POSITION
+            and self.score <= _MAX_SCORE
+            and self.descriptor <= _MAX_DESCRIPTOR
+        )
+
+    def __str__(self) -> str:
+        return (
+            f'{self.share:.2%} of {self.keypoints} keypoints in {self.images} images; at most '
+            f'{self.position:.2g} px, {self.score:.2g} in score, {self.descriptor:.2g} in '
+            'descriptors apart'
+        )
+
+
+class _Exportable(nn.Module):
+    """From uint8 images to keypoints, with every size fixed."""
+
+    def __init__(
+        self, network: MDNet, shape: tuple[int, int, int], settings: DetectionSettings
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.shape = shape
+        self.settings = settings
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = find_keypoints(self.network, images, self.shape, self.settings)
+        return found.keypoints, found.scores, found.descriptors, found.valid
+
+
+def export(
+    weights: str | Path | None,
+    out: str | Path,
+    file_format: str,
+    size: tuple[int, int],
+    images: Sequence[np.ndarray],
+    *,
+    settings: DetectionSettings | None = None,
+    batch: int = 1,
+    device: str = 'cpu',
+) -> ExportCheck:
+    """Write an exported file and compare it with PyTorch; no file appears if they disagree.
+
+    Args:
+        weights: a shipped name, a ``.safetensors`` path, or None for the default.
+        out: the file to (re)place; its name ends as the format's files do.
+        file_format: a key of :data:`SUFFIXES`.
+        size: (height, width) of the images it will take, pixels.
+        images: (H, W) uint8 gray of any size, to compare on; they are resized.
+        settings: of the detection, which becomes part of the file.
+        batch: how many images it will take at a time.
+        device: ``cpu`` or ``cuda``: TorchScript will run on no other, TensorRT takes ``cuda``.
+
+    Raises:
+        WeightsError: the weights cannot be used.
+        SettingError: a setting is out of its range.
+        MissingDependencyError: a library is not installed.
+        MDNetError: TensorRT is not there, or the file disagrees with PyTorch.
+        DataError: the file cannot be written.
+    """
+    out, settings = Path(out), settings or DetectionSettings()
+    place = torch.device(device)
+    _check(out, file_format, size, batch, images)
+    if file_format == 'tensorrt':
+        require_tensorrt(place)
+    network, weights_info = load_weights(weights)
+    network = network.to(place).requires_grad_(False)
+    module = _Exportable(network, (batch, *size), settings).eval()
+    info = ExportInfo(
+        file_format, network.config, settings, size, batch, place.type, weights_info.path.stem,
+        weights_info.sha256, weights_info.training, torch.__version__,
+    )
+    batches = _batches(images, size, batch)
+    write = _write_torchscript if file_format == 'torchscript' else _write_onnx
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as folder:
+            temporary = Path(folder) / out.name  # TensorRT names its engines by the file's name
+            write(module, batches[0].to(place), info, temporary)
+            check = compare(module, temporary, batches, place)
+            if not check.sound:
+                raise MDNetError(f"export '{out}': differs from PyTorch: {check}")
+            os.replace(temporary, out)
+            if engine_folder(temporary).is_dir():
+                shutil.rmtree(engine_folder(out), ignore_errors=True)
+                os.replace(engine_folder(temporary), engine_folder(out))
+    except OSError as error:
+        raise DataError(f"export '{out}': {error.strerror or error}") from None
+    return check
+
+
+def _check(
+    out: Path, file_format: str, size: tuple[int, int], batch: int, images: Sequence[np.ndarray]
+) -> None:
+    if file_format not in SUFFIXES:
+        raise SettingError(f"format '{file_format}': expected one of {', '.join(SUFFIXES)}")
+    if out.suffix != SUFFIXES[file_format]:
+        raise SettingError(
+            f"out '{out}': expected a name that ends in {SUFFIXES[file_format]} "
+            f'for format {file_format}'
+        )
+    if min(size) < MIN_SIDE:
+        raise SettingError(
+            f'size {size[1]}x{size[0]}: expected both sides at least {MIN_SIDE} px'
+        )
+    if batch < 1:
+        raise SettingError(f'batch: expected at least 1, got {batch}')
+    if not len(images):
+        raise SettingError('images: expected at least one to compare on')
+
+
+def _batches(
+    images: Sequence[np.ndarray], size: tuple[int, int], batch: int
+) -> list[torch.Tensor]:
+    """All images at the size, as (B, 1, H, W) uint8; the last batch filled up with the first."""
+    height, width = size
+    fitted = [cv2.resize(i, (width, height), interpolation=cv2.INTER_AREA) for i in images]
+    fitted += [fitted[i % len(images)] for i in range(-len(images) % batch)]
+    stacked = torch.from_numpy(np.stack(fitted))[:, None]
+    return list(stacked.split(batch))
+
+
+def _write_onnx(module: nn.Module, images: torch.Tensor, info: ExportInfo, path: Path) -> None:
+    try:
+        import onnx
+    except ImportError:
+        raise MissingDependencyError('onnx', 'onnx', 'mdnet export') from None
+    # The exporter that traces needs no further library; torch before 2.5 has no other.
+    parameters = inspect.signature(torch.onnx.export).parameters
+    options: dict[str, Any] = {'dynamo': False} if 'dynamo' in parameters else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # about constants, which fixed shapes are
+        torch.onnx.export(
+            module, (images,), str(path), input_names=['image'], output_names=list(_OUTPUTS),
+            opset_version=_OPSET, **options,
+        )
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def _write_torchscript(
+    module: nn.Module, images: torch.Tensor, info: ExportInfo, path: Path
+) -> None:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter('ignore')
+        traced = torch.jit.freeze(torch.jit.trace(module, (images,), check_trace=False).eval())
+    traced.save(str(path), _extra_files={METADATA_KEY: info.to_json()})
+
+
+@torch.inference_mode()
+def compare(
+    module: nn.Module, path: Path, batches: Sequence[torch.Tensor], device: torch.device
+) -> ExportCheck:
+    """Run an exported file and the module it came from on the same images.
+
+    Args:
+        module: gives keypoints, scores, descriptors and validity.
+        path: of the file.
+        batches: of (B, 1, H, W) uint8 images on the host.
+        device: where to run both.
+    """
+    backend = open_exported(path, device)
+    total = found = 0
+    position = score = descriptor = 0.0
+    for images in batches:
+        expected = PaddedFeatures(*(t.cpu() for t in module(images.to(device))))
+        result = backend.run(images, backend.export.settings, None)
+        got = PaddedFeatures(*(t.cpu() for t in vars(result).values()))
+        distance = torch.cdist(
+            expected.keypoints, got.keypoints, compute_mode='donot_use_mm_for_euclid_dist'
+        )
+        distance = distance.masked_fill(~got.valid[:, :, None], torch.inf)
+        nearest, row = distance.min(dim=-1)
+        same = expected.valid & (nearest <= _SAME)
+        total += int(expected.valid.sum())
+        found += int(same.sum())
+        if not same.any():
+            continue
+        partner = got.descriptors.gather(2, row[..., None].expand_as(expected.descriptors))
+        position = max(position, float(nearest[same].max()))
+        score = max(
+            score, float((expected.scores - got.scores.gather(2, row))[same].abs().max())
+        )
+        descriptor = max(descriptor, float((expected.descriptors - partner)[same].abs().max()))
+    return ExportCheck(
+        sum(len(b) for b in batches), total, found / max(1, total), position, score, descriptor
+    )

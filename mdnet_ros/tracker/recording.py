@@ -1,0 +1,128 @@
+"""The tracker's outputs in a bag, together with the images they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mdnet_ros.bags.reader import BagReader, ImageFrame
+from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.errors import DataError
+from mdnet_ros.features.types import TrackedFrame
+from mdnet_ros.tracker.recorded_tracks import read_tracks
+
+_POINT_CLOUD2 = 'sensor_msgs/msg/PointCloud2'
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Tracked frames and, where they are at hand, their images; :func:`find_recording` makes it.
+
+    Attributes:
+        tracks: open bag with the tracker's outputs.
+        namespace: of the outputs, such as ``/left``; empty: none.
+        source: open bag with the images; may be the same; None: there are no images.
+        image_topic: in ``source``.
+        camera: its calibration, if known.
+        image_size: (width, height) in pixels.
+    """
+
+    tracks: BagReader
+    namespace: str
+    source: BagReader | None
+    image_topic: str | None
+    camera: CameraModel | None
+    image_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        """How many frames there are at most."""
+        return self.tracks.counts[f'{self.namespace}/keypoints']
+
+    def __iter__(self) -> Iterator[tuple[TrackedFrame, ImageFrame | None]]:
+        """The frames in the order they were recorded, each with the image of the same stamp.
+
+        Images are looked for forwards: a frame whose stamp went back has none.
+        """
+        images = self._images()
+        image = next(images, None)
+        frames = read_tracks(
+            self.tracks, self.image_size, f'{self.namespace}/keypoints',
+            f'{self.namespace}/correspondences',
+        )
+        for frame in frames:
+            while image is not None and image.stamp_ns < frame.stamp_ns:
+                image = next(images, None)
+            found = image is not None and image.stamp_ns == frame.stamp_ns
+            yield frame, image if found else None
+
+    def _images(self) -> Iterator[ImageFrame]:
+        if self.source is None or self.image_topic is None:
+            return iter(())
+        return self.source.images(self.image_topic)
+
+
+def find_recording(
+    tracks: BagReader,
+    source: BagReader | None = None,
+    image_topic: str | None = None,
+    camera_info_topic: str | None = None,
+    namespace: str | None = None,
+    rectified: bool = False,
+) -> Recording:
+    """Find the topics that belong together.
+
+    Args:
+        tracks: open bag with ``keypoints`` and ``correspondences``.
+        source: open bag with the images and the calibration; None: ``tracks``, where it has them.
+        image_topic: default: the only one there is.
+        camera_info_topic: default: the one beside the images.
+        namespace: of the outputs; default: the only one there is.
+        rectified: the images are rectified already, so that P of the calibration holds for them.
+
+    Raises:
+        DataError: if topics are missing, the choice is not clear, P is none, or no image and no
+            calibration tells how large the images are.
+    """
+    place = _namespace(tracks, namespace)
+    # An overlay is no camera image.
+    beside = [topic for topic in tracks.image_topics() if not topic.endswith('/overlay')]
+    if source is None and (beside or image_topic is not None):
+        source = tracks
+        image_topic = beside[0] if image_topic is None and len(beside) == 1 else image_topic
+    topic = None if source is None else source.image_topic(image_topic)
+    calibrated = source or tracks
+    info_topic = calibrated.camera_info_topic(topic or '', camera_info_topic)
+    camera = calibrated.camera(info_topic, rectified)
+    size = (camera.width, camera.height) if camera is not None else (0, 0)
+    if source is not None and not all(size):
+        # A calibration may leave out the size.
+        height, width = next(source.images(topic)).image.shape
+        size = (width, height)
+    if not all(size):
+        raise DataError(
+            f"bag '{tracks.path}': expected images or a camera_info, to know the size of the "
+            'images; name the bag that has them'
+        )
+    return Recording(tracks, place, source, topic, camera, size)
+
+
+def _namespace(tracks: BagReader, requested: str | None) -> str:
+    """The namespace that has both of the tracker's outputs."""
+    found = [
+        topic.removesuffix('/keypoints')
+        for topic, kind in tracks.topics.items()
+        if kind == _POINT_CLOUD2 and topic.endswith('/keypoints')
+        and tracks.topics.get(topic.removesuffix('keypoints') + 'correspondences') == _POINT_CLOUD2
+    ]
+    if requested is not None:
+        wanted = f'/{requested.strip("/")}'.rstrip('/')
+        found = [place for place in found if place == wanted]
+    if len(found) != 1:
+        listed = ', '.join(f"'{place or '/'}'" for place in found) or 'none'
+        where = '' if requested is None else f" in the namespace '{requested}'"
+        raise DataError(
+            f"bag '{tracks.path}': expected the tracker's keypoints and correspondences{where} "
+            f'once, found {listed} among {", ".join(tracks.topics) or "no topics"}'
+            + ('; name a namespace' if len(found) > 1 else '')
+        )
+    return found[0]

@@ -1,0 +1,16 @@
+"""Fixtures that the tests of several rooms use."""
+
+import pytest
+import torch
+
+from mdnet_ros.features.network import MDNet, MDNetConfig
+from mdnet_ros.features.weights import save_weights
+
+
+@pytest.fixture(scope='session')
+def weights(tmp_path_factory):
+    """A small network with random weights: enough to track a sliding picture."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
+    save_weights(MDNet(MDNetConfig(dim=32, channels=(4, 8, 8, 16, 16))), path, {})
+    return path

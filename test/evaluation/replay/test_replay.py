@@ -1,0 +1,365 @@
+"""Replayed bags: a rendered one end to end, ground-truth files, KLT, odometry by hand."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mdnet_ros.cli.main import main
+from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.poses import Pose, PoseTrack, quaternion_of_rotation
+from mdnet_ros.demo.recording import write_scene
+from mdnet_ros.demo.scene import Scene, SceneSettings
+from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.klt import KltTracker
+from mdnet_ros.evaluation.replay.ground_truth import load_ground_truth, read_extrinsics
+from mdnet_ros.evaluation.replay.protocol import count_drops
+from mdnet_ros.evaluation.tracks.coverage import GRID, coverage_of
+from mdnet_ros.evaluation.trajectory import align_similarity, compare_trajectories
+from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+
+pytest.importorskip('evo')
+pytest.importorskip('poselib')
+pytest.importorskip('rosbags')
+
+FLIGHT = SceneSettings(duration_s=2.0, rate_hz=12, width=320, height=240)
+FRAMES = 24
+
+
+@pytest.fixture(scope='module')
+def scene():
+    return Scene(FLIGHT)
+
+
+@pytest.fixture(scope='module')
+def bag(scene, tmp_path_factory):
+    path = tmp_path_factory.mktemp('bags') / 'hall'
+    write_scene(scene, path)
+    return path
+
+
+def run(tmp_path, *arguments):
+    report = tmp_path / 'report.json'
+    report.unlink(missing_ok=True)
+    code = main(
+        [
+            'evaluate', 'replay', '--cache', str(tmp_path / 'cache'), '--max-keypoints', '400',
+            '--json', str(report), *map(str, arguments),
+        ]
+    )  # fmt: skip
+    return code, json.loads(report.read_text()) if report.exists() else None
+
+
+def test_end_to_end(bag, tmp_path, capsys):
+    html = tmp_path / 'page.html'
+    code, report = run(tmp_path, '--bag', bag, '--extractors', 'sift,klt', '--html', html)
+    assert code == 0
+    assert list(report['extractors']) == ['sift', 'klt']
+    for values in report['extractors'].values():
+        figures = values['bags']['hall']
+        assert figures['frames'] == FRAMES
+        assert figures['input_hz'] == pytest.approx(12.0, rel=0.01)
+        assert figures['hz'] > 0
+        assert figures['latency_ms']['p50'] <= figures['latency_ms']['p99']
+        assert figures['matches_per_frame'] > 50
+        assert figures['precision_kind'] == 'epipolar'
+        assert figures['precision']['3px'] > 0.6
+        assert figures['coverage'] > 0.3
+        assert [d['distance'] for d in figures['relative_pose']] == [1, 2, 5, 10]
+        assert [d['pairs'] for d in figures['relative_pose']] == [23, 22, 19, 14]
+        assert figures['relative_pose'][2]['rotation'] < 1.0
+        assert figures['relative_pose'][2]['translation'] < 10.0
+        assert figures['odometry']['located'] > 0.6
+        assert figures['odometry']['errors']['ate'] < 0.1 * figures['odometry']['errors']['length']
+    page = html.read_text()
+    assert page.count('data:image/svg') == 3
+    assert 'hall' in capsys.readouterr().out
+
+
+def test_pose_files_give_what_the_topic_gives(bag, scene, tmp_path):
+    truth = scene.poses
+    truth = truth() if callable(truth) else truth
+    tum = tmp_path / 'tum.txt'
+    kitti = tmp_path / 'kitti.txt'
+    euroc = tmp_path / 'euroc.csv'
+    rows: dict[str, list[str]] = {'tum': [], 'kitti': [], 'euroc': []}
+    for i, stamp in enumerate(truth.stamps_ns):
+        x, y, z = truth.translations[i]
+        q = quaternion_of_rotation(truth.rotations[i])
+        seconds, rest = divmod(int(stamp), 10**9)
+        rows['tum'].append(f'{seconds}.{rest:09d} {x} {y} {z} {q[0]} {q[1]} {q[2]} {q[3]}')
+        rows['euroc'].append(f'{stamp},{x},{y},{z},{q[3]},{q[0]},{q[1]},{q[2]}')
+        matrix = np.column_stack([truth.rotations[i], truth.translations[i]])
+        rows['kitti'].append(' '.join(f'{v:.12f}' for v in matrix.ravel()))
+    for path in (tum, kitti, euroc):
+        head = '#timestamp,x,y,z,…\n' if path is euroc else ''
+        path.write_text(head + '\n'.join(rows[path.stem]) + '\n')
+        found = load_ground_truth(path, list(truth.stamps_ns))
+        assert len(found) == len(truth)
+        assert np.abs(found.stamps_ns - truth.stamps_ns).max() < 1000
+        np.testing.assert_allclose(found.rotations, truth.rotations, atol=1e-6)
+        np.testing.assert_allclose(found.translations, truth.translations, atol=1e-6)
+    arguments = ('--bag', bag, '--extractors', 'klt', '--no-odometry', '--max-frames', '8')
+    # KITTI's poses belong to all frames of the bag, not to the first eight.
+    code, report = run(tmp_path, *arguments, '--ground-truth', kitti)
+    assert code == 0
+    assert any('expected as many poses as frames, 8, got 24' in s for s in report['left_out'])
+    assert report['extractors']['klt']['bags']['hall']['relative_pose'] == []
+    _, of_file = run(tmp_path, *arguments, '--ground-truth', tum)
+    _, of_topic = run(tmp_path, *arguments)
+    a, b = (r['extractors']['klt']['bags']['hall'] for r in (of_file, of_topic))
+    assert a['precision']['2px'] == pytest.approx(b['precision']['2px'], abs=0.02)
+    assert a['odometry'] is None
+
+
+def euroc_folder(root, truth, to_body):
+    """An EuRoC recording: the poses of a body that carries the camera, and the extrinsics."""
+    from_body = to_body.inverse()
+    lines = ['#timestamp,x,y,z,…']
+    for i, stamp in enumerate(truth.stamps_ns):
+        body = truth[i] @ from_body
+        x, y, z, w = quaternion_of_rotation(body.rotation)
+        lines.append(','.join(map(str, [stamp, *body.translation, w, x, y, z])))
+    poses = root / 'mav0' / 'state_groundtruth_estimate0' / 'data.csv'
+    sensor = root / 'mav0' / 'cam0' / 'sensor.yaml'
+    for path in (poses, sensor):
+        path.parent.mkdir(parents=True)
+    poses.write_text('\n'.join(lines))
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = to_body.rotation, to_body.translation
+    data = ', '.join(f'{v:.12f}' for v in matrix.ravel())
+    sensor.write_text(f'#\nT_BS:\n  cols: 4\n  rows: 4\n  data: [{data}]\nrate_hz: 9\n')
+    return poses, sensor
+
+
+def test_poses_of_a_body_become_those_of_its_camera(bag, scene, tmp_path):
+    truth = scene.poses
+    truth = truth() if callable(truth) else truth
+    turn = cv2.Rodrigues(np.array([1.2, -1.2, 1.2]))[0]
+    to_body = Pose(turn, np.array([0.2, -0.5, 0.1]))
+    poses, sensor = euroc_folder(tmp_path, truth, to_body)
+    moved = load_ground_truth(poses, []).seen_from(read_extrinsics(sensor))
+    np.testing.assert_allclose(moved.rotations, truth.rotations, atol=1e-6)
+    np.testing.assert_allclose(moved.translations, truth.translations, atol=1e-6)
+    arguments = ('--bag', bag, '--extractors', 'klt', '--no-odometry', '--max-frames', '8')
+    _, of_topic = run(tmp_path, *arguments)
+    _, beside = run(tmp_path, *arguments, '--ground-truth', poses)
+    other = tmp_path / 'camera.yaml'
+    sensor.rename(other)
+    _, told = run(tmp_path, *arguments, '--ground-truth', poses, '--extrinsics', other)
+    _, without = run(tmp_path, *arguments, '--ground-truth', poses)
+    figures = [
+        report['extractors']['klt']['bags']['hall']['precision']['2px']
+        for report in (of_topic, beside, told, without)
+    ]
+    assert figures[1:3] == pytest.approx([figures[0]] * 2, abs=0.02)
+    assert figures[3] < figures[0] - 0.1
+    assert beside['left_out'] == []
+    assert any("taken for the camera's" in line for line in without['left_out'])
+
+
+@pytest.mark.parametrize(
+    'content', ['', 'T_BS: 3', 'rate: 1', 'T_BS: [1, 2]', '[', f'T_BS: {[2.0] * 16}']
+)
+def test_malformed_extrinsics_are_one_line(tmp_path, content):
+    path = tmp_path / 'sensor.yaml'
+    path.write_text(content)
+    with pytest.raises(DataError, match='extrinsics') as error:
+        read_extrinsics(path)
+    assert '\n' not in str(error.value)
+
+
+def test_tables_as_text_say_where_they_come_from(bag, tmp_path):
+    text = tmp_path / 'replay.txt'
+    arguments = ('--bag', bag, '--extractors', 'klt,md2net-light', '--no-odometry')
+    code, report = run(
+        tmp_path, *arguments, '--max-frames', '3', '--text', text, '--remark', 'by hand'
+    )
+    assert code == 0
+    source, = report['provenance']
+    lines = text.read_text().splitlines()
+    assert lines[0].startswith('$ mdnet evaluate replay --cache cache --max-keypoints 400 --json')
+    assert str(tmp_path) not in text.read_text()
+    assert len(source['weights']['md2net-light']) == 64
+    assert f"# weights: md2net-light sha256 {source['weights']['md2net-light']}" in lines
+    assert '# remark: by hand' in lines
+    assert any(line.startswith('# versions: ') and cv2.__version__ in line for line in lines)
+    assert any(line.split()[:1] == ['klt'] for line in lines)
+    assert any('rate [Hz]' in line for line in lines)  # no markup
+    joined, again = tmp_path / 'joined.json', tmp_path / 'again.txt'
+    whole = ['evaluate', 'merge', str(tmp_path / 'report.json'), '--json', str(joined)]
+    assert main([*whole, '--text', str(again)]) == 0
+    assert again.read_text() == text.read_text()
+
+
+@pytest.mark.parametrize(
+    ('content', 'word'),
+    [('', 'expected lines'), ('1 2 3\n', 'expected lines'), ('a b c d e f g h\n', 'cannot be read'),
+     ('1 2 3 4 5 6 7 8\n1 2 3\n', 'cannot be read')],
+)  # fmt: skip
+def test_malformed_pose_files_are_one_line(tmp_path, content, word):
+    path = tmp_path / 'poses.txt'
+    path.write_text(content)
+    with pytest.raises(DataError, match=word) as error:
+        load_ground_truth(path, [0, 1])
+    assert '\n' not in str(error.value)
+
+
+def test_broken_bags_are_named_and_the_others_measured(bag, tmp_path, capsys):
+    broken = tmp_path / 'broken'
+    broken.mkdir()
+    (broken / 'metadata.yaml').write_text('no: bag')
+    arguments = ('--extractors', 'klt', '--no-odometry', '--max-frames', '4')
+    code, report = run(tmp_path, '--bag', broken, '--bag', bag, *arguments)
+    assert code == 0
+    assert list(report['extractors']['klt']['bags']) == ['hall']
+    assert any('broken' in line for line in report['left_out'])
+    assert run(tmp_path, '--bag', broken, *arguments)[0] == 2
+    assert run(tmp_path, '--bag', bag, '--bag', bag, *arguments)[0] == 2
+    two = ('--bag', bag, '--ground-truth', 'a', '--ground-truth', 'b')
+    assert run(tmp_path, *two, *arguments)[0] == 2
+    assert 'Traceback' not in capsys.readouterr().err
+
+
+def test_shards_merge(bag, tmp_path):
+    arguments = ('--bag', bag, '--no-odometry', '--max-frames', '5', '--extractors')
+    parts = []
+    for name in ('klt', 'orb'):
+        _, part = run(tmp_path, *arguments, name)
+        parts.append(tmp_path / f'{name}.json')
+        parts[-1].write_text(json.dumps(part))
+    joined = tmp_path / 'joined.json'
+    assert main(['evaluate', 'merge', *map(str, parts), '--json', str(joined)]) == 0
+    document = json.loads(joined.read_text())
+    assert set(document['extractors']) == {'klt', 'orb'}
+    for path in parts:
+        part = json.loads(path.read_text())
+        assert document['extractors'][path.stem] == part['extractors'][path.stem]
+
+
+def test_a_part_of_a_bag(bag, tmp_path, capsys):
+    arguments = ('--bag', bag, '--no-odometry', '--extractors', 'klt')
+    _, report = run(tmp_path, *arguments, '--part', '0.5', '1')
+    second = report['extractors']['klt']['bags']['hall']
+    assert second['frames'] == FRAMES // 2
+    assert [d['pairs'] for d in second['relative_pose']] == [11, 10, 7, 2]
+    assert second['precision']['3px'] > 0.6
+    _, report = run(tmp_path, *arguments, '--part', '0', '0.5')
+    assert report['extractors']['klt']['bags']['hall']['precision'] != second['precision']
+    assert run(tmp_path, *arguments, '--part', '0.5', '0.5')[0] == 2
+    assert '--part' in capsys.readouterr().err
+
+
+def test_nothing_to_see_gives_zeros(tmp_path):
+    """Flat gray images: no keypoints, no matches, no pose, no crash."""
+    from mdnet_ros.bags.messages import BagTopics
+    from mdnet_ros.bags.writer import BagWriter
+
+    camera = CameraModel(160, 120, np.array([[150.0, 0, 80], [0, 150, 60], [0, 0, 1]]), np.zeros(0))
+    with BagWriter(tmp_path / 'gray') as writer:
+        topics = BagTopics(writer)
+        for i in range(4):
+            stamp = 10**9 + i * 10**8
+            topics.camera_info('/camera/camera_info', stamp, 'camera', camera)
+            topics.image('/camera/image_raw', stamp, 'camera', np.full((120, 160), 90, np.uint8))
+            topics.pose('/ground_truth/pose', stamp, 'map', Pose(np.eye(3), np.array([i, 0, 0.0])))
+    code, report = run(tmp_path, '--bag', tmp_path / 'gray', '--extractors', 'sift,klt')
+    assert code == 0
+    for values in report['extractors'].values():
+        figures = values['bags']['gray']
+        assert figures['keypoints_per_frame'] == figures['matches_per_frame'] == 0
+        assert figures['coverage'] == figures['track_length']['mean'] == 0
+        assert figures['precision'] == {'1px': 0, '2px': 0, '3px': 0}
+        first = figures['relative_pose'][0]
+        assert (first['pairs'], first['failed'], first['accuracy']) == (3, 3, 0)
+        assert first['rotation'] is None
+        assert figures['odometry']['located'] == 0
+        assert figures['odometry']['errors'] is None
+
+
+def test_klt_follows_a_shift():
+    rng = np.random.default_rng(0)
+    large = cv2.GaussianBlur(rng.integers(0, 255, (200, 260), np.uint8), (0, 0), 2)
+    large = cv2.normalize(large, None, 0, 255, cv2.NORM_MINMAX)
+    tracker = KltTracker(200)
+    first = tracker.update(large[20:170, 20:220], 0)
+    second = tracker.update(large[17:167, 25:225], 1)
+    assert len(first.correspondences) == 0
+    assert (first.ages == 0).all()
+    links = second.correspondences
+    assert len(links) > 0.6 * len(first.features)
+    moved = second.features.keypoints[links.indices] - links.keypoints_prev
+    np.testing.assert_allclose(np.median(moved, axis=0), [-5, 3], atol=0.05)
+    np.testing.assert_array_equal(
+        second.track_ids[links.indices], first.track_ids[links.indices_prev]
+    )
+    np.testing.assert_array_equal(second.ages[links.indices], 1)
+    assert len(np.unique(second.track_ids)) == len(second.track_ids)
+    assert len(second.features) <= 200
+    # Another image size is another camera mode.
+    assert len(tracker.update(large[:100, :100], 2).correspondences) == 0
+
+
+def test_drops_by_hand():
+    stamps = [0, 100_000_000, 200_000_000, 300_000_000, 400_000_000]
+    assert count_drops(stamps, [50.0] * 5) == 0
+    assert count_drops(stamps, [100.0] * 5) == 0
+    # Busy until 250 ms: the frame of 100 is replaced by that of 200, served until 500;
+    # meanwhile 300 is replaced by 400.
+    assert count_drops(stamps, [250.0] * 5) == 2
+    assert count_drops(stamps, [1000.0] * 5) == 3
+    assert count_drops([], []) == 0
+
+
+def frame(points, ids, previous, stamp):
+    """A frame whose tracks all have links to the frame before where they were there."""
+    ages = np.isin(ids, previous).astype(np.int32)
+    rows = np.nonzero(ages)[0]
+    n, m = len(ids), len(rows)
+    links = Correspondences(
+        rows, rows, np.zeros((m, 2), np.float32), np.full(m, stamp - 1),
+        np.ones(m, np.float32), np.ones(m, bool),
+    )  # fmt: skip
+    features = Features(
+        points.astype(np.float32), np.ones(n, np.float32), np.zeros(n, np.int32),
+        np.zeros((n, 0), np.float32), (640, 480),
+    )  # fmt: skip
+    return TrackedFrame(features, ids.astype(np.int64), ages, links, stamp)
+
+
+def test_coverage_counts_cells():
+    centres = [[640 / GRID[0] * (i + 0.5), 480 / GRID[1] * 0.5] for i in range(3)]
+    points = np.array([*centres, [639.4, 479.4], [-0.5, -0.5]])
+    ids = np.arange(5)
+    assert coverage_of(frame(points, ids, ids, 1)) == pytest.approx(4 / (GRID[0] * GRID[1]))
+    assert coverage_of(frame(points, ids, ids[:0], 1)) == 0
+
+
+def test_alignment_undoes_a_similarity():
+    rng = np.random.default_rng(1)
+    target = rng.normal(size=(20, 3))
+    rotation = cv2.Rodrigues(np.array([0.3, -1.0, 0.5]))[0]
+    points = 0.2 * target @ rotation + [5, 6, 7]
+    np.testing.assert_allclose(align_similarity(points, target), target, atol=1e-9)
+    assert align_similarity(points[:2], target[:2]) is None
+    assert align_similarity(np.ones((5, 3)), target[:5]) is None
+
+
+def test_trajectory_errors_by_hand():
+    stamps = np.arange(4) * 10**8
+    square = np.array([[0.0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0]])
+    truth = PoseTrack(stamps, np.stack([np.eye(3)] * 4), square)
+    exact = PoseTrack(stamps, truth.rotations, 10 * square + 1)
+    errors = compare_trajectories(exact, truth)
+    assert errors.ate == pytest.approx(0, abs=1e-9)
+    assert errors.scale == pytest.approx(0.1)
+    assert errors.length == pytest.approx(6.0)
+    # Up and down by 1 at the corners of a square: no similarity takes that away.
+    bend = np.array([[0, 0, 1], [0, 0, -1]] * 2)
+    bent = PoseTrack(stamps, truth.rotations, square + bend)
+    assert 0.5 < compare_trajectories(bent, truth).ate <= 1.0
+    two = PoseTrack(stamps[:2], truth.rotations[:2], square[:2])
+    assert compare_trajectories(two, truth) is None

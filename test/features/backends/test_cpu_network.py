@@ -1,0 +1,97 @@
+"""The network rewritten for CPUs against the plain one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mdnet_ros.features.backends import cpu_network
+from mdnet_ros.features.backends.cpu_network import CpuNetwork
+from mdnet_ros.features.network import CONFIGS, MDNet, MDNetConfig, NetworkOutput
+from mdnet_ros.features.weights import load_weights
+
+
+def _photographs() -> torch.Tensor:
+    from skimage import data
+
+    pair = (data.camera()[:240, :320], data.camera()[200:440, 100:420])
+    return torch.stack([torch.from_numpy(p.copy()) for p in pair])[:, None].float() / 255
+
+
+def _untrained(config: MDNetConfig) -> MDNet:
+    """With norms that are not the identity."""
+    torch.manual_seed(0)
+    network = MDNet(config)
+    with torch.no_grad():
+        network.train()(torch.rand(4, 1, 64, 64))
+        for name, parameter in network.named_parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn_like(parameter) * (0.1 if 'weight' in name else 0.3))
+    return network.eval().requires_grad_(False)
+
+
+def _apart(a: NetworkOutput, b: NetworkOutput) -> float:
+    """The greatest difference, in units of the greatest value."""
+    return max(
+        ((x.float() - y.float()).abs().max() / x.float().abs().max()).item()
+        for x, y in zip(a[:2], b[:2], strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    'channels',
+    [(8, 16, 24, 44, 96), (16, 32, 16, 16, 16), (4, 8, 8, 8, 8), (5, 6, 7, 8, 9), (24, 8, 8, 8, 8)],
+)
+@pytest.mark.parametrize('sets', [1, 2, 3, 5, 8])
+@torch.inference_mode()
+def test_gives_the_same(channels: tuple[int, int, int, int, int], sets: int) -> None:
+    network = _untrained(MDNetConfig(num_sets=sets, dim=16, channels=channels))
+    image = torch.rand(2, 1, 48, 80)
+    expected, found = network(image), CpuNetwork(network, torch.float32)(image)
+    assert found.logits.shape == expected.logits.shape
+    assert _apart(expected, found) < 1e-5
+    assert torch.equal(expected.weight, found.weight)
+
+
+@pytest.mark.parametrize('size', [(32, 32), (16, 16), (16, 48)])
+@torch.inference_mode()
+def test_gives_the_same_up_to_the_edges_of_the_smallest_maps(size: tuple[int, int]) -> None:
+    network = _untrained(MDNetConfig(dim=16, channels=(8, 16, 8, 8, 8)))
+    image = torch.rand(1, 1, *size)
+    assert _apart(network(image), CpuNetwork(network, torch.float32)(image)) < 1e-5
+
+
+@pytest.mark.parametrize('name', sorted(CONFIGS))
+@torch.inference_mode()
+def test_shipped_weights_give_the_same(name: str) -> None:
+    network, _ = load_weights(name)
+    image = _photographs()
+    expected = network(image)
+    assert _apart(expected, CpuNetwork(network, torch.float32)(image)) < 1e-5
+    rounded = CpuNetwork(network, torch.bfloat16)(image)
+    assert rounded.descriptors.dtype == torch.bfloat16
+    # No farther off than PyTorch's own arithmetic of that precision.
+    with torch.autocast('cpu', torch.bfloat16):
+        usual = network(image.contiguous(memory_format=torch.channels_last))
+    assert _apart(expected, rounded) < 1.5 * _apart(expected, usual)
+
+
+@torch.inference_mode()
+def test_needs_no_merged_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, _ = load_weights('md2net-light')
+    image = _photographs()
+    monkeypatch.setattr(cpu_network, '_can_merge', lambda dtype: False)
+    assert _apart(network(image), CpuNetwork(network, torch.float32)(image)) < 1e-5
+
+
+@torch.inference_mode()
+def test_leaves_the_network_and_the_image_as_they_are() -> None:
+    network, _ = load_weights('md2net-light')
+    image = _photographs()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    pixels = image.clone()
+    rewritten = CpuNetwork(network, torch.float32)
+    first = rewritten(image)
+    assert _apart(first, rewritten(image)) == 0.0
+    assert torch.equal(image, pixels)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())

@@ -1,0 +1,285 @@
+"""What the node does with frames, without ROS."""
+
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.errors import ImageError, WeightsError
+from mdnet_ros.features.extractor import MDNetExtractor
+from mdnet_ros.tracker.engine import Engine, GrayImage, load_extractor, read_mask
+from mdnet_ros.tracker.settings import TrackerSettings
+
+SECOND = 10**9
+PICTURE = cv2.resize(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY), (320, 320))
+
+
+def image(index=0, width=160):
+    return np.ascontiguousarray(PICTURE[60:180, 2 * index : 2 * index + width])
+
+
+@pytest.fixture
+def settings(weights):
+    return TrackerSettings(weights=str(weights), device='cpu', max_keypoints=128)
+
+
+@pytest.fixture
+def engine(settings):
+    return Engine(settings, load_extractor(settings))
+
+
+_THREADS_LEFT = """
+import os, sys, time
+import cv2, torch
+from mdnet_ros.tracker.engine import load_extractor
+from mdnet_ros.tracker.settings import TrackerSettings
+
+def threads():
+    return len(os.listdir('/proc/self/task'))
+
+cv2.setNumThreads(0)  # OpenCV keeps threads of its own
+torch.set_num_threads(2)
+before = threads()
+load_extractor(TrackerSettings(weights=sys.argv[1], device='cpu'))
+deadline = time.monotonic() + 20
+while threads() > before and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(threads() - before)
+"""
+
+
+@pytest.mark.skipif(platform.system() != 'Linux', reason='counts threads as Linux tells them')
+def test_loading_leaves_no_helper_threads_to_slow_the_worker_down(weights):
+    command = [sys.executable, '-c', _THREADS_LEFT, str(weights)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == '0'
+
+
+def test_frames_are_linked_and_restarts_have_a_cause(engine):
+    assert engine.process(image(0), SECOND).restart is None
+    done = engine.process(image(1), 2 * SECOND)
+    assert done.restart is None
+    assert len(done.frame.correspondences)
+    done = engine.process(image(2), SECOND)
+    assert done.restart.cause == 'stamp went back'
+    assert not len(done.frame.correspondences)
+    done = engine.process(image(3), SECOND)
+    assert done.repeated
+    assert done.restart is None
+    done = engine.process(image(4), 5 * SECOND)
+    assert done.restart.cause == 'stamp jumped'
+    done = engine.process(image(5, 200), 5 * SECOND + 1)
+    assert done.restart.cause == 'image size changed'
+    engine.reset()
+    assert engine.process(image(6, 200), 5 * SECOND + 2).restart.cause == 'reset asked for'
+
+
+def test_a_bad_image_leaves_the_tracks_as_they_are(engine):
+    engine.process(image(0), SECOND)
+    with pytest.raises(ImageError, match='at least 32 px'):
+        engine.process(np.zeros((20, 20), np.uint8), SECOND + 1)
+    done = engine.process(image(1), SECOND + 2)
+    assert done.restart is None
+    assert len(done.frame.correspondences)
+
+
+def test_settings_change_between_frames(engine, settings):
+    assert len(engine.process(image(), 1).frame.features) > 16
+    engine.apply(replace(settings, max_keypoints=16))
+    assert len(engine.process(image(), 2).frame.features) <= 16
+    engine.apply(replace(settings, min_similarity=1.0))
+    engine.process(image(5), 3)
+    assert not len(engine.process(image(25), 4).frame.correspondences)
+    threads = torch.get_num_threads()
+    engine.apply(replace(settings, threads=1))
+    engine.process(image(), 5)
+    assert torch.get_num_threads() == 1
+    engine.apply(replace(settings, threads=0))
+    engine.process(image(), 6)
+    assert torch.get_num_threads() == threads
+
+
+def test_calibration_decides_whether_there_are_tracks(engine, settings):
+    engine.apply(replace(settings, vins_layout='mono'))
+    done = engine.process(image(), 1)
+    assert done.tracks is None
+    assert done.calibration_error == 'no camera_info yet'
+    k = np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]])
+    engine.camera = CameraModel(640, 480, k, np.zeros(5))
+    assert '640x480, the image is 160x120' in engine.process(image(), 2).calibration_error
+    engine.camera = CameraModel(160, 120, k, np.zeros(5))
+    assert engine.process(image(0), 3).tracks is None  # the first is skipped
+    done = engine.process(image(1), 4)
+    assert not done.calibration_error
+    assert len(done.tracks) > 0
+
+
+class NoMemory:
+    """Stands for a GPU whose memory is full."""
+
+    def __init__(self, extractor):
+        self.settings, self.max_side, self.mask = extractor.settings, 0, None
+        self.fixed_batch = None
+
+    def extract_batch(self, images, masks=None):
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+
+def test_a_full_gpu_hands_over_to_the_cpu(engine):
+    engine.process(image(0), 1)
+    engine.extractor = NoMemory(engine.extractor)
+    done = engine.process(image(1), 2)
+    assert done.fell_back
+    assert len(done.frame.features)
+    assert done.restart.cause == 'moved to the CPU'
+    assert not engine.process(image(2), 3).fell_back
+    assert str(engine.extractor.device) == 'cpu'
+
+
+def test_masks_are_checked(tmp_path):
+    assert read_mask('') is None
+    with pytest.raises(ImageError, match='no such file'):
+        read_mask(str(tmp_path / 'none.png'))
+    text = tmp_path / 'text.png'
+    text.write_text('no image')
+    with pytest.raises(ImageError, match='not a readable image'):
+        read_mask(str(text))
+    black = tmp_path / 'black.png'
+    cv2.imwrite(str(black), np.zeros((8, 8), np.uint8))
+    with pytest.raises(ImageError, match='black everywhere'):
+        read_mask(str(black))
+
+
+def test_what_cannot_be_loaded_is_named(settings):
+    with pytest.raises(WeightsError, match='no such file'):
+        load_extractor(replace(settings, weights='/nowhere.safetensors'))
+    with pytest.raises(ValueError, match='tpu'):
+        load_extractor(replace(settings, device='tpu'))
+
+
+class Counting(MDNetExtractor):
+    """Remembers how many images each pass had."""
+
+    def extract_batch(self, images, masks=None):
+        self.passes = [*getattr(self, 'passes', []), len(images)]
+        return super().extract_batch(images, masks)
+
+
+def counting(settings):
+    return Counting(settings.weights, 'cpu', settings.max_keypoints)
+
+
+def test_images_of_several_cameras_take_one_pass_and_give_what_each_gives_alone(settings, engine):
+    three = replace(settings, cameras='a,b,c')
+    together = Engine(three, counting(three))
+    alone = [Engine(settings, load_extractor(settings)) for _ in range(3)]
+    for index in (0, 1):
+        images = {n: GrayImage(image(index + 5 * n), (1 + index) * SECOND) for n in range(3)}
+        group = together.process_group(images)
+        assert not group.refused
+        assert group.stereo is None
+        for number, one in images.items():
+            expected = alone[number].process(one.pixels, one.stamp_ns).frame
+            got = group.done[number].frame
+            np.testing.assert_allclose(
+                got.features.keypoints, expected.features.keypoints, atol=1e-3
+            )
+            np.testing.assert_array_equal(got.track_ids, expected.track_ids)
+    assert together.extractor.passes == [3, 3]
+
+
+class OneByOne(Counting):
+    """As an exported file of one image at a time."""
+
+    fixed_batch = 1
+
+
+def test_a_file_for_one_image_is_run_once_for_each(settings):
+    two = replace(settings, cameras='a,b')
+    engine = Engine(two, OneByOne(two.weights, 'cpu', two.max_keypoints))
+    group = engine.process_group({n: GrayImage(image(n), 1) for n in (0, 1)})
+    assert group.done.keys() == {0, 1}
+    assert engine.extractor.passes == [1, 1]
+
+
+def test_other_sizes_take_another_pass_and_a_refused_image_harms_none(settings):
+    three = replace(settings, cameras='a,b,c')
+    engine = Engine(three, counting(three))
+    group = engine.process_group({
+        0: GrayImage(image(0), 1), 1: GrayImage(image(0, 200), 1), 2: GrayImage(image(1), 1)
+    })
+    assert sorted(engine.extractor.passes) == [1, 2]
+    assert group.done.keys() == {0, 1, 2}
+    group = engine.process_group({
+        0: GrayImage(image(0), 2), 1: GrayImage(np.zeros((20, 20), np.uint8), 2),
+        2: GrayImage(image(1), 2),
+    })
+    assert group.done.keys() == {0, 2}
+    assert 'at least 32 px' in str(group.refused[1])
+    assert len(group.done[0].frame.correspondences)
+    group = engine.process_group({1: GrayImage(image(1, 200), 3)})
+    assert group.done[1].restart is None
+    assert len(group.done[1].frame.correspondences)
+
+
+def test_each_camera_has_its_own_mask_beside_that_of_all(settings):
+    two = replace(settings, cameras='a,b')
+    engine = Engine(two, load_extractor(two))
+    engine.cameras[1].mask = np.zeros((12, 16), np.uint8)
+    engine.cameras[1].mask[:, :8] = 255
+    group = engine.process_group({0: GrayImage(image(), 1), 1: GrayImage(image(), 1)})
+    x = [group.done[n].frame.features.keypoints[:, 0] for n in (0, 1)]
+    assert x[0].max() > 100
+    assert 0 < x[1].max() < 82
+    engine.extractor.mask = np.zeros((12, 16), np.uint8)
+    engine.extractor.mask[:, 4:] = 255
+    group = engine.process_group({0: GrayImage(image(), 2), 1: GrayImage(image(), 2)})
+    x = [group.done[n].frame.features.keypoints[:, 0] for n in (0, 1)]
+    assert x[0].min() > 38
+    assert x[0].max() > 100
+    assert 38 < x[1].min() <= x[1].max() < 82
+
+
+def stereo_engine(settings):
+    made = replace(settings, cameras='left,right', stereo=True, vins_layout='fusion',
+                   min_similarity=0.8, max_error=1.0,
+                   precision='fp32')  # an untrained network's descriptors differ by little
+    return Engine(made, load_extractor(made))
+
+
+def pair(index, disparity=12):
+    return {n: GrayImage(image(index + n * disparity // 2), (index + 1) * SECOND // 10)
+            for n in (0, 1)}
+
+
+def test_stereo_says_what_its_matches_are_checked_by(settings):
+    engine = stereo_engine(settings)
+    stereo = engine.process_group(pair(0)).stereo
+    assert stereo.calibration_error == 'no camera_info yet'
+    assert stereo.right_tracks is None
+    assert np.isnan(stereo.matches.disparity).all()
+    k = np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]])
+    for camera in engine.cameras:
+        camera.model = CameraModel(160, 120, k, np.zeros(5))
+    assert 'in P of the left camera' in engine.process_group(pair(1)).stereo.calibration_error
+    for camera, shift in zip(engine.cameras, (0, -10), strict=True):
+        p = np.hstack([k, [[shift], [0], [0]]])
+        camera.model = CameraModel(160, 120, k, np.zeros(5), p=p)
+    for index in (2, 3, 4):
+        group = engine.process_group(pair(index))
+    stereo = group.stereo
+    assert not stereo.calibration_error
+    matches = stereo.matches
+    assert matches.inlier.sum() > 20
+    assert np.median(matches.disparity[matches.inlier]) == pytest.approx(12, abs=0.1)
+    left, right = group.done[0].tracks, stereo.right_tracks
+    assert 10 < len(right) <= len(left)
+    assert set(right.ids) <= set(left.ids)
+    assert engine.process_group({0: pair(5)[0]}).stereo is None  # the right image was refused
