@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -10,9 +11,8 @@ import numpy as np
 from mdnet_ros.bags.reader import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.pointcloud import cloud_fields
 from mdnet_ros.data.poses import Pose, quaternion_of_rotation
-from mdnet_ros.tracker.clouds import cloud_fields
-from mdnet_ros.tracker.vins import VinsLayout, VinsTracks
 
 POINT_CLOUD2 = 'sensor_msgs/msg/PointCloud2'
 POINT_CLOUD = 'sensor_msgs/msg/PointCloud'
@@ -77,7 +77,7 @@ class BagTopics:
         self._bag.write(topic, POSE_STAMPED, stamp_ns, message)
 
     def cloud(self, topic: str, stamp_ns: int, frame_id: str, table: np.ndarray) -> None:
-        """A structured array, such as of :mod:`mdnet_ros.tracker.clouds`, as PointCloud2."""
+        """A structured array, as PointCloud2."""
         fields = [
             self._types['sensor_msgs/msg/PointField'](f.name, f.offset, f.datatype, f.count)
             for f in cloud_fields(table.dtype)
@@ -89,24 +89,23 @@ class BagTopics:
         )  # fmt: skip
         self._bag.write(topic, POINT_CLOUD2, stamp_ns, message)
 
-    def vins(
+    def points(
         self,
         topic: str,
         stamp_ns: int,
         frame_id: str,
-        tracks: VinsTracks,
-        layout: VinsLayout,
-        camera_id: int,
+        points: np.ndarray,
+        channels: Sequence[tuple[str, np.ndarray]],
     ) -> None:
-        """Tracks in the layout that VINS-Mono or VINS-Fusion reads."""
+        """Write (N, 3) points and named channels of N values as ``sensor_msgs/PointCloud``."""
         point, channel = (
             self._types[f'{package}/msg/{name}']
             for package, name in (('geometry_msgs', 'Point32'), ('sensor_msgs', 'ChannelFloat32'))
         )
         message = self._types[POINT_CLOUD](
             self._header(stamp_ns, frame_id),
-            [point(*(float(v) for v in p)) for p in tracks.points()],
-            [channel(name, values) for name, values in tracks.channels(layout, camera_id)],
+            [point(*(float(v) for v in p)) for p in points],
+            [channel(name, values) for name, values in channels],
         )
         self._bag.write(topic, POINT_CLOUD, stamp_ns, message)
 

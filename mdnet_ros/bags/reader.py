@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.camera import CameraModel, camera_of_info, is_calibrated
 from mdnet_ros.data.decoding import (
     ENCODINGS,
     decode_bgr,
@@ -19,6 +19,7 @@ from mdnet_ros.data.decoding import (
     decode_compressed_bgr,
     decode_gray,
 )
+from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.data.poses import PoseTrack, rotation_of_quaternion
 from mdnet_ros.errors import DataError, MissingDependencyError
 
@@ -85,12 +86,6 @@ class ImageFrame:
         if hasattr(m, 'format'):
             return decode_compressed_bgr(m.format, m.data)
         return decode_bgr(m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data)
-
-
-def stamp_of(message: Any) -> int:
-    """Nanoseconds of a message's header stamp."""
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 class BagReader:
@@ -218,7 +213,7 @@ class BagReader:
             DataError: as :meth:`image_topic`, or if the bag is damaged.
         """
         for message in self.messages(self.image_topic(topic)):
-            yield ImageFrame(stamp_of(message), message.header.frame_id, message)
+            yield ImageFrame(stamp_nanoseconds(message.header), message.header.frame_id, message)
 
     def camera(self, topic: str | None, rectified: bool = False) -> CameraModel | None:
         """The first calibrated camera_info of a topic; None without topic or calibration.
@@ -233,17 +228,8 @@ class BagReader:
         if topic is None:
             return None
         for message in self.messages(topic):
-            # ROS 1 writes the fields in capitals.
-            d, k, r, p = (
-                np.array(getattr(message, name, getattr(message, name.upper(), None)), np.float64)
-                for name in 'dkrp'
-            )
-            if k.size == 9 and k.any():
-                camera = CameraModel(
-                    int(message.width), int(message.height), k.reshape(3, 3), d,
-                    message.distortion_model, r.reshape(3, 3), p.reshape(3, 4),
-                )
-                return camera.of_rectified_images() if rectified else camera
+            if is_calibrated(message):
+                return camera_of_info(message, rectified)
         return None
 
     def poses(self, topic: str) -> PoseTrack:
@@ -256,7 +242,7 @@ class BagReader:
         stamps, rotations, translations, frame_id = [], [], [], 'map'
         for message in self.messages(topic):
             position, orientation = _position_and_orientation(message)
-            stamps.append(stamp_of(message))
+            stamps.append(stamp_nanoseconds(message.header))
             rotations.append(
                 rotation_of_quaternion(orientation.x, orientation.y, orientation.z, orientation.w)
             )

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mdnet_ros import features
 from mdnet_ros.baselines import common
 from mdnet_ros.baselines.common import (
     BaselineInfo,
@@ -22,11 +23,14 @@ from mdnet_ros.baselines.common import (
 )
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
 from mdnet_ros.errors import DataError
-from mdnet_ros.features import detection, extractor, network, weights
-from mdnet_ros.features.backends import base as backends
-from mdnet_ros.features.backends import exported
-from mdnet_ros.features.backends.base import NETWORK_SUFFIXES, PRECISIONS, RUNTIMES
-from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
+from mdnet_ros.features import weights
+from mdnet_ros.features.backends import NETWORK_SUFFIXES, PRECISIONS, RUNTIMES
+from mdnet_ros.features.extractor import (
+    Extractor,
+    MDNetExtractor,
+    choose_device,
+    fastest_precision,
+)
 
 #: Name -> module of this package that has it.
 BASELINES = {
@@ -186,19 +190,21 @@ class ExtractorSpec:
         return find_weights(info, self.weights_dir) if info.weights else None
 
     def identity(self) -> str:
-        """Hash of all that decides what a live extractor gives: code, weights, settings, library.
+        """Hash of all that decides an extractor's output: code, weights, settings, libraries.
+
+        The code is every file of ``features/`` for ours, and the adapter's for a peer.
 
         Raises:
             WeightsError: weights are missing.
         """
         parts = [self.name, str(self.max_keypoints)]
         if self._is_ours:
-            modules = (backends, detection, exported, extractor, network)
-            files = [Path(str(m.__file__)) for m in modules]
-            parts += [file_digest(weights.resolve_weights(self._network))]
-            parts += [choose_device(self.device).type]
-            runtime = self._parts()[2]
-            parts += [_version(runtime)] if runtime != 'torch' else []
+            files = sorted(Path(str(features.__file__)).parent.rglob('*.py'))
+            device = choose_device(self.device)
+            _, precision, runtime = self._parts()
+            parts += [file_digest(weights.resolve_weights(self._network)), device.type]
+            parts += [fastest_precision(device) if precision == 'auto' else precision]
+            parts += [_version(library) for library in sorted({'torch', runtime})]
         else:
             info = baseline_info(self.text)
             files = [Path(str(m.__file__)) for m in (common, _module(self.text))]

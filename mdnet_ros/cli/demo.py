@@ -27,7 +27,7 @@ from mdnet_ros.evaluation.tracks.truth import truth_of_bag
 from mdnet_ros.features.weights import resolve_weights
 from mdnet_ros.files import write_json
 from mdnet_ros.tracker.pictures import RunPictures
-from mdnet_ros.tracker.recorded_tracks import read_tracks
+from mdnet_ros.tracker.recording import read_tracks
 
 if TYPE_CHECKING:
     from mdnet_ros.nodes.harness.live import LiveRun

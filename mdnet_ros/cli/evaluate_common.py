@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mdnet_ros.baselines.registry import ExtractorSpec, extractor_names
-from mdnet_ros.evaluation.cache import default_cache
+from mdnet_ros.evaluation.extraction import default_cache
 from mdnet_ros.evaluation.reports.page import Part, print_parts, text_of
 from mdnet_ros.evaluation.reports.provenance import Provenance, provenance, provenances_of
 from mdnet_ros.files import write_json, write_text

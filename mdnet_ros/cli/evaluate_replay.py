@@ -26,7 +26,7 @@ from mdnet_ros.evaluation.replay.meter import BagMeter
 from mdnet_ros.evaluation.replay.protocol import evaluate
 from mdnet_ros.evaluation.replay.report import result_parts, write_page
 from mdnet_ros.evaluation.replay.results import BagResult, ReplaySettings
-from mdnet_ros.tracker.recorded_tracks import read_tracks
+from mdnet_ros.tracker.recording import read_tracks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

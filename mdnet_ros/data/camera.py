@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -108,3 +109,36 @@ class CameraModel:
                 'camera_info: expected focal lengths above 0 in P, which holds for rectified images'
             )
         return CameraModel(self.width, self.height, self.p[:, :3], np.zeros(0), '', p=self.p)
+
+
+def _numbers(message: Any, name: str) -> np.ndarray:
+    """Read the field d, k, r or p of a camera_info, which ROS 1 writes in capitals."""
+    value = getattr(message, name, None)
+    return np.array(getattr(message, name.upper()) if value is None else value, np.float64)
+
+
+def is_calibrated(message: Any) -> bool:
+    """Tell whether a camera_info holds a calibration; drivers without one leave K at zero."""
+    return bool(_numbers(message, 'k').any())
+
+
+def camera_of_info(message: Any, rectified: bool = False) -> CameraModel:
+    """Read the calibration in a ``sensor_msgs/CameraInfo``.
+
+    Args:
+        message: deserialised by rclpy or by ``rosbags``, of ROS 2 or ROS 1.
+        rectified: the images are rectified already, so that its P holds for them.
+
+    Raises:
+        DataError: if it cannot be that of a camera.
+    """
+    model = CameraModel(
+        width=int(message.width),
+        height=int(message.height),
+        k=_numbers(message, 'k').reshape(3, 3),
+        d=_numbers(message, 'd'),
+        distortion_model=message.distortion_model,
+        r=_numbers(message, 'r').reshape(3, 3),
+        p=_numbers(message, 'p').reshape(3, 4),
+    )
+    return model.of_rectified_images() if rectified else model

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mdnet_ros.errors import ImageError, SettingError
-from mdnet_ros.features.backends.base import PRECISIONS, load_backend
+from mdnet_ros.features.backends import PRECISIONS, load_backend
 from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
 from mdnet_ros.features.network import MIN_SIDE
 from mdnet_ros.features.types import Features, PaddedFeatures

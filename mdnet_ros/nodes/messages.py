@@ -11,17 +11,16 @@ from __future__ import annotations
 import array
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
+from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.headers import stamp_nanoseconds
+from mdnet_ros.data.pointcloud import cloud_fields, read_cloud
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 from mdnet_ros.nodes.cdr import CdrWriter
 from mdnet_ros.tracker.clouds import (
     DescriptorEncoding,
-    cloud_fields,
-    cloud_table,
     correspondence_table,
     correspondences_of_table,
     features_of_table,
@@ -31,11 +30,6 @@ from mdnet_ros.tracker.clouds import (
 )
 from mdnet_ros.tracker.stereo import StereoMatches
 from mdnet_ros.tracker.vins import VinsLayout, VinsTracks
-
-
-def stamp_nanoseconds(header: Header) -> int:
-    """The stamp of a header in nanoseconds."""
-    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
 def cloud_message(table: np.ndarray, header: Header) -> PointCloud2:
@@ -116,18 +110,6 @@ def stereo_message(
     return cloud_message(stereo_table(left, right, matches), header)
 
 
-def read_cloud(message: PointCloud2) -> np.ndarray:
-    """The points of a PointCloud2 as a (N,) structured array, a view of the message.
-
-    Raises:
-        DataError: if the message contradicts itself.
-    """
-    return cloud_table(
-        message.fields, message.width * message.height, message.point_step, message.data,
-        message.is_bigendian,
-    )
-
-
 def read_features(message: PointCloud2, image_size: tuple[int, int] = (0, 0)) -> Features:
     """The features of a ``keypoints`` message; ``image_size`` is not in it.
 
@@ -165,23 +147,15 @@ def read_tracked(
     )
 
 
-def camera_model(message: CameraInfo, rectified: bool = False) -> CameraModel:
-    """The calibration in a ``camera_info`` message.
-
-    Args:
-        message: the calibration.
-        rectified: the images are rectified already, so that its P holds for them.
-
-    Raises:
-        DataError: if it cannot be that of a camera.
-    """
-    model = CameraModel(
-        width=int(message.width),
-        height=int(message.height),
-        k=np.array(message.k, np.float64).reshape(3, 3),
-        d=np.array(message.d, np.float64),
-        distortion_model=message.distortion_model,
-        r=np.array(message.r, np.float64).reshape(3, 3),
-        p=np.array(message.p, np.float64).reshape(3, 4),
-    )
-    return model.of_rectified_images() if rectified else model
+__all__ = [
+    'cloud_message',
+    'correspondences_message',
+    'keypoints_message',
+    'read_cloud',
+    'read_correspondences',
+    'read_features',
+    'read_tracked',
+    'stamp_nanoseconds',
+    'stereo_message',
+    'tracks_message',
+]

@@ -15,12 +15,12 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
+from mdnet_ros.data.camera import camera_of_info
 from mdnet_ros.errors import DataError, ImageError, MDNetError
 from mdnet_ros.nodes.diagnostics import SILENCE
 from mdnet_ros.nodes.events import PublisherEventCallbacks
 from mdnet_ros.nodes.images import ImageConverter
 from mdnet_ros.nodes.inputs import Inputs
-from mdnet_ros.nodes.messages import camera_model
 from mdnet_ros.nodes.outputs import Outputs, PairOutputs
 from mdnet_ros.nodes.parameters import changed_values, declare_settings
 from mdnet_ros.nodes.pipeline import Camera, Pipeline
@@ -169,7 +169,7 @@ class TrackerNode(LifecycleNode):
         if engine is None:
             return
         try:
-            engine.cameras[camera.number].model = camera_model(message, self.settings.rectified)
+            engine.cameras[camera.number].model = camera_of_info(message, self.settings.rectified)
         except DataError as error:
             camera.report('camera_info', f'{error}; the last good one is kept')
 

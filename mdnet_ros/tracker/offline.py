@@ -83,8 +83,9 @@ def track_bag(
             table = keypoint_table(done.frame, settings.descriptor_encoding)
             topics.cloud('/keypoints', stamp, name, table)
             if done.tracks is not None and settings.vins_layout != 'none':
-                topics.vins(
-                    '/tracks', stamp, name, done.tracks, settings.vins_layout, settings.camera_id
+                topics.points(
+                    '/tracks', stamp, name, done.tracks.points(),
+                    done.tracks.channels(settings.vins_layout, settings.camera_id),
                 )
         seconds.append(time.perf_counter() - begin)
         if on_frame is not None:

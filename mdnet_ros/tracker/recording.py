@@ -1,17 +1,53 @@
-"""The tracker's outputs in a bag, together with the images they came from."""
+"""Read the tracker's outputs in a bag, together with the images they came from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from mdnet_ros.bags.reader import BagReader, ImageFrame
 from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.headers import stamp_nanoseconds
+from mdnet_ros.data.pointcloud import read_cloud
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import TrackedFrame
-from mdnet_ros.tracker.recorded_tracks import read_tracks
+from mdnet_ros.tracker.clouds import tracked_of_tables
 
 _POINT_CLOUD2 = 'sensor_msgs/msg/PointCloud2'
+
+
+def read_tracks(
+    bag: BagReader,
+    image_size: tuple[int, int],
+    keypoints: str = '/keypoints',
+    correspondences: str = '/correspondences',
+) -> Iterator[TrackedFrame]:
+    """The tracked frames of a bag, in the order they were recorded.
+
+    Frames of which one of the two messages is missing are left out.
+
+    Args:
+        bag: open.
+        image_size: (width, height) of the images, which the messages do not hold.
+        keypoints: topic.
+        correspondences: topic.
+
+    Raises:
+        DataError: if a topic is not there, or a message is none of the tracker's.
+    """
+    halves: dict[int, dict[str, Any]] = {}
+    for topic, message in bag.typed([keypoints, correspondences]):
+        stamp = stamp_nanoseconds(message.header)
+        pair = halves.setdefault(stamp, {})
+        pair[topic] = message
+        if len(pair) == 2:
+            yield tracked_of_tables(
+                read_cloud(pair[keypoints]), read_cloud(pair[correspondences]),
+                stamp, image_size,
+            )
+            # Older frames without their other half will not be completed any more.
+            halves = {s: half for s, half in halves.items() if s > stamp}
 
 
 @dataclass(frozen=True)

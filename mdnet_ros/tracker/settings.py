@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 from mdnet_ros.errors import SettingError
-from mdnet_ros.features.backends.base import PRECISIONS, RUNTIMES
+from mdnet_ros.features.backends import PRECISIONS, RUNTIMES
 from mdnet_ros.features.detection import MAX_NMS_RADIUS
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification
 from mdnet_ros.features.network import MIN_SIDE

@@ -7,8 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mdnet_ros.evaluation.tracks.coverage import GRID, coverage_of, tracks_by_cell
-from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics, SequenceSummary
+from mdnet_ros.evaluation.tracks.statistics import (
+    GRID,
+    SequenceStatistics,
+    SequenceSummary,
+    coverage_of,
+    tracks_by_cell,
+)
 from mdnet_ros.features.types import TrackedFrame
 
 

@@ -21,7 +21,7 @@ from mdnet_ros.demo.recording import IMAGE_TOPIC, write_scene
 from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.features.network import MDNet, MDNetConfig
 from mdnet_ros.features.weights import save_weights
-from mdnet_ros.tracker.recorded_tracks import read_tracks
+from mdnet_ros.tracker.recording import read_tracks
 
 SCENE = SceneSettings(duration_s=0.4, rate_hz=20, width=192, height=144)
 FIGURES = {

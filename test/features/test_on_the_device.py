@@ -10,7 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mdnet_ros.features.backends.base import WeightsBackend
+from mdnet_ros.features.backends.pytorch import WeightsBackend
 from mdnet_ros.features.detection import DetectionSettings, detect
 from mdnet_ros.features.extractor import MDNetExtractor, _enlarged, _packed
 from mdnet_ros.features.network import CONFIGS, MDNet, fuse

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from mdnet_ros.cli.main import main
-from mdnet_ros.evaluation.tracks.coverage import coverage_of
-from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics
+from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics, coverage_of
 
 
 def view(flight, out: Path, *more: str, images: bool = True) -> int:

@@ -24,13 +24,14 @@ from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from mdnet_ros.data.camera import camera_of_info
 from mdnet_ros.data.decoding import ENCODINGS
+from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.errors import DataError, ImageError, MDNetError
 from mdnet_ros.features.network import MDNet, MDNetConfig
 from mdnet_ros.features.weights import save_weights
 from mdnet_ros.nodes.host import open_files, resident_memory
 from mdnet_ros.nodes.images import ImageConverter, check, fill
-from mdnet_ros.nodes.messages import camera_model, stamp_nanoseconds
 from mdnet_ros.tracker.engine import Engine, load_extractor
 from mdnet_ros.tracker.settings import TrackerSettings
 
@@ -158,7 +159,7 @@ class Target:
         """Either a camera that gives tracks, or a DataError of one line."""
         message = deserialize_message(serialize_message(message), CameraInfo)
         try:
-            self.engine.camera = camera_model(message)
+            self.engine.camera = camera_of_info(message)
         except DataError as refused:
             self._refused('CameraInfo', refused)
         else:

@@ -11,7 +11,7 @@ import pytest
 
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.demo.recording import IMAGE_TOPIC
-from mdnet_ros.tracker.recorded_tracks import read_tracks
+from mdnet_ros.tracker.recording import read_tracks
 
 pytest.importorskip('rclpy')
 

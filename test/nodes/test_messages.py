@@ -6,10 +6,10 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, PointCloud, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from mdnet_ros.data.camera import camera_of_info
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 from mdnet_ros.nodes.messages import (
-    camera_model,
     correspondences_message,
     keypoints_message,
     read_cloud,
@@ -188,15 +188,15 @@ def test_rectified_images_have_the_calibration_of_p():
         r=[0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0],
         p=[400.0, 0.0, 310.0, -40.0, 0.0, 400.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0],
     )
-    raw, rectified = camera_model(message), camera_model(message, rectified=True)
+    raw, rectified = camera_of_info(message), camera_of_info(message, rectified=True)
     np.testing.assert_array_equal(raw.r[0], [0, -1, 0])
     np.testing.assert_allclose(rectified.normalise(np.array([[350.0, 230.0]])), [[0.1, 0]])
     np.testing.assert_array_equal(rectified.r, np.eye(3))
     assert rectified.p[0, 3] == -40
     message.p = [0.0] * 12
-    assert camera_model(message).k[0, 0] == 500
+    assert camera_of_info(message).k[0, 0] == 500
     with pytest.raises(DataError, match='above 0 in P'):
-        camera_model(message, rectified=True)
+        camera_of_info(message, rectified=True)
 
 
 def test_a_calibration_that_cannot_be_is_named():
@@ -204,7 +204,7 @@ def test_a_calibration_that_cannot_be_is_named():
         width=640, height=480, distortion_model='plumb_bob', d=[0.0] * 5,
         k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0],
     )
-    assert camera_model(good).k[0, 0] == 500
+    assert camera_of_info(good).k[0, 0] == 500
     for change, named in (
         ({'k': [0.0] * 9}, 'focal'),
         ({'k': [float('nan')] * 9}, 'finite'),
@@ -216,4 +216,4 @@ def test_a_calibration_that_cannot_be_is_named():
         for name, value in change.items():
             setattr(message, name, value)
         with pytest.raises(DataError, match=named):
-            camera_model(message)
+            camera_of_info(message)

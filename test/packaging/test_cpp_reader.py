@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mdnet_ros.data.pointcloud import cloud_fields
 from mdnet_ros.features.tracking import FrameTracker
 from mdnet_ros.features.types import Features, TrackedFrame
-from mdnet_ros.tracker.clouds import cloud_fields, correspondence_table, keypoint_table
+from mdnet_ros.tracker.clouds import correspondence_table, keypoint_table
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / 'docs' / 'examples'

@@ -5,13 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mdnet_ros.data.pointcloud import CloudField, cloud_fields, cloud_table
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 from mdnet_ros.tracker.clouds import (
     CORRESPONDENCE_DTYPE,
-    CloudField,
-    cloud_fields,
-    cloud_table,
     correspondence_table,
     correspondences_of_table,
     features_of_table,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from mdnet_ros.errors import DataError
@@ -129,38 +128,3 @@ def read_homography(path: Path) -> np.ndarray:
     return matrix / matrix[2, 2]
 
 
-def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 BGR.
-
-    Raises:
-        DataError: the file is missing or not an image.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f"image '{path.parent.name}/{path.name}': cannot be read as an image")
-    return image
-
-
-def shrink(image: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Limit the longer side of an image.
-
-    Args:
-        image: (H, W, …) uint8.
-        max_side: pixels; 0: no limit.
-
-    Returns:
-        The image, smaller or as it is, and the (3, 3) map from its former to its new pixels.
-        Pixel centres lie at integers, so a side scaled by s maps x to (x + 0.5)·s - 0.5.
-    """
-    height, width = image.shape[:2]
-    if not max_side or max(height, width) <= max_side:
-        return image, np.eye(3)
-    factor = max_side / max(height, width)
-    new = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return cv2.resize(image, new, interpolation=cv2.INTER_AREA), scaling((width, height), new)
-
-
-def scaling(old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """(3, 3) map of pixels from an image of (width, height) ``old`` to its copy of size ``new``."""
-    sx, sy = new[0] / old[0], new[1] / old[1]
-    return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mdnet_ros.data.geometry import inside, nearest_distances, project
 from mdnet_ros.features.types import Features, Matches
 
 #: Pixels within which a match is correct or a keypoint repeated.
@@ -21,32 +22,6 @@ THRESHOLDS = tuple(range(1, 11))
 HOMOGRAPHY_THRESHOLDS = (1, 3, 5)
 #: Inlier threshold of the robust homography, pixels.
 _RANSAC_THRESHOLD = 3.0
-#: Rows of the distance matrix held at a time.
-_CHUNK = 512
-
-
-def project(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Map points by a homography.
-
-    Args:
-        homography: (3, 3).
-        points: (N, 2) x and y, pixels.
-
-    Returns:
-        (N, 2) float64; infinite for points that map to infinity or lie behind the camera.
-    """
-    points = np.asarray(points, np.float64).reshape(-1, 2)
-    mapped = np.column_stack([points, np.ones(len(points))]) @ np.asarray(homography, np.float64).T
-    depth = mapped[:, 2:]
-    with np.errstate(divide='ignore', invalid='ignore'):
-        return np.where(depth > 0, mapped[:, :2] / depth, np.inf)
-
-
-def inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N,) bool: which points lie on a pixel of an image of ``size`` (width, height)."""
-    width, height = size
-    x, y = points[:, 0], points[:, 1]
-    return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
 
 
 def match_errors(
@@ -55,20 +30,6 @@ def match_errors(
     """(M,) distance in ``b`` between where the match says and where the homography says, px."""
     difference = project(homography, points_a) - np.asarray(points_b, np.float64).reshape(-1, 2)
     return np.linalg.norm(difference, axis=1)
-
-
-def nearest_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) distance of each point to the nearest of ``others``; infinite if there is none."""
-    nearest = np.full(len(points), np.inf)
-    if not len(others):
-        return nearest
-    squared_norm = (others**2).sum(axis=1)
-    for start in range(0, len(points), _CHUNK):
-        part = points[start : start + _CHUNK]
-        # Which one is nearest comes from a matrix product; how far it is, from the difference.
-        index = (squared_norm - 2.0 * part @ others.T).argmin(axis=1)
-        nearest[start : start + _CHUNK] = np.linalg.norm(part - others[index], axis=1)
-    return nearest
 
 
 def estimate_homography(points_a: np.ndarray, points_b: np.ndarray) -> np.ndarray | None:

@@ -11,8 +11,7 @@ from tqdm import tqdm
 
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import DataError, ImageError
-from mdnet_ros.evaluation.cache import Extraction
-from mdnet_ros.evaluation.extraction import FeatureSource, LoadedImage, load_image
+from mdnet_ros.evaluation.extraction import Extraction, FeatureSource, LoadedImage, load_image
 from mdnet_ros.evaluation.homography.data import Sequence, list_sequences, load_sequence
 from mdnet_ros.evaluation.homography.metrics import PairResult, Summary, evaluate_pair, summarise
 from mdnet_ros.features.matching import match_mutual_nearest

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mdnet_ros.data.geometry import inside, nearest_distances
 from mdnet_ros.data.poses import Pose
-from mdnet_ros.evaluation.homography.metrics import inside, nearest_distances
 from mdnet_ros.evaluation.image_matching.scene import View
 from mdnet_ros.evaluation.pose import estimate_relative_pose, pose_errors
 from mdnet_ros.features.matching import match_mutual_nearest

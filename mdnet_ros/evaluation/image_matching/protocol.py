@@ -12,8 +12,7 @@ from tqdm import tqdm
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.evaluation.extraction import FeatureSource, LoadedImage, load_image
-from mdnet_ros.evaluation.image_matching.data import find_scenes, load_scene
-from mdnet_ros.evaluation.image_matching.files import read_depth
+from mdnet_ros.evaluation.image_matching.data import find_scenes, load_scene, read_depth
 from mdnet_ros.evaluation.image_matching.pairs import ViewFeatures, match_with_ratio, measure_pair
 from mdnet_ros.evaluation.image_matching.results import (
     ExtractorResult,

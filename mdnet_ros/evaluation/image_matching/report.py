@@ -10,6 +10,7 @@ import numpy as np
 
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.geometry import epipolar_distance
 from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.extraction import FeatureSource, load_image
 from mdnet_ros.evaluation.image_matching.averages import (
@@ -27,7 +28,6 @@ from mdnet_ros.evaluation.image_matching.published import PUBLISHED_IMB
 from mdnet_ros.evaluation.image_matching.results import ImageMatchingResult
 from mdnet_ros.evaluation.reports.page import Column, HtmlPage, Part, Table
 from mdnet_ros.evaluation.reports.plots import PALETTE, bar_figure, draw_matches, new_figure
-from mdnet_ros.evaluation.tracks.statistics import epipolar_distance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,10 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from mdnet_ros.baselines.registry import ExtractorSpec, parse_extractors
-from mdnet_ros.evaluation.cache import image_key
-from mdnet_ros.evaluation.extraction import FeatureSource, LoadedImage
+from mdnet_ros.evaluation.extraction import FeatureSource, LoadedImage, image_key
 from mdnet_ros.evaluation.klt import KltTracker
-from mdnet_ros.features.backends.base import NETWORK_SUFFIXES
+from mdnet_ros.features.backends import NETWORK_SUFFIXES
 from mdnet_ros.features.tracking import FrameTracker
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.features.weights import CONFIGS

@@ -11,8 +11,7 @@ from mdnet_ros.evaluation.odometry.odometry import Odometry
 from mdnet_ros.evaluation.replay.bag import BagSequence
 from mdnet_ros.evaluation.replay.relative_poses import RelativePoses
 from mdnet_ros.evaluation.replay.results import BagResult, OdometryResult, ReplaySettings
-from mdnet_ros.evaluation.tracks.coverage import coverage_of
-from mdnet_ros.evaluation.tracks.statistics import EpipolarTruth, SequenceStatistics
+from mdnet_ros.evaluation.tracks.statistics import EpipolarTruth, SequenceStatistics, coverage_of
 from mdnet_ros.evaluation.trajectory import compare_trajectories
 from mdnet_ros.features.types import TrackedFrame
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.geometry import epipolar_distance
 from mdnet_ros.data.poses import PoseTrack
 from mdnet_ros.features.types import TrackedFrame
 
+#: Columns and rows of the grid that coverage is counted on.
+GRID = (10, 8)
 #: Distances at which precision is given, pixels.
 THRESHOLDS_PX = (1, 2, 3)
 #: With a shorter baseline than this (metres) the epipolar line says nothing.
@@ -66,37 +68,6 @@ class EpipolarTruth:
                 links.keypoints_prev[rows], points,
             )
         return errors
-
-
-def epipolar_distance(
-    camera: CameraModel,
-    rotation: np.ndarray,
-    translation: np.ndarray,
-    points_a: np.ndarray,
-    points_b: np.ndarray,
-) -> np.ndarray:
-    """Distance of points to the epipolar lines of their partners: |xᵦᵀ F xₐ| / ‖(F xₐ)₁₂‖.
-
-    Args:
-        camera: that took both images.
-        rotation: (3, 3), X_b = rotation · X_a + translation.
-        translation: (3,), not zero.
-        points_a: (M, 2) pixels in image a.
-        points_b: (M, 2) pixels in image b.
-
-    Returns:
-        (M,) pixels of the undistorted image b.
-    """
-    tx, ty, tz = translation / np.linalg.norm(translation)
-    essential = np.array([[0, -tz, ty], [tz, 0, -tx], [-ty, tx, 0]]) @ rotation
-    rays_a, rays_b = (
-        cv2.convertPointsToHomogeneous(camera.normalise(p)).reshape(-1, 3) if len(p) else
-        np.zeros((0, 3))
-        for p in (points_a, points_b)
-    )
-    lines = rays_a @ essential.T @ np.linalg.inv(camera.k)
-    pixels = rays_b @ camera.k.T
-    return np.abs((lines * pixels).sum(axis=1)) / np.linalg.norm(lines[:, :2], axis=1)
 
 
 @dataclass(frozen=True)
@@ -232,3 +203,17 @@ class SequenceStatistics:
             float(lengths[np.searchsorted(reached, share * total)]) for share in (0.5, 0.9)
         )
         return TrackLength(float((lengths * ended).sum() / total), median, p90)
+
+
+def tracks_by_cell(frame: TrackedFrame) -> np.ndarray:
+    """(rows, columns) int64 of :data:`GRID`: keypoints seen before, by the cell they lie in."""
+    points = frame.features.keypoints[frame.ages > 0]
+    cells = np.floor((points + 0.5) / frame.features.image_size * GRID).astype(int)
+    column, row = np.clip(cells, 0, np.array(GRID) - 1).T
+    counts = np.bincount(row * GRID[0] + column, minlength=GRID[0] * GRID[1])
+    return counts.reshape(GRID[1], GRID[0])
+
+
+def coverage_of(frame: TrackedFrame) -> float:
+    """Share of the cells of a grid over the image that hold a keypoint seen before."""
+    return float((tracks_by_cell(frame) > 0).mean())

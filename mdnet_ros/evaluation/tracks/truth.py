@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from mdnet_ros.bags.messages import depth_of_message
-from mdnet_ros.bags.reader import IMAGE_TYPES, BagReader, stamp_of
+from mdnet_ros.bags.reader import IMAGE_TYPES, BagReader
 from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.evaluation.tracks.position import PositionTruth
 from mdnet_ros.evaluation.tracks.statistics import EpipolarTruth, Truth
 
@@ -38,6 +39,6 @@ def truth_of_bag(
         first = next(bag.messages(name), None)
         depth = None if first is None else depth_of_message(first)
         if depth is not None and depth.shape == (camera.height, camera.width):
-            pairs = ((stamp_of(m), depth_of_message(m)) for m in bag.messages(name))
+            pairs = ((stamp_nanoseconds(m.header), depth_of_message(m)) for m in bag.messages(name))
             return PositionTruth(camera, poses, ((s, d) for s, d in pairs if d is not None))
     return EpipolarTruth(camera, poses)

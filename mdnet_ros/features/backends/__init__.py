@@ -1,0 +1,49 @@
+"""Backends: PyTorch, OpenVINO and exported files, each running a network on batches of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mdnet_ros.errors import SettingError
+from mdnet_ros.features.backends.base import PRECISIONS, Backend
+from mdnet_ros.features.backends.exported import SUFFIXES, open_exported
+from mdnet_ros.features.backends.pytorch import WeightsBackend
+from mdnet_ros.features.weights import resolve_weights
+
+#: Runtimes for a weights file; openvino on CPUs only, by the extra of that name.
+RUNTIMES = ('torch', 'openvino')
+#: Endings of the names of files that hold a network.
+NETWORK_SUFFIXES = ('.safetensors', *sorted(set(SUFFIXES.values())))
+
+
+def load_backend(
+    weights: str | Path | None, device: torch.device, precision: str, runtime: str = 'torch'
+) -> Backend:
+    """The backend that runs some weights or an exported file.
+
+    Args:
+        weights: a shipped name, a path that ends in one of :data:`NETWORK_SUFFIXES`, or None.
+        device: where to run.
+        precision: a key of :data:`PRECISIONS`; an exported file has its own.
+        runtime: one of :data:`RUNTIMES`; an exported file has its own.
+
+    Raises:
+        SettingError: the runtime is not known.
+        WeightsError: missing, corrupt, or not ours.
+        MDNetError: it cannot run here.
+    """
+    suffix = Path(str(weights)).suffix
+    if runtime not in RUNTIMES:
+        raise SettingError(f"runtime '{runtime}': expected {' or '.join(RUNTIMES)}")
+    if suffix in SUFFIXES.values():
+        return open_exported(resolve_weights(weights), device)
+    if runtime == 'torch':
+        return WeightsBackend(weights, device, precision)
+    from mdnet_ros.features.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(weights, device, precision)
+
+
+__all__ = ['NETWORK_SUFFIXES', 'PRECISIONS', 'RUNTIMES', 'Backend', 'load_backend']

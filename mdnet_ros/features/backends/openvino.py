@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mdnet_ros.errors import MissingDependencyError, SettingError
-from mdnet_ros.features.backends.base import WeightsBackend
+from mdnet_ros.features.backends.pytorch import WeightsBackend
 from mdnet_ros.features.network import MDNet, NetworkOutput, fuse
 
 #: Compiled networks kept, one for each shape of input.

@@ -14,17 +14,15 @@ import skimage.data
 
 from mdnet_ros.baselines.registry import ExtractorSpec, parse_extractors
 from mdnet_ros.cli.main import main
+from mdnet_ros.data.geometry import project
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.cache import FeatureCache
-from mdnet_ros.evaluation.extraction import FeatureSource, load_image
+from mdnet_ros.evaluation.extraction import FeatureCache, FeatureSource, load_image, shrink
 from mdnet_ros.evaluation.homography.data import (
     LEFT_OUT,
     list_sequences,
     load_sequence,
     read_homography,
-    shrink,
 )
-from mdnet_ros.evaluation.homography.metrics import project
 from mdnet_ros.evaluation.homography.protocol import HomographySettings, evaluate
 from mdnet_ros.evaluation.homography.results import from_json, merge, to_json
 

@@ -17,7 +17,7 @@ from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.klt import KltTracker
 from mdnet_ros.evaluation.replay.ground_truth import load_ground_truth, read_extrinsics
 from mdnet_ros.evaluation.replay.protocol import count_drops
-from mdnet_ros.evaluation.tracks.coverage import GRID, coverage_of
+from mdnet_ros.evaluation.tracks.statistics import GRID, coverage_of
 from mdnet_ros.evaluation.trajectory import align_similarity, compare_trajectories
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 
