@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -16,7 +16,8 @@ from mdnet_ros.errors import ImageError, SettingError
 from mdnet_ros.features.backends import PRECISIONS, load_backend
 from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
 from mdnet_ros.features.network import MIN_SIDE
-from mdnet_ros.features.types import Features, PaddedFeatures
+from mdnet_ros.features.packing import pack, unpack
+from mdnet_ros.features.types import Features, HostTables, PaddedFeatures
 from mdnet_ros.features.weights import WeightsInfo
 
 
@@ -231,11 +232,9 @@ class MDNetExtractor:
         regions = self._regions(masks or [None] * len(grays), size)
         padded = self.backend.run(batch, self.settings, regions)
         if size != (height, width):
-            padded = replace(padded, keypoints=_enlarged(padded.keypoints, size, (height, width)))
-        tables = _on_host(padded)
-        return [
-            self._features(tables[i], padded[i], (width, height)) for i in range(len(images))
-        ]
+            padded = _enlarged(padded, size, (height, width))
+        padded = replace(padded, host=_on_host(padded))
+        return [self._features(padded[i], (width, height)) for i in range(len(images))]
 
     def _shrink(self, grays: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, int]]:
         """Images no longer than ``max_side``, and their (height, width)."""
@@ -261,11 +260,11 @@ class MDNetExtractor:
                     region &= cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
         return torch.from_numpy(regions)
 
-    def _features(
-        self, tables: _Tables, padded: PaddedFeatures, image_size: tuple[int, int]
-    ) -> Features:
-        """One image's features from its tables; copies them only where some are not valid."""
-        keypoints, scores, descriptors, valid = tables
+    def _features(self, padded: PaddedFeatures, image_size: tuple[int, int]) -> Features:
+        """Make one image's features; copies its tables only where some are not valid."""
+        tables = _on_host(padded)
+        keypoints, scores = tables.keypoints[0], tables.scores[0]
+        descriptors, valid = tables.descriptors[0], tables.valid[0]
         sets = np.repeat(np.arange(self.num_sets, dtype=np.int32), valid.sum(1))
         in_order = True
         if not valid.all():
@@ -282,39 +281,30 @@ class MDNetExtractor:
         )
 
 
-class _Tables(NamedTuple):
-    """(K, M, 2) keypoints, (K, M) scores, (K, M, D) descriptors and (K, M) validity of an image."""
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-    descriptors: np.ndarray
-    valid: np.ndarray
-
-
-def _on_host(features: PaddedFeatures) -> list[_Tables]:
-    """Each image's tables, by one download where they are elsewhere."""
+def _on_host(features: PaddedFeatures) -> HostTables:
+    """Return the tables on the host, by one download where they are not there yet."""
+    if features.host is not None:
+        return features.host
     if features.keypoints.device.type == 'cpu':
-        columns = (features.keypoints, features.scores, features.descriptors, features.valid)
-        return [_Tables(*rows) for rows in zip(*(c.numpy() for c in columns), strict=True)]
-    return [
-        _Tables(rows[..., :2], rows[..., 2], rows[..., 4:], rows[..., 3] > 0)
-        for rows in _packed(features).cpu().numpy()
-    ]
-
-
-def _packed(features: PaddedFeatures) -> torch.Tensor:
-    """(B, K, M, 4 + D) float32: x, y, score, 1 where valid, descriptor."""
-    columns = (
-        features.keypoints, features.scores[..., None], features.valid[..., None],
-        features.descriptors,
-    )
-    return torch.cat([column.float() for column in columns], -1)
+        return HostTables(*(tensor.numpy() for tensor in features.tensors()))
+    return unpack(pack(features).cpu().numpy())[0]
 
 
 def _enlarged(
+    features: PaddedFeatures, size: tuple[int, int], to: tuple[int, int]
+) -> PaddedFeatures:
+    """Move keypoints found in an image of a (height, width) to the same image in another size."""
+    host = features.host
+    if host is not None:
+        keypoints = _rescaled(torch.from_numpy(host.keypoints), size, to).numpy()
+        host = replace(host, keypoints=keypoints)
+    return replace(features, keypoints=_rescaled(features.keypoints, size, to), host=host)
+
+
+def _rescaled(
     keypoints: torch.Tensor, size: tuple[int, int], to: tuple[int, int]
 ) -> torch.Tensor:
-    """(..., 2) pixels of an image of a (height, width) as pixels of the same in another size."""
+    """Scale (..., 2) pixels of an image of a (height, width) to another size."""
     x, y = keypoints.unbind(-1)
     # Plain numbers: a tensor made of them would have to be uploaded, and waited for.
     x = (x + 0.5) * (to[1] / size[1]) - 0.5
