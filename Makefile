@@ -11,6 +11,11 @@ DATA ?=
 EXTRACTORS ?= md2net,md2net-light,rootsift,sift,upright-sift,upright-rootsift,surf,orb,akaze
 EVALUATE_FLAGS ?=
 RESULTS ?= out/results
+# For make gpu-check: the device, where the results go, and further flags, for example
+# GPU_FLAGS='--repetitions 2 --sizes 320x240'.
+DEVICE ?= cuda
+GPU_OUT ?= out/gpu
+GPU_FLAGS ?=
 # Flags for pytest, for example PYTEST_FLAGS='-k matching -x'.
 PYTEST_FLAGS ?=
 
@@ -25,10 +30,10 @@ BIN := $(VENV)/bin
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint results clean
+.PHONY: help demo test lint results gpu-check clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): $(INPUTS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
@@ -54,6 +59,10 @@ results: $(STAMP) ## measure DATA with all three protocols into docs/results
 	$(BIN)/mdnet evaluate replay $(addprefix --bag ,$(wildcard $(DATA)/bags/*)) \
 	  --extractors $(EXTRACTORS),klt $(EVALUATE_FLAGS) --json $(RESULTS)/replay.json \
 	  --html $(RESULTS)/replay.html --text docs/results/replay.txt
+
+gpu-check: $(STAMP) ## check, time and profile a GPU (DEVICE=cpu: a dry run)
+	$(BIN)/python -m pytest -q -k 'cuda or graph' test/features $(PYTEST_FLAGS)
+	$(BIN)/mdnet gpu-check --device $(DEVICE) --out $(GPU_OUT) $(GPU_FLAGS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

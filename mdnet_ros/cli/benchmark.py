@@ -21,17 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
-        '--sizes', type=_sizes, default='640x480', metavar='WxH,…', help='of the images, px'
+        '--sizes', type=parse_sizes, default='640x480', metavar='WxH,…', help='of the images, px'
     )
     parser.add_argument(
-        '--keypoints', type=_numbers, default='2048', metavar='N,…', help='of one image'
+        '--keypoints', type=parse_numbers, default='2048', metavar='N,…', help='of one image'
     )
     parser.add_argument(
-        '--matching', type=_numbers, default='2048,8192', metavar='N,…',
+        '--matching', type=parse_numbers, default='2048,8192', metavar='N,…',
         help='descriptors in each image where only matching is measured',
     )
     parser.add_argument(
-        '--sets', type=_numbers, default='1,2,4,8', metavar='K,…', help='to match within'
+        '--sets', type=parse_numbers, default='1,2,4,8', metavar='K,…', help='to match within'
     )
     parser.add_argument(
         '--extractors', type=_names, default='md2net,md2net-light,sift,orb,klt', metavar='A,B,…',
@@ -55,11 +55,13 @@ def _names(text: str) -> tuple[str, ...]:
     raise argparse.ArgumentTypeError('expected at least one name')
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """Read numbers above 0 that are separated by commas."""
     return tuple(_number(part) for part in _names(text))
 
 
-def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Read sizes like 640x480 that are separated by commas."""
     return tuple(parse_size(part) for part in _names(text))
 
 

@@ -24,7 +24,12 @@ class WeightsBackend:
         weights: a shipped name, a path, or None for the default.
         device: where to run.
         precision: a key of :data:`PRECISIONS`.
-        graphs: on CUDA, capture the work on a frame as a graph (``frame_step.py``).
+        graphs: on CUDA, capture the work on a frame as a graph.
+
+    Attributes:
+        network: (B, 1, H, W) images to dense output, on the device.
+        steps: the passes of fixed shapes, see :mod:`mdnet_ros.features.backends.frame_step`; None
+            starts kernels one by one.
 
     Raises:
         WeightsError: the file is missing or corrupt.
@@ -43,10 +48,10 @@ class WeightsBackend:
         network, self.info = load_weights(weights)
         self.device = device
         self.precision = precision
-        self._run_network, self._autocast = self._prepare(network.requires_grad_(False))
-        self._steps: FrameSteps | None = None
+        self.network, self._autocast = self._prepare(network.requires_grad_(False))
+        self.steps: FrameSteps | None = None
         if graphs and device.type == 'cuda':
-            self._steps = FrameSteps(self._run_network, device, self._autocast, capture=True)
+            self.steps = FrameSteps(self.network, device, self._autocast, capture=True)
 
     def _prepare(
         self, network: MDNet
@@ -71,10 +76,10 @@ class WeightsBackend:
         self, images: torch.Tensor, settings: DetectionSettings, mask: torch.Tensor | None
     ) -> PaddedFeatures:
         """Find keypoints; see :meth:`Backend.run`."""
-        if self._steps is not None:
-            return self._steps.run(images, settings, mask)
+        if self.steps is not None:
+            return self.steps.run(images, settings, mask)
         return find_keypoints(
-            self._run_network,
+            self.network,
             images.to(self.device, non_blocking=True),
             (images.shape[0], images.shape[2], images.shape[3]),
             settings,
@@ -86,4 +91,4 @@ class WeightsBackend:
     def run_network(self, images: torch.Tensor) -> NetworkOutput:
         """Return the dense output alone, of (B, 1, H, W) uint8 images on the host."""
         shape = (images.shape[0], images.shape[2], images.shape[3])
-        return run_network(self._run_network, images.to(self.device), shape, self._autocast)
+        return run_network(self.network, images.to(self.device), shape, self._autocast)

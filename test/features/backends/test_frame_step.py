@@ -36,10 +36,10 @@ def extractor(device: str, steps: bool, budget: int = 300) -> MDNetExtractor:
     made = MDNetExtractor('md2net-light', device, budget, precision='fp32')
     backend = made.backend
     assert isinstance(backend, WeightsBackend)
-    backend._steps = None
+    backend.steps = None
     if steps:
-        backend._steps = FrameSteps(
-            backend._run_network, backend.device, backend._autocast, capture=device == 'cuda'
+        backend.steps = FrameSteps(
+            backend.network, backend.device, backend._autocast, capture=device == 'cuda'
         )
     return made
 
@@ -130,8 +130,8 @@ def test_sizes_settings_and_batches_change_without_a_lost_frame(
             strict=True,
         ):
             same(got, expected, device == 'cpu')
-    assert with_steps.backend._steps is not None  # type: ignore[attr-defined]
-    assert len(with_steps.backend._steps) == 4  # type: ignore[attr-defined]
+    assert with_steps.backend.steps is not None  # type: ignore[attr-defined]
+    assert len(with_steps.backend.steps) == 4  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize('device', ['cpu', CUDA])
@@ -206,6 +206,6 @@ def test_graph_and_single_kernels_agree(
     assert isinstance(backend, WeightsBackend)
     image = frames(photo, 1)[0]
     graph = [extract(image) for _ in range(3)][-1]
-    backend._steps = None
+    backend.steps = None
     eager = extract(image)
     same(graph, eager, exact=False)
