@@ -1,56 +1,24 @@
-"""The images of one camera in their order, without ROS: features in, tracks out."""
+"""The tracking state of one camera, without ROS: features in, tracks out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.features.tracking import FrameTracker
-from mdnet_ros.features.types import Features, TrackedFrame
+from mdnet_ros.features.types import Features
+from mdnet_ros.tracker.job import CameraResult, Restart
 from mdnet_ros.tracker.settings import TrackerSettings
-from mdnet_ros.tracker.vins import VinsTracker, VinsTracks
+from mdnet_ros.tracker.vins import VinsTracker
 
-#: Why there is no calibration before the first one came.
+#: Why there is no calibration before the first ``camera_info``.
 NO_CALIBRATION = 'no camera_info yet'
 
 
-@dataclass(frozen=True)
-class Restart:
-    """Why all tracks began anew: a fixed short cause, and the detail of this case."""
-
-    cause: str
-    detail: str = ''
-
-    def __str__(self) -> str:
-        return f'{self.cause} {self.detail}'.strip()
-
-
-@dataclass(frozen=True)
-class Processed:
-    """What came of one frame.
-
-    Attributes:
-        frame: its tracks.
-        tracks: the same for VINS, or None where there is nothing to publish.
-        restart: why all tracks began anew with this frame; None if they did not.
-        repeated: the stamp is that of the frame before.
-        calibration_error: why ``camera_info`` cannot be used for this frame, or empty; told only
-            where tracks are asked for.
-        fell_back: the GPU ran out of memory and the CPU took over with this frame.
-    """
-
-    frame: TrackedFrame
-    tracks: VinsTracks | None = None
-    restart: Restart | None = None
-    repeated: bool = False
-    calibration_error: str = ''
-    fell_back: bool = False
-
-
-class CameraSequence:
-    """Tracks one camera, and begins anew where its images do not go on.
+class CameraTracker:
+    """Tracks the keypoints of one camera, and restarts where its images are not consecutive.
 
     Attributes:
         model: the calibration, or None as long as it is not known.
@@ -58,7 +26,7 @@ class CameraSequence:
             keypoints everywhere.
 
     Args:
-        settings: of the node.
+        settings: settings to begin with.
     """
 
     def __init__(self, settings: TrackerSettings) -> None:
@@ -66,47 +34,46 @@ class CameraSequence:
         self.mask: np.ndarray | None = None
         self._settings = settings
         self._tracker = FrameTracker()
+        self._tracker.settings = settings.tracking
         self._vins = VinsTracker()
         self._last_stamp: int | None = None
         self._last_size: tuple[int, int] | None = None
         self._pending: Restart | None = None
-        self.apply(settings)
-
-    def apply(self, settings: TrackerSettings) -> None:
-        """Use other settings from the next frame on."""
-        if settings.vins_layout != self._settings.vins_layout:
-            self._vins.restart()
-        self._settings = settings
-        self._tracker.max_gap = settings.max_gap
-        self._tracker.min_similarity = settings.min_similarity
-        self._tracker.verification = settings.verification
-        self._tracker.max_error = settings.max_error
-        self._tracker.exact = settings.exact
 
     def restart(self, restart: Restart) -> None:
-        """Forget all tracks; ids go on from where they are."""
+        """Forget all tracks; ids are not reused."""
         self._tracker.reset()
         self._vins.restart()
         self._pending = restart
 
-    def update(self, features: Features, stamp_ns: int) -> Processed:
-        """Take the features of the next frame."""
+    def update(
+        self, features: Features, stamp_ns: int, settings: TrackerSettings
+    ) -> CameraResult:
+        """Track the next frame.
+
+        Args:
+            features: features of the frame.
+            stamp_ns: stamp of the frame in nanoseconds.
+            settings: settings to track it with.
+        """
+        if settings is not self._settings:
+            self._use(settings)
         last, size = self._last_stamp, features.image_size
         if last is not None:
             self._check_continuity((stamp_ns - last) * 1e-9, size)
         self._last_stamp, self._last_size = stamp_ns, size
         restart, self._pending = self._pending, None
         frame = self._tracker.update(features, stamp_ns)
-        done = Processed(frame, restart=restart, repeated=stamp_ns == last)
-        if self._settings.vins_layout == 'none':
-            return done
+        result = CameraResult(frame, restart=restart, repeated=stamp_ns == last)
+        if settings.vins_layout == 'none':
+            return result
         model, reason = self.calibration(size)
         if model is None:
-            return replace(done, calibration_error=reason)
-        return replace(done, tracks=self._vins.update(frame, model))
+            return replace(result, calibration_error=reason)
+        return replace(result, tracks=self._vins.update(frame, model))
 
     def calibration(self, size: tuple[int, int]) -> tuple[CameraModel | None, str]:
-        """The calibration for images of a (width, height), or None and why there is none."""
+        """Return the calibration for images of a (width, height), or None and the reason."""
         model = self.model
         if model is None:
             return None, NO_CALIBRATION
@@ -116,6 +83,12 @@ class CameraSequence:
                 f'the image is {size[0]}x{size[1]}'
             )
         return model, ''
+
+    def _use(self, settings: TrackerSettings) -> None:
+        if settings.vins_layout != self._settings.vins_layout:
+            self._vins.restart()
+        self._tracker.settings = settings.tracking
+        self._settings = settings
 
     def _check_continuity(self, gap: float, size: tuple[int, int]) -> None:
         if gap < 0:

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from mdnet_ros.errors import SettingError
 from mdnet_ros.features.backends import PRECISIONS, RUNTIMES
-from mdnet_ros.features.detection import MAX_NMS_RADIUS
+from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification
 from mdnet_ros.features.network import MIN_SIDE
+from mdnet_ros.features.tracking import TrackingSettings
 from mdnet_ros.tracker.clouds import DESCRIPTOR_ENCODINGS, DescriptorEncoding
 from mdnet_ros.tracker.drawing import COLOUR_BY, ColourBy
 from mdnet_ros.tracker.vins import VINS_LAYOUTS, VinsLayout
@@ -204,6 +205,21 @@ class TrackerSettings:
     def exact(self) -> bool:
         """Whether descriptors are compared in float32."""
         return self.precision == 'fp32'
+
+    @property
+    def detection(self) -> DetectionSettings:
+        """The settings of the keypoint detection."""
+        return DetectionSettings(
+            self.max_keypoints, self.score_threshold, self.nms_radius, self.border
+        )
+
+    @property
+    def tracking(self) -> TrackingSettings:
+        """The settings of matching and tracking."""
+        return TrackingSettings(
+            self.max_gap, self.min_similarity, self.verification, self.max_error,
+            exact=self.exact,
+        )
 
     def changed(self, values: Mapping[str, Any]) -> TrackerSettings:
         """These settings with some values replaced, checked.
