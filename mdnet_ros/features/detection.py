@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mdnet_ros.errors import SettingError
 from mdnet_ros.features.network import NetworkOutput
 from mdnet_ros.features.types import PaddedFeatures
 
@@ -32,16 +33,31 @@ class DetectionSettings:
     """How keypoints are picked from the heatmaps.
 
     Attributes:
-        max_keypoints: the most keypoints of one image, shared evenly by the sets.
+        max_keypoints: the most keypoints of one image, at least 1, shared by the sets as evenly
+            as possible.
         score_threshold: keypoints scoring less are not valid; in [0, 1].
-        nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels.
-        border: keypoints closer to the image's edge than this are left out, pixels.
+        nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels; in
+            [0, ``MAX_NMS_RADIUS``].
+        border: keypoints closer to the image's edge than this are left out, pixels; at least 0.
+
+    Raises:
+        SettingError: if a setting is out of its range.
     """
 
     max_keypoints: int = 2048
     score_threshold: float = 0.0
     nms_radius: int = 2
     border: int = 8
+
+    def __post_init__(self) -> None:
+        if self.max_keypoints < 1:
+            raise SettingError(f'max_keypoints: expected at least 1, got {self.max_keypoints}')
+        if not 0.0 <= self.score_threshold <= 1.0:
+            raise SettingError(f'score_threshold: expected 0 to 1, got {self.score_threshold}')
+        if not 0 <= self.nms_radius <= MAX_NMS_RADIUS:
+            raise SettingError(f'nms_radius: expected 0 to {MAX_NMS_RADIUS}, got {self.nms_radius}')
+        if self.border < 0:
+            raise SettingError(f'border: expected at least 0, got {self.border}')
 
 
 def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:

@@ -41,6 +41,8 @@ class TrackingSettings:
     def __post_init__(self) -> None:
         if self.max_gap < 0:
             raise SettingError(f'max_gap: expected at least 0, got {self.max_gap}')
+        if not -1.0 <= self.min_similarity <= 1.0:
+            raise SettingError(f'min_similarity: expected -1 to 1, got {self.min_similarity}')
         if self.verification not in VERIFICATIONS:
             raise SettingError(
                 f"verification '{self.verification}': expected {', '.join(VERIFICATIONS)}"

@@ -111,6 +111,7 @@ class TrackerNode(LifecycleNode):
                 self._inputs.append(Inputs(self, self.settings, camera, pipeline))
         except Exception as error:
             self._stop()
+            super().on_deactivate(state)  # the publishers are active already
             return self._failed('activate', error)
         topics = ', '.join(f"'{inputs.topic}'" for inputs in self._inputs)
         self.get_logger().info(f'waiting for images on {topics}')
