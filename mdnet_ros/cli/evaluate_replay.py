@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='inlier threshold of relative poses, px (default: 1)')
     parser.add_argument('--live', action='store_true',
                         help='run the tracker node over ROS 2 at the rate of the bag; for md2net, '
-                        'md2net-light and .safetensors paths')
+                        'md2net-light and .safetensors paths, also with @fp32 and the like')
     parser.add_argument('--part', nargs=2, type=float, default=(0.0, 1.0), metavar=('FROM', 'TO'),
                         help='part of each bag in order of time, e.g. 0.5 1 for the second half')
     parser.add_argument('--no-odometry', action='store_true', help='no visual odometry')
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         *args.part,
     )
     if args.live:
-        peers = [spec.name for spec in specs if spec.weights is None]
+        peers = [spec.name for spec in specs if spec.network is None]
         if peers:
             raise DataError(f"--live: the tracker node runs MD-Net's weights, not {peers[0]}")
         if settings.max_frames or (settings.start, settings.end) != (0.0, 1.0):
@@ -109,8 +109,12 @@ def _run_live(
     from mdnet_ros.nodes.harness.live import run_live
     from mdnet_ros.tracker.settings import TrackerSettings
 
+    network = spec.network
+    if network is None:
+        raise DataError(f"--live: the tracker node runs MD-Net's weights, not {spec.name}")
     tracker = TrackerSettings(
-        weights=str(spec.weights), device=device, max_keypoints=settings.max_keypoints
+        weights=network.network, device=device, precision=network.precision,
+        runtime=network.runtime, max_keypoints=settings.max_keypoints,
     )
     meter = BagMeter(sequence, settings)
     with TemporaryDirectory(prefix='mdnet-live-') as folder, BagReader(sequence.path) as bag:
