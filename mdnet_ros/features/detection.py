@@ -224,6 +224,29 @@ def _strongest(
     return best, index
 
 
+def limit_keypoints(valid: torch.Tensor, max_keypoints: int) -> torch.Tensor:
+    """Leave no more valid slots than the most keypoints of one image.
+
+    The sets share the number as evenly as possible: where it is no multiple of theirs, the first
+    sets may have one keypoint more than the others.
+
+    Args:
+        valid: (B, K, M) bool, best keypoints first; M is at most ``max_keypoints`` / K, rounded
+            up.
+        max_keypoints: the most keypoints of one image.
+
+    Returns:
+        (B, K, M) bool.
+    """
+    sets, slots = (int(length) for length in valid.shape[-2:])  # a tracer's are tensors
+    share, remainder = divmod(max_keypoints, sets)
+    if slots <= share:
+        return valid
+    row = torch.arange(sets, device=valid.device)[:, None]
+    slot = torch.arange(slots, device=valid.device)
+    return valid & ((slot < share) | (row < remainder))
+
+
 def detect(
     output: NetworkOutput,
     settings: DetectionSettings,
@@ -239,12 +262,13 @@ def detect(
         mask: (B, 1, H, W) bool, where keypoints may lie; everywhere if None.
 
     Returns:
-        K sets of M = max_keypoints // K slots, in pixels of the network's input.
+        K sets of M slots, in pixels of the network's input; M is ``max_keypoints`` / K, rounded
+        up, and at most ``max_keypoints`` slots of an image are valid.
     """
     logits = output.logits.contiguous().float()  # in this order each pass is over contiguous memory
     b, k, h, w = logits.shape
     height, width = image_size
-    m = min(max(1, settings.max_keypoints // k), h * w)
+    m = min(-(-settings.max_keypoints // int(k)), h * w)  # of a tensor ONNX would round to zero
     edge = max(settings.border, _REFINE_RADIUS)
     inside = torch.zeros((1, 1, h, w), dtype=torch.bool, device=logits.device)
     inside[..., edge : height - edge, edge : width - edge] = True
@@ -252,6 +276,7 @@ def detect(
     best, index = _strongest(logits, allowed, settings.nms_radius, m)
     scores = best.sigmoid()
     valid = (best > _EXCLUDED) & (scores >= settings.score_threshold)
+    valid = limit_keypoints(valid, settings.max_keypoints)
     keypoints = refine(logits, index)
     descriptors = sample_descriptors(
         output, keypoints.reshape(b, -1, 2), (h, w)

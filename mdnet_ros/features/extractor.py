@@ -96,7 +96,7 @@ class MDNetExtractor:
             that ``mdnet export`` wrote (``.onnx``, ``.torchscript``; images of one size only),
             or None for ``md2net``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        max_keypoints: the most keypoints of one image, shared evenly by the sets.
+        max_keypoints: the most keypoints of one image, shared by the sets as evenly as possible.
         score_threshold: keypoints scoring less are dropped; in [0, 1].
         nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels.
         border: keypoints closer to the edge of the image are left out, pixels.

@@ -115,7 +115,8 @@ class TrackerSettings:
     threads: int = _setting(
         0, 'CPU threads of the network; 0 leaves the choice to torch.', 0, 256)
     max_keypoints: int = _setting(
-        2048, 'The most keypoints of one image, shared evenly by the sets.', 1, 65536)
+        2048, 'The most keypoints of one image, shared by the sets as evenly as possible.', 1,
+        65536)
     score_threshold: float = _setting(
         0.0, 'Keypoints scoring less are dropped.', 0.0, 1.0)
     nms_radius: int = _setting(
