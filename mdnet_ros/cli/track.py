@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             'settings': changed_from_default(settings),
         },
     )
-    report.print(f'mdnet track: {Path(args.bag).name}, {extractor.name}')
+    report.table(f'mdnet track: {Path(args.bag).name}, {extractor.name}').print()
     document = report.to_json()
     write_json(folder / 'summary.json', document)
     if args.json:
