@@ -13,7 +13,7 @@ from mdnet_ros.evaluation.benchmark.protocol import (
     ExtractorRow,
     MatchingRow,
 )
-from mdnet_ros.evaluation.reports.page import Column, Table
+from mdnet_ros.evaluation.reports.tables import Column, Section, Table, print_sections
 from mdnet_ros.files import write_json
 
 
@@ -72,15 +72,15 @@ def run(args: argparse.Namespace) -> int:
         args.repetitions, args.weights_dir,
     )
     result = Benchmark(settings).run()
-    _show(result)
+    print_sections(_sections(result))
     if args.json:
         write_json(args.json, result.to_json())
     return 0
 
 
-def _show(result: BenchmarkResult) -> None:
+def _sections(result: BenchmarkResult) -> list[Section]:
     columns = ('extractor', 'size', 'keypoints', 'found', 'precision')
-    Table(
+    extraction = Table(
         (*map(Column, columns), Column('network ms', 2), Column('extract ms', 2),
          Column('p99', 2), Column('floor ms', 3),
          Column('x floor', 1), Column('step ms', 2, best='min'), Column('p99', 2),
@@ -88,16 +88,16 @@ def _show(result: BenchmarkResult) -> None:
          Column('frames/s', 1), Column('x first', 2), Column('peak MB', 0)),
         tuple(map(_extractor_cells, result.extractors)),
         f'{result.device}, {result.threads} threads: extraction and the whole tracker step',
-    ).print()  # fmt: skip
-    Table(
+    )  # fmt: skip
+    matching = Table(
         (Column('keypoints'), Column('sets'), Column('products'), Column('ms', 3), Column('p99', 3),
          Column('floor ms', 3), Column('x floor', 1), Column('x one set', 3),
          Column('MB', 1)),
         tuple(map(_matching_cells, result.matching)),
         'Matching within sets',
-    ).print()  # fmt: skip
-    for name, reason in result.unavailable.items():
-        print(f'left out: {name}: {reason}')
+    )  # fmt: skip
+    omitted = (f'left out: {name}: {why}' for name, why in result.unavailable.items())
+    return [extraction, matching, *omitted]
 
 
 def _extractor_cells(row: ExtractorRow) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ import torch
 
 from mdnet_ros.errors import ImageError, SettingError
 from mdnet_ros.features.backends import PRECISIONS, load_backend
-from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
+from mdnet_ros.features.detection import DetectionSettings
 from mdnet_ros.features.network import MIN_SIDE
 from mdnet_ros.features.packing import pack, unpack
 from mdnet_ros.features.types import Features, HostTables, PaddedFeatures
@@ -97,7 +97,7 @@ class MDNetExtractor:
             that ``mdnet export`` wrote (``.onnx``, ``.torchscript``; images of one size only),
             or None for ``md2net``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        max_keypoints: the most keypoints of one image, shared evenly by the sets.
+        max_keypoints: the most keypoints of one image, shared by the sets as evenly as possible.
         score_threshold: keypoints scoring less are dropped; in [0, 1].
         nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels.
         border: keypoints closer to the edge of the image are left out, pixels.
@@ -128,16 +128,8 @@ class MDNetExtractor:
         max_side: int = 0,
         runtime: str = 'torch',
     ) -> None:
-        if max_keypoints < 1:
-            raise SettingError(f'max_keypoints: expected at least 1, got {max_keypoints}')
-        if not 0.0 <= score_threshold <= 1.0:
-            raise SettingError(f'score_threshold: expected 0 to 1, got {score_threshold}')
-        if not 0 <= nms_radius <= MAX_NMS_RADIUS:
-            raise SettingError(f'nms_radius: expected 0 to {MAX_NMS_RADIUS}, got {nms_radius}')
-        if border < 0:
-            raise SettingError(f'border: expected at least 0, got {border}')
-        if max_side and max_side < MIN_SIDE:
-            raise SettingError(f'max_side: expected 0 or at least {MIN_SIDE}, got {max_side}')
+        settings = DetectionSettings(max_keypoints, score_threshold, nms_radius, border)
+        self.max_side = max_side
         if precision not in ('auto', *PRECISIONS):
             raise SettingError(f"precision '{precision}': expected auto, {', '.join(PRECISIONS)}")
         self.device = choose_device(device)
@@ -148,8 +140,7 @@ class MDNetExtractor:
                 f"precision '{precision}': '{self.info.path}' has {self.backend.precision}"
             )
         self.name = self.info.path.stem
-        self.settings = DetectionSettings(max_keypoints, score_threshold, nms_radius, border)
-        self.max_side = max_side
+        self.settings = settings
         self.mask: np.ndarray | None = None
 
     @property
@@ -181,6 +172,21 @@ class MDNetExtractor:
     def settings(self, settings: DetectionSettings) -> None:
         self.backend.check(settings)
         self._settings = settings
+
+    @property
+    def max_side(self) -> int:
+        """Longer side that larger images are shrunk to, pixels; 0: never.
+
+        Raises:
+            SettingError: when set to a value that is neither 0 nor at least ``MIN_SIDE``.
+        """
+        return self._max_side
+
+    @max_side.setter
+    def max_side(self, max_side: int) -> None:
+        if max_side and max_side < MIN_SIDE:
+            raise SettingError(f'max_side: expected 0 or at least {MIN_SIDE}, got {max_side}')
+        self._max_side = max_side
 
     @property
     def dim(self) -> int:

@@ -6,6 +6,7 @@ Pixel convention everywhere: x right, y down, integer coordinates at pixel centr
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -187,6 +188,18 @@ class Correspondences:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Correspondences]) -> Correspondences:
+        """Join the rows of several tables, in their order."""
+        return Correspondences(
+            np.concatenate([part.indices for part in parts]),
+            np.concatenate([part.indices_prev for part in parts]),
+            np.concatenate([part.keypoints_prev for part in parts]),
+            np.concatenate([part.stamps_prev for part in parts]),
+            np.concatenate([part.similarity for part in parts]),
+            np.concatenate([part.inlier for part in parts]),
+        )
 
 
 @dataclass(frozen=True)
