@@ -15,6 +15,7 @@ from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.cli.tracking import (
     add_tracker_arguments,
     changed_from_default,
+    finish,
     output_folder,
     tracker_settings,
 )
@@ -25,7 +26,6 @@ from mdnet_ros.evaluation.tracks.run import Latency, RunReport
 from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics, SequenceSummary
 from mdnet_ros.evaluation.tracks.truth import truth_of_bag
 from mdnet_ros.features.weights import resolve_weights
-from mdnet_ros.files import write_json
 from mdnet_ros.tracker.pictures import RunPictures
 from mdnet_ros.tracker.recording import read_tracks
 
@@ -90,12 +90,7 @@ def run(args: argparse.Namespace) -> int:
             )
         summary = _look_at_tracks(bag, folder, scene.settings.rate_hz)
     report = _report(live, summary, {'settings': changed_from_default(settings)})
-    report.table(f'mdnet demo: {Path(settings.weights).stem}, live over ROS 2').print()
-    document = report.to_json()
-    write_json(folder / 'summary.json', document)
-    if args.json:
-        write_json(Path(args.json), document)
-    print(f'outputs: {folder}')
+    finish(report, f'mdnet demo: {Path(settings.weights).stem}, live over ROS 2', folder, args.json)
     return 0
 
 

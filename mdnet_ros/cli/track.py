@@ -10,8 +10,10 @@ from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader, ImageFrame
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.cli.tracking import (
+    add_image_topic_arguments,
     add_tracker_arguments,
     changed_from_default,
+    finish,
     output_folder,
     tracker_settings,
 )
@@ -19,7 +21,6 @@ from mdnet_ros.evaluation.tracks.run import Latency, RunReport
 from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics
 from mdnet_ros.evaluation.tracks.truth import truth_of_bag
 from mdnet_ros.features.types import TrackedFrame
-from mdnet_ros.files import write_json
 from mdnet_ros.tracker.configuration import load_configuration
 from mdnet_ros.tracker.engine import Engine
 from mdnet_ros.tracker.offline import track_bag
@@ -32,10 +33,7 @@ _DEFAULT_RATE = 10.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('--bag', required=True, help='rosbag2 folder, .mcap or .db3 file')
-    parser.add_argument('--image-topic', metavar='T', help='default: the only one there is')
-    parser.add_argument(
-        '--camera-info-topic', metavar='T', help='default: the one beside the image topic'
-    )
+    add_image_topic_arguments(parser)
     parser.add_argument(
         '--pose-topic', metavar='T', help='true poses of the camera; default: the only ones'
     )
@@ -100,12 +98,7 @@ def run(args: argparse.Namespace) -> int:
             'settings': changed_from_default(settings),
         },
     )
-    report.table(f'mdnet track: {Path(args.bag).name}, {extractor.name}').print()
-    document = report.to_json()
-    write_json(folder / 'summary.json', document)
-    if args.json:
-        write_json(Path(args.json), document)
-    print(f'outputs: {folder}')
+    finish(report, f'mdnet track: {Path(args.bag).name}, {extractor.name}', folder, args.json)
     return 0
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.geometry import epipolar_distance
 from mdnet_ros.errors import MDNetError
-from mdnet_ros.evaluation.extraction import FeatureSource, load_image
+from mdnet_ros.evaluation.extraction import FeatureSource, MeasuredData, load_image
 from mdnet_ros.evaluation.image_matching.averages import (
     DEGREES,
     MultiviewSummary,
@@ -221,26 +219,17 @@ def _add_pictures(
         )
 
 
-def write_page(
-    path: Path,
-    result: ImageMatchingResult,
-    published: bool = False,
-    root: Path | None = None,
-    specs: Sequence[ExtractorSpec] = (),
-    cache: Path | None = None,
-) -> None:
-    """Write the report as one HTML page.
+def build_page(
+    result: ImageMatchingResult, published: bool = False, data: MeasuredData | None = None
+) -> HtmlPage:
+    """Build the HTML report.
 
     Args:
-        path: file to write.
         result: result to show.
         published: show published figures beside, marked as such.
-        root: folder of the data set, for pictures of the worst pairs; None: no pictures.
-        specs: extractors to show pictures of.
-        cache: folder of their cached features; None: extract again.
+        data: data set and extractors, for pictures of the worst pairs; None: no pictures.
 
     Raises:
-        DataError: the page cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
     scenes = sorted(result.part_names())
@@ -266,15 +255,15 @@ def write_page(
     page.heading('Scenes')
     for name in scenes:
         page.table(scene_table(result, name))
-    if root is not None:
+    if data is not None:
         page.heading('Worst pairs')
-        for spec in specs:
-            _add_pictures(page, result, FeatureSource(spec, cache), root)
+        for source in data.sources():
+            _add_pictures(page, result, source, data.root)
     page.licences((e.name, e.licence) for e in result.extractors)
-    page.write(path)
+    return page
 
 
 PROTOCOL = EvaluationProtocol(
-    'image-matching', ImageMatchingResult, extractor_figures, scene_figures, sections, write_page,
+    'image-matching', ImageMatchingResult, extractor_figures, scene_figures, sections, build_page,
     PUBLISHED_IMB,
 )

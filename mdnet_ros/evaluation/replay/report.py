@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -169,11 +168,10 @@ def _latency(result: ReplayResult, name: str) -> Figure:
     return figure
 
 
-def write_page(path: Path, result: ReplayResult) -> None:
-    """Write the report as one HTML page.
+def build_page(result: ReplayResult) -> HtmlPage:
+    """Build the HTML report.
 
     Raises:
-        DataError: the page cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
     names = result.part_names()
@@ -192,11 +190,12 @@ def write_page(path: Path, result: ReplayResult) -> None:
             page.figure(relative, 'Relative poses over the distance of the frames')
         page.figure(_latency(result, name), 'Extraction and tracking of a frame')
     page.licences((f.name, f.licence) for f in result.extractors)
-    page.write(path)
+    return page
 
 
 PROTOCOL = EvaluationProtocol(
     'replay', ReplayResult, lambda _: {}, bag_figures,
-    sections=lambda result, _: sections(result),  # no figures are published for bags
-    write_page=lambda path, result, _: write_page(path, result),
+    # No figures are published for bags, and no pictures are drawn.
+    sections=lambda result, published: sections(result),
+    page=lambda result, published, data: build_page(result),
 )
