@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from mdnet_ros.data.camera import CameraModel, camera_of_info, is_calibrated
 from mdnet_ros.data.decoding import (
     ENCODINGS,
     decode_bgr,
@@ -214,23 +213,6 @@ class BagReader:
         """
         for message in self.messages(self.image_topic(topic)):
             yield ImageFrame(stamp_nanoseconds(message.header), message.header.frame_id, message)
-
-    def camera(self, topic: str | None, rectified: bool = False) -> CameraModel | None:
-        """The first calibrated camera_info of a topic; None without topic or calibration.
-
-        Args:
-            topic: of the camera_info.
-            rectified: the images are rectified already, so that its P holds for them.
-
-        Raises:
-            DataError: if the camera_info makes no sense.
-        """
-        if topic is None:
-            return None
-        for message in self.messages(topic):
-            if is_calibrated(message):
-                return camera_of_info(message, rectified)
-        return None
 
     def poses(self, topic: str) -> PoseTrack:
         """The poses of a topic, sorted by stamp; of several with one stamp the first.
