@@ -18,7 +18,9 @@ _KEPT = 16
 
 
 def depth_at(depth: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Interpolate depth between pixels: exact on planes (bilinear in inverse depth), nearest at edges.
+    """Interpolate depth between pixels.
+
+    It is exact on planes (bilinear in inverse depth); at edges the nearest pixel is taken.
 
     Args:
         depth: (H, W) metres along the optical axis; 0 or NaN: not known.
