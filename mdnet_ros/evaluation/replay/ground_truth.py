@@ -131,7 +131,7 @@ def read_pose_file(path: Path) -> PoseFile:
                 poses.append(_pose_of_matrix([float(token) for token in tokens]))
             else:
                 stamp = Decimal(tokens[0])
-                if not abs(stamp) < _LATEST:  # NaN is not, either
+                if not stamp.is_finite() or abs(stamp) >= _LATEST:
                     raise ValueError(f'expected a time, got {tokens[0][:40]}')
                 poses.append(_pose_of_line([float(token) for token in tokens[1:8]], w_first))
                 stamps.append(stamp)
