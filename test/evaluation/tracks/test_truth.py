@@ -51,14 +51,14 @@ class Messages:
 
     def odometry(self, stamp, child, pose):
         g = 'geometry_msgs/msg/'
-        zero = self.numbers('Vector3', (0, 0, 0))
+        zero = self.types[g + 'Twist'](*[self.numbers('Vector3', (0, 0, 0))] * 2)
         return self.types[ODOMETRY](
             self.header(stamp, 'odom'), child,
             self.types[g + 'PoseWithCovariance'](self.types[g + 'Pose'](
                 self.numbers('Point', pose.translation),
                 self.numbers('Quaternion', quaternion_of_rotation(pose.rotation)),
             ), np.zeros(36)),
-            self.types[g + 'TwistWithCovariance'](self.types[g + 'Twist'](zero, zero), np.zeros(36)),
+            self.types[g + 'TwistWithCovariance'](zero, np.zeros(36)),
         )  # fmt: skip
 
     def tf(self, topic, stamp, *edges):
