@@ -35,12 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "(default: the bag's own topic)")
     parser.add_argument('--extrinsics', type=Path, action='append', default=[], metavar='YAML',
                         help="where the poses are a body's: EuRoC sensor.yaml of the camera "
-                        '(T_BS, camera to body), one for each --bag (default: the one in the '
-                        'folder of an EuRoC ground truth)')
+                        "(T_BS, camera to body) or Kalibr's camchain, one for each --bag "
+                        "(default: the bag's /tf_static; the one in the folder of an EuRoC "
+                        'ground truth)')
     add_extractor_arguments(parser)
     parser.set_defaults(extractors='md2net,klt', max_keypoints=1024)
     parser.add_argument('--image-topic', help="default: the bag's only one")
-    parser.add_argument('--pose-topic', help="default: the bag's only one")
+    parser.add_argument('--pose-topic',
+                        help='true poses of the camera or, with static transforms in the bag or '
+                        '--extrinsics, of its body (default: the only one called ground truth; '
+                        'odometry only if named)')
+    parser.add_argument('--rectified', action='store_true',
+                        help='the images are rectified already: P of camera_info holds for them, '
+                        'not K and D')
     parser.add_argument('--max-frames', type=int, default=0, help='of each bag (0: all)')
     parser.add_argument('--threshold', type=float, default=1.0,
                         help='inlier threshold of relative poses, px (default: 1)')
@@ -72,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         args.threshold,
         not args.no_odometry,
         *args.part,
+        rectified=args.rectified,
     )
     if args.live:
         peers = [spec.name for spec in specs if spec.network is None]
@@ -107,6 +115,7 @@ def _run_live(
     tracker = TrackerSettings(
         weights=network.network, device=device, precision=network.precision,
         runtime=network.runtime, max_keypoints=settings.max_keypoints,
+        rectified=settings.rectified,
     )
     meter = BagMeter(sequence, settings)
     with TemporaryDirectory(prefix='mdnet-live-') as folder, BagReader(sequence.path) as bag:

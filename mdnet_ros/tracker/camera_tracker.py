@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.errors import DataError
 from mdnet_ros.features.tracking import FrameTracker
 from mdnet_ros.features.types import Features
 from mdnet_ros.tracker.job import CameraResult, Restart
@@ -22,6 +23,7 @@ class CameraTracker:
 
     Attributes:
         model: the calibration, or None as long as it is not known.
+        unusable: why the last ``camera_info`` cannot be used, while there was no good one.
         mask: (h, w) uint8 of any size, stretched to the image: no keypoint where it is 0; None:
             keypoints everywhere.
 
@@ -30,7 +32,9 @@ class CameraTracker:
     """
 
     def __init__(self, settings: TrackerSettings) -> None:
+        self.unusable = ''
         self.model: CameraModel | None = None
+        self._fitted: tuple[CameraModel, tuple[int, int], CameraModel | None, str] | None = None
         self.mask: np.ndarray | None = None
         self._settings = settings
         self._tracker = FrameTracker()
@@ -74,15 +78,17 @@ class CameraTracker:
 
     def calibration(self, size: tuple[int, int]) -> tuple[CameraModel | None, str]:
         """Return the calibration for images of a (width, height), or None and the reason."""
-        model = self.model
+        model, fitted = self.model, self._fitted
         if model is None:
-            return None, NO_CALIBRATION
-        if 0 not in (model.width, model.height) and (model.width, model.height) != size:
-            return None, (
-                f'camera_info is for {model.width}x{model.height}, '
-                f'the image is {size[0]}x{size[1]}'
-            )
-        return model, ''
+            return None, self.unusable or NO_CALIBRATION
+        # A camera_info may come from another thread at any time.
+        if fitted is None or fitted[0] is not model or fitted[1] != size:
+            try:
+                fitted = (model, size, model.for_image(size), '')
+            except DataError as error:
+                fitted = (model, size, None, str(error))
+            self._fitted = fitted
+        return fitted[2], fitted[3]
 
     def _use(self, settings: TrackerSettings) -> None:
         if settings.vins_layout != self._settings.vins_layout:

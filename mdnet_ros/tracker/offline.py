@@ -31,6 +31,9 @@ class OfflineRun:
         drops: cause to number of images that could not be used.
         problem: what was wrong with the first of them, or empty.
         seconds: (N,) from the message to its outputs, each processed frame.
+        uncalibrated: frames without ``/tracks``, although asked for, for want of a calibration.
+        calibration_error: the reason of the first of them, or empty.
+        without_ray: observations left out of ``/tracks``: the calibration has no ray for them.
     """
 
     frames_in: int
@@ -38,6 +41,9 @@ class OfflineRun:
     drops: dict[str, int]
     problem: str
     seconds: np.ndarray
+    uncalibrated: int = 0
+    calibration_error: str = ''
+    without_ray: int = 0
 
 
 def track_bag(
@@ -63,7 +69,8 @@ def track_bag(
     """
     settings = engine.configuration.settings
     drops: Counter[str] = Counter()
-    problem = ''
+    problem = calibration_error = ''
+    uncalibrated = without_ray = 0
     seconds: list[float] = []
     total = bag.counts[image_topic]
     for frame in tqdm(
@@ -76,6 +83,11 @@ def track_bag(
             drops[BAD_IMAGE] += 1
             problem = problem or str(error)
             continue
+        if done.calibration_error:
+            uncalibrated += 1
+            calibration_error = calibration_error or done.calibration_error
+        if done.tracks is not None:
+            without_ray += done.tracks.without_ray
         if topics is not None:
             stamp, name = frame.stamp_ns, frame.frame_id
             topics.cloud('/correspondences', stamp, name, correspondence_table(done.frame))
@@ -97,4 +109,7 @@ def track_bag(
             f"bag '{bag.path}': none of the {frames_in} images of '{image_topic}' can be used: "
             f'{problem}'
         )
-    return OfflineRun(frames_in, len(seconds), dict(drops), problem, np.array(seconds))
+    return OfflineRun(
+        frames_in, len(seconds), dict(drops), problem, np.array(seconds),
+        uncalibrated, calibration_error, without_ray,
+    )

@@ -1,4 +1,4 @@
-"""Read the tracker's outputs in a bag, together with the images they came from."""
+"""Read the tracker's outputs from a bag, together with the images they came from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.reader import BagReader, ImageFrame
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.headers import stamp_nanoseconds
@@ -59,7 +60,8 @@ class Recording:
         namespace: of the outputs, such as ``/left``; empty: none.
         source: open bag with the images; may be the same; None: there are no images.
         image_topic: in ``source``.
-        camera: its calibration, if known.
+        camera: its calibration, for the images as they are; None: none that can be used.
+        calibration_problem: why there is no calibration, on one line; empty with one.
         image_size: (width, height) in pixels.
     """
 
@@ -68,6 +70,7 @@ class Recording:
     source: BagReader | None
     image_topic: str | None
     camera: CameraModel | None
+    calibration_problem: str
     image_size: tuple[int, int]
 
     def __len__(self) -> int:
@@ -116,8 +119,8 @@ def find_recording(
         rectified: the images are rectified already, so that P of the calibration holds for them.
 
     Raises:
-        DataError: if topics are missing, the choice is not clear, P is none, or no image and no
-            calibration tells how large the images are.
+        DataError: if topics are missing, the choice is not clear, or no image and no calibration
+            tells how large the images are.
     """
     place = _namespace(tracks, namespace)
     # An overlay is no camera image.
@@ -128,18 +131,16 @@ def find_recording(
     topic = None if source is None else source.image_topic(image_topic)
     calibrated = source or tracks
     info_topic = calibrated.camera_info_topic(topic or '', camera_info_topic)
-    camera = calibrated.camera(info_topic, rectified)
-    size = (camera.width, camera.height) if camera is not None else (0, 0)
-    if source is not None and not all(size):
-        # A calibration may leave out the size.
-        height, width = next(source.images(topic)).image.shape
-        size = (width, height)
+    calibration = read_calibration(calibrated, topic, info_topic, rectified)
+    camera, size = calibration.camera, calibration.image_size or (0, 0)
+    if camera is not None and not all(size):
+        size = (camera.width, camera.height)
     if not all(size):
         raise DataError(
             f"bag '{tracks.path}': expected images or a camera_info, to know the size of the "
             'images; name the bag that has them'
         )
-    return Recording(tracks, place, source, topic, camera, size)
+    return Recording(tracks, place, source, topic, camera, calibration.problem, size)
 
 
 def _namespace(tracks: BagReader, requested: str | None) -> str:

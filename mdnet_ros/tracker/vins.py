@@ -56,6 +56,7 @@ class VinsTracks:
         velocity: (N, 2) float64, of ``normalised``, per second.
         stamp_ns: of the frame.
         indices: (N,) int64, row of each in the frame's features.
+        without_ray: how many more tracks there are whose pixel has no ray in the calibration.
     """
 
     ids: np.ndarray
@@ -64,6 +65,7 @@ class VinsTracks:
     velocity: np.ndarray
     stamp_ns: int
     indices: np.ndarray
+    without_ray: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -121,7 +123,7 @@ class VinsTracker:
         now = links.indices[rows]
         here = camera.normalise(frame.features.keypoints[now])
         there = camera.normalise(links.keypoints_prev[rows])
-        # Strong distortion may have no inverse at the edge of the image: NaN compares as false.
+        # NaN, which stands for "no ray", compares as false.
         finite = (np.abs(here) < _FARTHEST).all(axis=1) & (np.abs(there) < _FARTHEST).all(axis=1)
         rows, now, here, there = rows[finite], now[finite], here[finite], there[finite]
         seconds = (frame.stamp_ns - links.stamps_prev[rows]) * 1e-9
@@ -133,6 +135,7 @@ class VinsTracker:
             (here - there) / seconds[:, None],
             frame.stamp_ns,
             now,
+            int((~finite).sum()),
         )
 
     def _ids_for(self, frame: TrackedFrame, rows: np.ndarray) -> np.ndarray:
@@ -196,7 +199,7 @@ class StereoVinsTracker:
         keep = keep[np.argsort(ids[keep])]
         tracks = VinsTracks(
             ids[keep], rays[keep], right.features.keypoints[now[keep]],
-            np.zeros((len(keep), 2)), right.stamp_ns, now[keep],
+            np.zeros((len(keep), 2)), right.stamp_ns, now[keep], len(now) - len(keep),
         )
         last, self._last = self._last, tracks
         if last is not None and right.stamp_ns > last.stamp_ns:
