@@ -70,7 +70,7 @@ class TrainingConfig:
         clip: largest norm of the gradient.
         averaging: decay per step of the weight average that is exported.
         held_back: share of the images kept for validation, never trained on.
-        precision: ``bf16`` or ``fp32``.
+        precision: ``bf16``, ``fp32``, or ``auto``: bf16 where the device computes in it.
         seed: of everything random.
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations.
@@ -89,7 +89,7 @@ class TrainingConfig:
     clip: float = 5.0
     averaging: float = 0.998
     held_back: float = 0.03
-    precision: str = 'bf16'
+    precision: str = 'auto'
     seed: int = 0
     checkpoint_every: int = 200
     validate_every: int = 1000
@@ -104,8 +104,8 @@ class TrainingConfig:
             raise DataError(f"network '{self.network}': expected one of {sorted(CONFIGS)}")
         if self.side < 64 or self.side % 16:
             raise DataError(f'side: expected a multiple of 16 from 64 up, got {self.side}')
-        if self.precision not in ('bf16', 'fp32'):
-            raise DataError(f"precision '{self.precision}': expected bf16 or fp32")
+        if self.precision not in ('auto', 'bf16', 'fp32'):
+            raise DataError(f"precision '{self.precision}': expected auto, bf16 or fp32")
         for name in ('batch', 'steps', 'checkpoint_every', 'validate_every', 'validation_pairs'):
             if getattr(self, name) < 1:
                 raise DataError(f'{name}: expected at least 1, got {getattr(self, name)}')

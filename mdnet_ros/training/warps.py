@@ -1,7 +1,8 @@
 """Pairs of views of one photograph with the exact pixel-to-pixel map between them.
 
 Frames: ``photo`` pixels and ``crop`` pixels, both x right, y down, integers at pixel centres.
-Homographies are 3x3, acting on (x, y, 1).
+Homographies are 3x3, acting on (x, y, 1). Nothing waits for a GPU: shapes are
+static, and all random numbers come from one generator on the device.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
+
+from mdnet_ros.training.images import ImagePool
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,24 @@ class WarpRanges:
             plane has (2: a plane seen at 60 degrees).
         perspective: largest shift of a crop's corner, as a share of its side.
         translation: largest shift between the views, as a share of the crop's side.
-        minimum_scale: photo pixels per crop pixel; below 1 the photo is enlarged.
+        minimum_scale: photo pixels per crop pixel, in every direction; below 1 the photograph is
+            enlarged. Scale and tilt are drawn from what this and the photograph's size allow;
+            perspective comes on top, and at most halves it in a corner.
     """
 
     rotation: float = 45.0
     wide_rotation: float = 0.0
     small_motion: float = 0.3
-    scale: float = 2.0
-    tilt: float = 2.0
+    scale: float = 3.0
+    tilt: float = 3.0
     perspective: float = 0.25
     translation: float = 0.2
-    minimum_scale: float = 0.5
+    minimum_scale: float = 1.0
 
 
+#: Pyramid levels are chosen finer by this than the area says. Without it trilinear filtering blurs
+#: twice as much as the mean over the area does.
+_SHARPER = 0.5
 #: What is left of the ranges where a pair shows a small motion.
 _SMALL = 0.1
 
@@ -91,22 +98,28 @@ def pixel_grid(side: int, device: torch.device) -> torch.Tensor:
 def _uniform(
     generator: torch.Generator, shape: tuple[int, ...], low: float, high: float
 ) -> torch.Tensor:
-    return torch.rand(shape, generator=generator) * (high - low) + low
+    return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
 
 
 def _corner_homography(corners: torch.Tensor, side: int) -> torch.Tensor:
     """(B, 3, 3) taking the crop's corners to ``corners`` (B, 4, 2): a linear system of eight."""
     b = corners.shape[0]
     last = float(side - 1)
-    source = torch.tensor([[0.0, 0.0], [last, 0.0], [last, last], [0.0, last]])
+    source = corners.new_tensor([[0.0, 0.0], [last, 0.0], [last, last], [0.0, last]])
     x, y = source[:, 0].expand(b, 4), source[:, 1].expand(b, 4)
     u, v = corners[..., 0], corners[..., 1]
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     rows_u = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], -1)
     rows_v = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], -1)
     system = torch.cat([rows_u, rows_v], 1).double()
-    solved = torch.linalg.solve(system, torch.cat([u, v], 1).double())
-    return torch.cat([solved, torch.ones(b, 1, dtype=torch.float64)], 1).reshape(b, 3, 3).float()
+    solved, _ = torch.linalg.solve_ex(system, torch.cat([u, v], 1).double()[..., None])
+    last_one = torch.ones_like(solved[:, :1])
+    return torch.cat([solved, last_one], 1).reshape(b, 3, 3).float()
+
+
+def inverse(homography: torch.Tensor) -> torch.Tensor:
+    """(B, 3, 3) inverses, in double precision inside; never waits for a GPU."""
+    return torch.linalg.inv_ex(homography.double())[0].float()
 
 
 def _rotation(angle: torch.Tensor) -> torch.Tensor:
@@ -131,110 +144,180 @@ def sample_homographies(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw the two views of each photograph.
 
+    The first view has s photo pixels per crop pixel; the second s·r, and s·r·√t along and s·r/√t
+    across the axis of its tilt t. All of them lie between ``ranges.minimum_scale`` and what makes
+    the view as large as the photograph's short side: first r, then t, then s are drawn from what
+    this leaves, in logarithms.
+
     Args:
         sizes: (B, 2) width and height of the photographs, pixels.
         side: S of the crops, pixels.
         ranges: at full difficulty.
         difficulty: in [0, 1]; scales all ranges (the curriculum).
-        generator: on the CPU.
+        generator: decides all; on the device of ``sizes``.
 
     Returns:
-        Two (B, 3, 3) homographies, crop pixels of each view to photo pixels.
+        Two (B, 3, 3) float32 homographies, crop pixels of each view to photo pixels.
     """
     b = sizes.shape[0]
-    sizes = sizes.float().cpu()
-    largest = (sizes.min(dim=1).values / side).clamp(min=ranges.minimum_scale)
-    span = (largest.log() - math.log(ranges.minimum_scale)).clamp(min=0.0)
-    small = torch.zeros(b, dtype=torch.bool)
-    # Not drawn where none is asked for: the validation pairs stay those of earlier runs.
-    if ranges.small_motion:
-        small = torch.rand(b, generator=generator) < ranges.small_motion
-    reach = difficulty * torch.where(small, _SMALL, 1.0)
-    ratio = _uniform(generator, (b,), -1.0, 1.0) * math.log(ranges.scale) * reach
-    ratio = torch.minimum(torch.maximum(ratio, -span), span)
-    base = torch.rand(b, generator=generator) * (span - ratio.abs())
-    first_log = math.log(ranges.minimum_scale) + base + (-ratio).clamp(min=0.0)
-    turn = _uniform(generator, (b,), -1.0, 1.0) * math.radians(ranges.rotation) * reach
-    wide = (torch.rand(b, generator=generator) < ranges.wide_rotation * difficulty) & ~small
-    turn = torch.where(wide, _uniform(generator, (b,), -math.pi, math.pi), turn)
-    lean = _uniform(generator, (b,), -0.2, 0.2) * difficulty
-    stretch = torch.exp(torch.rand(b, generator=generator) * math.log(ranges.tilt) * reach)
-    axis = _uniform(generator, (b,), 0.0, math.pi)
+    sizes = sizes.float()
+
+    def draw(low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+        return _uniform(generator, (b,), low, high)
+
+    lowest = math.log(ranges.minimum_scale)
+    span = ((sizes.amin(1) / side).log() - lowest).clamp(min=0.0)
+    small = draw() < ranges.small_motion
+    reach = difficulty * (1.0 - (1.0 - _SMALL) * small.float())
+    ratio = draw(-1.0, 1.0) * torch.minimum(math.log(ranges.scale) * reach, span)
+    farthest = 2.0 * (span - (-ratio).clamp(min=0.0))
+    tilt = draw() * torch.minimum(math.log(ranges.tilt) * reach, farthest)
+    low = (tilt / 2 - ratio).clamp(min=0.0)
+    high = span - ratio.clamp(min=0.0)
+    first_log = lowest + low + draw() * (high - low).clamp(min=0.0)
+    second_log = first_log + ratio
+    turn = draw(-1.0, 1.0) * math.radians(ranges.rotation) * reach
+    wide = (draw() < ranges.wide_rotation * difficulty) & ~small
+    turn = torch.where(wide, draw(-math.pi, math.pi), turn)
+    lean = draw(-0.2, 0.2) * difficulty
+    slant = _stretching(draw(0.0, math.pi), tilt.exp())
     half = (side - 1) / 2.0
-    square = torch.tensor([[-half, -half], [half, -half], [half, half], [-half, half]])
-    centre_range = (sizes - 1 - side * first_log.exp()[:, None]).clamp(min=0.0)
-    shares = torch.rand(b, 2, generator=generator) - 0.5
-    centre = (sizes - 1) / 2 + shares * centre_range
+    square = sizes.new_tensor([[-half, -half], [half, -half], [half, half], [-half, half]])
+    widest = side * torch.maximum(first_log, second_log).exp()
+    centre = (sizes - 1) / 2 + _uniform(generator, (b, 2), -0.5, 0.5) * (
+        sizes - 1 - widest[:, None]
+    ).clamp(min=0.0)
+    bend = ranges.perspective * reach[:, None, None] * side
     views = []
-    slant = _stretching(axis, stretch)
-    for log_scale, angle, slanted, moved in (
-        (first_log, lean, None, 0.0),
-        (first_log + ratio, lean + turn, slant, ranges.translation * reach[:, None]),
+    for log_scale, turned, moved in (
+        (first_log, _rotation(lean), torch.zeros_like(reach)),
+        (second_log, slant @ _rotation(lean + turn), ranges.translation * reach),
     ):
         scale = log_scale.exp()
-        bend = ranges.perspective * reach[:, None, None] * side
         corners = square + _uniform(generator, (b, 4, 2), -0.5, 0.5) * bend
-        turned = _rotation(angle) if slanted is None else slanted @ _rotation(angle)
         corners = corners @ turned.transpose(1, 2) * scale[:, None, None]
-        shift = _uniform(generator, (b, 2), -1.0, 1.0) * moved * side * scale[:, None]
+        shift = _uniform(generator, (b, 2), -1.0, 1.0) * (moved * side * scale)[:, None]
         views.append(_corner_homography(corners + (centre + shift)[:, None], side))
     return views[0], views[1]
 
 
-def render_views(
-    photos: torch.Tensor, halves: torch.Tensor, sizes: torch.Tensor, to_photo: torch.Tensor,
-    side: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Resample photographs into crops, from the half-size copy where the crop shrinks them.
+def area_scale(homography: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """How much a homography enlarges areas: the determinant of its Jacobian, det H / w³.
 
     Args:
-        photos: (B, 1, H, W) uint8, each in the top left corner of its canvas.
-        halves: (B, 1, H/2, W/2) uint8, the same shrunk two by two by area averaging.
-        sizes: (B, 2) width and height of each photograph, pixels.
+        homography: (B, 3, 3).
+        points: (B, ..., 2) pixels.
+
+    Returns:
+        (B, ...) absolute values; at least 1e-12.
+    """
+    shape = (-1,) + (1,) * (points.dim() - 2)
+    h = homography
+    depth = (
+        h[:, 2, 0].reshape(shape) * points[..., 0] + h[:, 2, 1].reshape(shape) * points[..., 1]
+        + h[:, 2, 2].reshape(shape)
+    )
+    determinant = (
+        h[:, 0, 0] * (h[:, 1, 1] * h[:, 2, 2] - h[:, 1, 2] * h[:, 2, 1])
+        - h[:, 0, 1] * (h[:, 1, 0] * h[:, 2, 2] - h[:, 1, 2] * h[:, 2, 0])
+        + h[:, 0, 2] * (h[:, 1, 0] * h[:, 2, 1] - h[:, 1, 1] * h[:, 2, 0])
+    ).reshape(shape)
+    return (determinant / depth.abs().clamp(min=1e-6) ** 3).abs().clamp(min=1e-12)
+
+
+def _bilinear(
+    pixels: torch.Tensor, start: torch.Tensor, size: torch.Tensor, x: torch.Tensor,
+    y: torch.Tensor,
+) -> torch.Tensor:
+    """Interpolate in images that lie in a flat tensor, repeating their edge outside.
+
+    Args:
+        pixels: (T,) uint8.
+        start: (B, P) int64, where the image that each point is looked up in begins.
+        size: (B, P, 2) int64, its width and height.
+        x, y: (B, P) pixels of that image.
+
+    Returns:
+        (B, P) float32, 0 to 255.
+    """
+    width, height = size[..., 0], size[..., 1]
+    x = torch.minimum(x.clamp(min=0.0), (width - 1).float())
+    y = torch.minimum(y.clamp(min=0.0), (height - 1).float())
+    left, top = x.long(), y.long()
+    right = torch.minimum(left + 1, width - 1) - left
+    above = start + top * width + left
+    below = above + (torch.minimum(top + 1, height - 1) - top) * width
+    values = [
+        pixels.index_select(0, index.reshape(-1)).reshape(x.shape).float()
+        for index in (above, above + right, below, below + right)
+    ]
+    across, down = x - left, y - top
+    return torch.lerp(
+        torch.lerp(values[0], values[1], across), torch.lerp(values[2], values[3], across), down
+    )
+
+
+def render_views(
+    pool: ImagePool, index: torch.Tensor, to_photo: torch.Tensor, side: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Resample photographs into crops, anti-aliased.
+
+    Each crop pixel is interpolated in the two pyramid levels on either side of the area that it
+    covers in the photograph (trilinear filtering, Williams 1983).
+
+    Args:
+        pool: the photographs.
+        index: (B,) int64, which of them.
         to_photo: (B, 3, 3) crop pixels to photo pixels.
         side: S of the crops.
 
     Returns:
         (B, 1, S, S) float32 in [0, 1], and (B, 1, S, S) bool, inside the photograph.
     """
-    device = photos.device
-    grid = pixel_grid(side, device)[None].expand(len(photos), -1, -1, -1)
-    points = apply_homography(to_photo.to(device), grid)
-    limit = (sizes.to(device).float() - 1)[:, None, None, :]
-    inside = ((points >= 0) & (points <= limit)).all(-1)[:, None]
-    points = torch.minimum(points.clamp(min=0.0), limit)
-    middle = side // 2
-    step = points[:, middle, middle + 1] - points[:, middle, middle]
-    shrinks = step.norm(dim=-1) > 1.3
-    crops = torch.empty(len(photos), 1, side, side, device=device)
-    for level, chosen in ((photos, ~shrinks), (halves, shrinks)):
-        if not bool(chosen.any()):
-            continue
-        canvas = level[chosen]
-        extent = canvas.new_tensor([photos.shape[3], photos.shape[2]], dtype=torch.float32)
-        normalised = (points[chosen] + 0.5) * 2.0 / extent - 1.0
-        crops[chosen] = F.grid_sample(
-            canvas.float(), normalised, mode='bilinear', padding_mode='border',
-            align_corners=False,
-        )
-    return crops / 255.0, inside
+    b = len(index)
+    grid = pixel_grid(side, to_photo.device).reshape(1, -1, 2).expand(b, -1, -1)
+    points = apply_homography(to_photo, grid)
+    sizes, offsets = pool.sizes[index], pool.offsets[index]
+    limit = (sizes[:, None, 0] - 1).float()
+    inside = ((points >= 0) & (points <= limit)).all(-1)
+    levels = sizes.shape[1]
+    level = (0.5 * area_scale(to_photo, grid).log2() - _SHARPER).clamp(0.0, levels - 1.001)
+    lower = level.long()
+    crops = []
+    for number in (lower, lower + 1):
+        size = sizes.gather(1, number[..., None].expand(-1, -1, 2))
+        shrink = torch.exp2(-number.float())
+        x, y = ((points[..., i] + 0.5) * shrink - 0.5 for i in (0, 1))
+        crops.append(_bilinear(pool.pixels, offsets.gather(1, number), size, x, y))
+    crop = torch.lerp(crops[0], crops[1], level - lower)
+    return crop.reshape(b, 1, side, side) / 255.0, inside.reshape(b, 1, side, side)
 
 
 def make_pairs(
-    photos: torch.Tensor,
-    halves: torch.Tensor,
-    sizes: torch.Tensor,
+    pool: ImagePool,
+    index: torch.Tensor,
     side: int,
     ranges: WarpRanges,
     difficulty: float,
     generator: torch.Generator,
 ) -> ViewPair:
-    """Two views of each photograph; arguments as in the functions above."""
-    first, second = sample_homographies(sizes, side, ranges, difficulty, generator)
-    views = [render_views(photos, halves, sizes, h, side) for h in (first, second)]
-    to_second = torch.linalg.solve(second.double(), first.double()).float()
+    """Draw and render two views of each photograph.
+
+    Args:
+        pool: the photographs.
+        index: (B,) int64, which of them; on the pool's device, like the generator.
+        side: S of the views, pixels.
+        ranges: how far the views differ at full difficulty.
+        difficulty: in [0, 1].
+        generator: decides all.
+    """
+    first, second = sample_homographies(
+        pool.sizes[index, 0], side, ranges, difficulty, generator
+    )
+    views = [render_views(pool, index, h, side) for h in (first, second)]
+    to_second = torch.linalg.solve_ex(second.double(), first.double())[0].float()
     return ViewPair(
         torch.cat([views[0][0], views[1][0]]),
         torch.cat([views[0][1], views[1][1]]),
-        to_second.to(photos.device),
+        to_second,
     )

@@ -23,7 +23,7 @@ from mdnet_ros.errors import DataError, WeightsError
 from mdnet_ros.features.weights import load_weights
 from mdnet_ros.training.checkpoint import load_checkpoint
 from mdnet_ros.training.config import TrainingConfig, config_from_dict, load_config
-from mdnet_ros.training.images import ImagePool, is_held_back, load_pools, read_images
+from mdnet_ros.training.images import is_held_back, load_pools, read_images
 from mdnet_ros.training.schedule import learning_rate
 
 SMALL = ['--network', 'md2net-light', '--device', 'cpu', '--threads', '1']
@@ -227,10 +227,21 @@ def test_tar_and_folder_hold_the_same_images(photos: Path, tmp_path: Path) -> No
 
 
 def test_held_back_images_are_never_trained_on(photos: Path) -> None:
-    training, validation = load_pools([photos], 0.3)
-    assert set(training.names).isdisjoint(validation.names)
-    assert all(is_held_back(name, 0.3) for name in validation.names)
-    assert isinstance(training, ImagePool)
+    pools = load_pools([photos], 0.3)
+    assert set(pools.training.names).isdisjoint(pools.validation.names)
+    assert all(is_held_back(name, 0.3) for name in pools.validation.names)
+    assert pools.held_back == len(pools.validation)
+    assert len(pools.training) + len(pools.validation) == len(PHOTOS)
+
+
+def test_a_set_too_small_to_hold_anything_back_says_so(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pools = load_pools([photos], 0.0)
+    assert len(pools.training) == len(PHOTOS)
+    assert set(pools.validation.names) <= set(pools.training.names)
+    assert pools.held_back == 0
+    assert 'none of the 8 images is held back' in caplog.text
 
 
 def test_configuration_file_and_overrides(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+import pytest
 import torch
 from skimage import data
 
@@ -11,8 +13,10 @@ from mdnet_ros.training.photometric import PhotometricRanges, change_light, quan
 from mdnet_ros.training.warps import (
     WarpRanges,
     apply_homography,
+    area_scale,
     make_pairs,
     pixel_grid,
+    render_views,
     sample_homographies,
 )
 
@@ -24,17 +28,13 @@ def pool() -> ImagePool:
 
 
 def pairs(difficulty: float, seed: int = 1, ranges: WarpRanges = WarpRanges()):  # type: ignore[no-untyped-def]  # noqa: B008 (frozen)
-    p = pool()
-    index = torch.tensor([0, 1, 0, 1])
     return make_pairs(
-        p.photos[index], p.halves[index], p.sizes[index], SIDE, ranges, difficulty,
+        pool(), torch.tensor([0, 1, 0, 1]), SIDE, ranges, difficulty,
         torch.Generator().manual_seed(seed),
     )
 
 
 def test_homography_equals_opencv() -> None:
-    import cv2
-
     rng = np.random.default_rng(0)
     h = np.eye(3) + rng.normal(0, 0.05, (3, 3)) * [[1, 1, 100], [1, 1, 100], [1e-3, 1e-3, 0]]
     points = rng.uniform(0, 100, (1, 50, 2)).astype(np.float32)
@@ -64,7 +64,7 @@ def test_views_show_the_same_thing_where_the_map_says() -> None:
 
 def test_no_difficulty_is_no_change() -> None:
     pair = pairs(0.0, ranges=WarpRanges(small_motion=0.0, minimum_scale=0.7))
-    torch.testing.assert_close(pair.images[:4], pair.images[4:])
+    torch.testing.assert_close(pair.images[:4], pair.images[4:], atol=1e-4, rtol=0)
     eye = torch.eye(3).expand(4, 3, 3)
     torch.testing.assert_close(pair.to_second / pair.to_second[:, 2:, 2:], eye, atol=1e-3, rtol=0)
 
@@ -100,6 +100,83 @@ def test_a_share_of_the_pairs_moves_little() -> None:
     angle, _ = turns_and_scales(0.4)
     share = float((angle.abs() <= 3).float().mean())
     assert 0.4 < share < 0.55  # and a tenth of the others by chance
+
+
+def shifted_and_scaled(scale: float, x: float, y: float) -> torch.Tensor:
+    """(1, 3, 3): crop pixels to photo pixels, so that crop pixel 0 begins at (x, y)."""
+    centre = (scale - 1) / 2
+    return torch.tensor([[[scale, 0.0, x + centre], [0.0, scale, y + centre], [0.0, 0.0, 1.0]]])
+
+
+@pytest.mark.parametrize('scale', [1, 2, 4, 8])
+def test_a_reduction_is_the_mean_over_the_area(scale: int) -> None:
+    """OpenCV's area averaging, pixel by pixel; 64 is a multiple of every scale."""
+    photo = data.camera()
+    side = 24
+    crop, inside = render_views(pool(), torch.tensor([0]), shifted_and_scaled(scale, 64, 128), side)
+    cut = photo[128 : 128 + side * scale, 64 : 64 + side * scale]
+    expected = cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA)
+    assert inside.all()
+    np.testing.assert_allclose(crop[0, 0].numpy() * 255, expected, atol=1.51)  # rounded per level
+
+
+@pytest.mark.parametrize('scale', [1.7, 2.6, 3.0, 5.3])
+def test_reductions_in_between_do_not_alias(scale: float) -> None:
+    """A pattern finer than the crop's pixels becomes its mean; single samples keep it."""
+    fine = np.tile(np.array([[40, 200], [200, 40]], np.uint8), (256, 256))
+    checks = ImagePool([NamedImage('checks', fine)])
+    crop, _ = render_views(checks, torch.tensor([0]), shifted_and_scaled(scale, 10, 10), 32)
+    spread = float(crop.std()) * 255
+    assert float(crop.mean()) * 255 == pytest.approx(120, abs=2)
+    assert spread < 80 * max(0.0, 1 - np.log2(scale)) + 1
+
+
+def test_any_reduction_is_near_the_mean_over_the_area() -> None:
+    photo, scale, side = data.camera(), 3.0, 40
+    crop, _ = render_views(pool(), torch.tensor([0]), shifted_and_scaled(scale, 60, 90), side)
+    cut = photo[90 : 90 + 3 * side, 60 : 60 + 3 * side]
+    expected = cv2.resize(cut, (side, side), interpolation=cv2.INTER_AREA).astype(float)
+    single = photo[91 : 90 + 3 * side : 3, 61 : 60 + 3 * side : 3].astype(float)
+    error = np.abs(crop[0, 0].numpy() * 255 - expected).mean()
+    assert error < 0.5 * np.abs(single - expected).mean()
+
+
+@pytest.mark.parametrize('size', [(1600, 1200), (640, 480), (300, 220), (140, 130)])
+def test_views_are_never_enlarged(size: tuple[int, int]) -> None:
+    """But for perspective, in every direction: least singular value of the map to the photo."""
+    sizes = torch.tensor([size] * 400)
+    ranges = WarpRanges(perspective=0.0, scale=3.0, tilt=3.0, minimum_scale=1.0)
+    generator = torch.Generator().manual_seed(3)
+    for view in sample_homographies(sizes, SIDE, ranges, 1.0, generator):
+        axes = torch.linalg.svdvals(view[:, :2, :2])
+        assert axes[:, 1].min() >= 1 - 1e-3
+        if min(size) > SIDE:
+            assert axes[:, 1].max() <= min(size) / SIDE + 1e-3
+
+
+def test_large_photographs_give_large_changes() -> None:
+    sizes = torch.tensor([(1600, 1200)] * 400)
+    ranges = WarpRanges(perspective=0.0, small_motion=0.0)
+    first, second = sample_homographies(
+        sizes, SIDE, ranges, 1.0, torch.Generator().manual_seed(3)
+    )
+    relative = torch.linalg.svdvals(torch.linalg.solve(second, first)[:, :2, :2])
+    ratio = relative.prod(1).sqrt()
+    tilt = relative[:, 0] / relative[:, 1]
+    assert ratio.max() > 2.8
+    assert ratio.min() < 1 / 2.8
+    assert 2.7 < tilt.max() < 3.01
+
+
+def test_area_scale_is_that_of_a_small_square() -> None:
+    h = torch.tensor([[[1.5, 0.2, 3.0], [-0.1, 0.8, 2.0], [1e-3, -2e-3, 1.0]]])
+    points = torch.tensor([[[20.0, 30.0], [100.0, 60.0]]])
+    step = 0.5
+    corners = [apply_homography(h, points + torch.tensor(d) * step)[0].double()
+               for d in ((-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))]
+    x, y = corners[1] - corners[0], corners[3] - corners[2]
+    expected = (x[:, 0] * y[:, 1] - x[:, 1] * y[:, 0]).abs() / (2 * step) ** 2
+    torch.testing.assert_close(area_scale(h, points)[0].double(), expected, rtol=1e-3, atol=0)
 
 
 def test_same_seed_same_pairs() -> None:
