@@ -81,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
             'held_back': pools.held_back,
         }
         trainer = Trainer(
-            config, pools.training, pools.validation, args.out, device, args.minutes, args.from_weights,
-            args.resume, args.steps, provenance,
+            config, pools.training, pools.validation, args.out, device, args.minutes,
+            args.from_weights, args.resume, args.steps, provenance,
         )
         summary = trainer.run()
     finally:

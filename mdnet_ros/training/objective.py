@@ -42,7 +42,7 @@ class LossWeights:
     reliability: float = 0.5
     reprojection: float = 0.3
     triplet: float = 1.0
-    dual_softmax: float = 0.0
+    dual_softmax: float = 0.1
 
 
 @dataclass(frozen=True)

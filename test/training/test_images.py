@@ -48,14 +48,15 @@ def test_large_photographs_stay_large_and_portraits_are_turned() -> None:
 def test_a_pool_moves_as_a_whole() -> None:
     pool = ImagePool([NamedImage('camera', data.camera())])
     moved = pool.to(torch.device('meta'))
-    assert {moved.pixels.device.type, moved.offsets.device.type, moved.sizes.device.type} == {'meta'}
+    tensors = (moved.pixels, moved.offsets, moved.sizes)
+    assert {tensor.device.type for tensor in tensors} == {'meta'}
 
 
 @pytest.fixture(scope='module')
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve frames of a camera that moves; the fourth holds too few bytes for its size."""
     pytest.importorskip('rosbags')
-    from mdnet_ros.data.bags.writer import BagWriter
+    from mdnet_ros.bags.writer import BagWriter
 
     path = tmp_path_factory.mktemp('bag') / 'one_bad'
     with BagWriter(path, 'mcap') as writer:
@@ -91,7 +92,7 @@ def test_a_part_of_a_bag_is_cut_by_the_count_of_frames(bag: Path) -> None:
 
 def test_frames_are_decoded_one_at_a_time(bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory grows with the frames that are kept: reading never runs ahead of the pool."""
-    from mdnet_ros.data.bags import reader
+    from mdnet_ros.bags import reader
 
     decoded: list[int] = []
     plain = reader.decode_gray
