@@ -13,6 +13,7 @@ import importlib
 #: ``evaluation.`` and the name, with '-' as '_'.
 PROTOCOLS = {
     'homography': 'HPatches layout: matching accuracy and score, repeatability, homographies',
+    'pairs': 'pairs rendered from photographs: scale, tilt, rotation and light apart',
     'image-matching': 'Image Matching Benchmark layout: stereo and multiview pose',
     'replay': 'bags with ground truth: tracks, latency, visual odometry',
 }

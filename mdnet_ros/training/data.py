@@ -12,7 +12,7 @@ import torch
 from mdnet_ros.training.config import TrainingConfig
 from mdnet_ros.training.images import ImagePool
 from mdnet_ros.training.photometric import change_light
-from mdnet_ros.training.warps import ViewPair, make_pairs
+from mdnet_ros.training.views import ViewPair, make_pairs
 
 
 def step_generator(

@@ -34,7 +34,7 @@ from mdnet_ros.training.objective import LossTerms, draw, objective
 from mdnet_ros.training.schedule import learning_rate
 from mdnet_ros.training.summary import RunSummary, describe_device
 from mdnet_ros.training.validation import ValidationFigures, validate, validation_pairs
-from mdnet_ros.training.warps import ViewPair
+from mdnet_ros.training.views import ViewPair
 
 #: Steps timed to find how many fit into a time budget, after as many to warm up.
 _TIMED_STEPS = 10

@@ -17,7 +17,7 @@ from mdnet_ros.training.keypoint_terms import (
     match_quality,
 )
 from mdnet_ros.training.overlap import Overlap, overlaps
-from mdnet_ros.training.warps import ViewPair
+from mdnet_ros.training.views import ViewPair
 from mdnet_ros.training.window_terms import (
     WindowTerms,
     agreement,

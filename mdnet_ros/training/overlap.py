@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from mdnet_ros.training.warps import ViewPair, apply_homography, area_scale, inverse, pixel_grid
+from mdnet_ros.training.views import ViewPair
+from mdnet_ros.training.warps import apply_homography, area_scale, inverse, pixel_grid
 
 #: Pixels this close to the second view's edge do not count as seen by it.
 _EDGE = 2

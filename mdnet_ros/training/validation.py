@@ -18,7 +18,8 @@ from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.training.data import step_generator
 from mdnet_ros.training.images import ImagePool
 from mdnet_ros.training.photometric import PhotometricRanges, change_light
-from mdnet_ros.training.warps import ViewPair, WarpRanges, apply_homography, make_pairs
+from mdnet_ros.training.views import ViewPair, make_pairs
+from mdnet_ros.training.warps import WarpRanges, apply_homography
 
 #: Side of the validation views, pixels.
 SIDE = 256

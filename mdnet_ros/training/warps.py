@@ -1,6 +1,6 @@
-"""Pairs of views of one photograph with the exact pixel-to-pixel map between them.
+"""How two views of a photograph are placed: homographies drawn from ranges.
 
-Frames: ``photo`` pixels and ``crop`` pixels, both x right, y down, integers at pixel centres.
+Frames: ``photo`` pixels and ``crop`` pixels (of a view), both x right, y down, integers at pixel centres.
 Homographies are 3x3, acting on (x, y, 1). Nothing waits for a GPU: shapes are
 static, and all random numbers come from one generator on the device.
 """
@@ -11,8 +11,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-
-from mdnet_ros.training.images import ImagePool
 
 
 @dataclass(frozen=True)
@@ -44,26 +42,8 @@ class WarpRanges:
     minimum_scale: float = 1.0
 
 
-#: Pyramid levels are chosen finer by this than the area says. Without it trilinear filtering blurs
-#: twice as much as the mean over the area does.
-_SHARPER = 0.5
 #: What is left of the ranges where a pair shows a small motion.
 _SMALL = 0.1
-
-
-@dataclass(frozen=True)
-class ViewPair:
-    """A batch of B pairs of S x S views.
-
-    Attributes:
-        images: (2B, 1, S, S) float32 in [0, 1]: B first views, then B second views.
-        valid: (2B, 1, S, S) bool, the pixel shows the photograph, not its padding.
-        to_second: (B, 3, 3) float32, pixels of the first view to pixels of the second.
-    """
-
-    images: torch.Tensor
-    valid: torch.Tensor
-    to_second: torch.Tensor
 
 
 def apply_homography(homography: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -135,69 +115,119 @@ def _stretching(axis: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
     return turn @ (factors[:, :, None] * turn.transpose(1, 2))
 
 
-def sample_homographies(
+@dataclass(frozen=True)
+class Motion:
+    """How the second view of each of B pairs differs from the first; all (B,) float32.
+
+    Attributes:
+        ratio: logarithm of its photo pixels per crop pixel over the first view's.
+        tilt: logarithm of its stretch along one axis over that across it; not negative.
+        turn: its rotation against the first view, radians.
+        lean: rotation of both views against the photograph, radians.
+        bend: largest shift of the corners of both views, as a share of their side.
+        shift: largest shift of its centre along each axis, as a share of its side.
+    """
+
+    ratio: torch.Tensor
+    tilt: torch.Tensor
+    turn: torch.Tensor
+    lean: torch.Tensor
+    bend: torch.Tensor
+    shift: torch.Tensor
+
+
+def span_of(sizes: torch.Tensor, side: int, minimum_scale: float) -> torch.Tensor:
+    """(B,) logarithm of the largest ratio of scales that photographs allow.
+
+    Args:
+        sizes: (B, 2) width and height of the photographs, pixels.
+        side: of the crops, pixels.
+        minimum_scale: photo pixels per crop pixel of the nearest view.
+    """
+    largest = (sizes.float().amin(1) / side).log()
+    return (largest - math.log(minimum_scale)).clamp(min=0.0)
+
+
+def draw_motion(
     sizes: torch.Tensor,
     side: int,
     ranges: WarpRanges,
     difficulty: float,
     generator: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw the two views of each photograph.
-
-    The first view has s photo pixels per crop pixel; the second s·r, and s·r·√t along and s·r/√t
-    across the axis of its tilt t. All of them lie between ``ranges.minimum_scale`` and what makes
-    the view as large as the photograph's short side: first r, then t, then s are drawn from what
-    this leaves, in logarithms.
+) -> Motion:
+    """Draw how the views of each pair differ, from what the ranges and the photographs allow.
 
     Args:
         sizes: (B, 2) width and height of the photographs, pixels.
         side: S of the crops, pixels.
         ranges: at full difficulty.
         difficulty: in [0, 1]; scales all ranges (the curriculum).
-        generator: decides all; on the device of ``sizes``.
+        generator: on the device of ``sizes``.
+    """
+    b = sizes.shape[0]
+
+    def draw(low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+        return _uniform(generator, (b,), low, high)
+
+    span = span_of(sizes, side, ranges.minimum_scale)
+    small = draw() < ranges.small_motion
+    reach = difficulty * (1.0 - (1.0 - _SMALL) * small.float())
+    ratio = draw(-1.0, 1.0) * torch.minimum(math.log(ranges.scale) * reach, span)
+    farthest = 2.0 * (span - (-ratio).clamp(min=0.0))
+    tilt = draw() * torch.minimum(math.log(ranges.tilt) * reach, farthest)
+    turn = draw(-1.0, 1.0) * math.radians(ranges.rotation) * reach
+    wide = (draw() < ranges.wide_rotation * difficulty) & ~small
+    turn = torch.where(wide, draw(-math.pi, math.pi), turn)
+    return Motion(
+        ratio, tilt, turn, draw(-0.2, 0.2) * difficulty, ranges.perspective * reach,
+        ranges.translation * reach,
+    )
+
+
+def place_views(
+    sizes: torch.Tensor, side: int, minimum_scale: float, motion: Motion,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Place both views of each pair at random where the photograph has room.
+
+    The first view has s photo pixels per crop pixel; the second s·r, and s·r·√t along and s·r/√t
+    across the axis of its tilt t. The scale s is drawn so that all of these lie between
+    ``minimum_scale`` and what makes the view as large as the photograph's short side; with r and t
+    beyond what the photograph allows, ``minimum_scale`` is kept and the view leaves the photograph.
+
+    Args:
+        sizes: (B, 2) width and height of the photographs, pixels.
+        side: S of the crops, pixels.
+        minimum_scale: photo pixels per crop pixel in every direction, but for perspective.
+        motion: how the views differ.
+        generator: on the device of ``sizes``.
 
     Returns:
         Two (B, 3, 3) float32 homographies, crop pixels of each view to photo pixels.
     """
     b = sizes.shape[0]
     sizes = sizes.float()
-
-    def draw(low: float = 0.0, high: float = 1.0) -> torch.Tensor:
-        return _uniform(generator, (b,), low, high)
-
-    lowest = math.log(ranges.minimum_scale)
-    span = ((sizes.amin(1) / side).log() - lowest).clamp(min=0.0)
-    small = draw() < ranges.small_motion
-    reach = difficulty * (1.0 - (1.0 - _SMALL) * small.float())
-    ratio = draw(-1.0, 1.0) * torch.minimum(math.log(ranges.scale) * reach, span)
-    farthest = 2.0 * (span - (-ratio).clamp(min=0.0))
-    tilt = draw() * torch.minimum(math.log(ranges.tilt) * reach, farthest)
-    low = (tilt / 2 - ratio).clamp(min=0.0)
-    high = span - ratio.clamp(min=0.0)
-    first_log = lowest + low + draw() * (high - low).clamp(min=0.0)
-    second_log = first_log + ratio
-    turn = draw(-1.0, 1.0) * math.radians(ranges.rotation) * reach
-    wide = (draw() < ranges.wide_rotation * difficulty) & ~small
-    turn = torch.where(wide, draw(-math.pi, math.pi), turn)
-    lean = draw(-0.2, 0.2) * difficulty
-    slant = _stretching(draw(0.0, math.pi), tilt.exp())
+    low = (motion.tilt / 2 - motion.ratio).clamp(min=0.0)
+    high = span_of(sizes, side, minimum_scale) - motion.ratio.clamp(min=0.0)
+    room = (high - low).clamp(min=0.0)
+    first_log = math.log(minimum_scale) + low + _uniform(generator, (b,), 0.0, 1.0) * room
+    second_log = first_log + motion.ratio
+    slant = _stretching(_uniform(generator, (b,), 0.0, math.pi), motion.tilt.exp())
     half = (side - 1) / 2.0
     square = sizes.new_tensor([[-half, -half], [half, -half], [half, half], [-half, half]])
     widest = side * torch.maximum(first_log, second_log).exp()
-    centre = (sizes - 1) / 2 + _uniform(generator, (b, 2), -0.5, 0.5) * (
-        sizes - 1 - widest[:, None]
-    ).clamp(min=0.0)
-    bend = ranges.perspective * reach[:, None, None] * side
+    free = (sizes - 1 - widest[:, None]).clamp(min=0.0)
+    centre = (sizes - 1) / 2 + _uniform(generator, (b, 2), -0.5, 0.5) * free
     views = []
-    for log_scale, turned, moved in (
-        (first_log, _rotation(lean), torch.zeros_like(reach)),
-        (second_log, slant @ _rotation(lean + turn), ranges.translation * reach),
+    for log_scale, turned, shift in (
+        (first_log, _rotation(motion.lean), torch.zeros_like(motion.shift)),
+        (second_log, slant @ _rotation(motion.lean + motion.turn), motion.shift),
     ):
         scale = log_scale.exp()
-        corners = square + _uniform(generator, (b, 4, 2), -0.5, 0.5) * bend
-        corners = corners @ turned.transpose(1, 2) * scale[:, None, None]
-        shift = _uniform(generator, (b, 2), -1.0, 1.0) * (moved * side * scale)[:, None]
-        views.append(_corner_homography(corners + (centre + shift)[:, None], side))
+        bend = _uniform(generator, (b, 4, 2), -0.5, 0.5) * motion.bend[:, None, None] * side
+        corners = (square + bend) @ turned.transpose(1, 2) * scale[:, None, None]
+        moved = _uniform(generator, (b, 2), -1.0, 1.0) * (shift * side * scale)[:, None]
+        views.append(_corner_homography(corners + (centre + moved)[:, None], side))
     return views[0], views[1]
 
 
@@ -223,101 +253,3 @@ def area_scale(homography: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         + h[:, 0, 2] * (h[:, 1, 0] * h[:, 2, 1] - h[:, 1, 1] * h[:, 2, 0])
     ).reshape(shape)
     return (determinant / depth.abs().clamp(min=1e-6) ** 3).abs().clamp(min=1e-12)
-
-
-def _bilinear(
-    pixels: torch.Tensor, start: torch.Tensor, size: torch.Tensor, x: torch.Tensor,
-    y: torch.Tensor,
-) -> torch.Tensor:
-    """Interpolate in images that lie in a flat tensor, repeating their edge outside.
-
-    Args:
-        pixels: (T,) uint8.
-        start: (B, P) int64, where the image that each point is looked up in begins.
-        size: (B, P, 2) int64, its width and height.
-        x, y: (B, P) pixels of that image.
-
-    Returns:
-        (B, P) float32, 0 to 255.
-    """
-    width, height = size[..., 0], size[..., 1]
-    x = torch.minimum(x.clamp(min=0.0), (width - 1).float())
-    y = torch.minimum(y.clamp(min=0.0), (height - 1).float())
-    left, top = x.long(), y.long()
-    right = torch.minimum(left + 1, width - 1) - left
-    above = start + top * width + left
-    below = above + (torch.minimum(top + 1, height - 1) - top) * width
-    values = [
-        pixels.index_select(0, index.reshape(-1)).reshape(x.shape).float()
-        for index in (above, above + right, below, below + right)
-    ]
-    across, down = x - left, y - top
-    return torch.lerp(
-        torch.lerp(values[0], values[1], across), torch.lerp(values[2], values[3], across), down
-    )
-
-
-def render_views(
-    pool: ImagePool, index: torch.Tensor, to_photo: torch.Tensor, side: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Resample photographs into crops, anti-aliased.
-
-    Each crop pixel is interpolated in the two pyramid levels on either side of the area that it
-    covers in the photograph (trilinear filtering, Williams 1983).
-
-    Args:
-        pool: the photographs.
-        index: (B,) int64, which of them.
-        to_photo: (B, 3, 3) crop pixels to photo pixels.
-        side: S of the crops.
-
-    Returns:
-        (B, 1, S, S) float32 in [0, 1], and (B, 1, S, S) bool, inside the photograph.
-    """
-    b = len(index)
-    grid = pixel_grid(side, to_photo.device).reshape(1, -1, 2).expand(b, -1, -1)
-    points = apply_homography(to_photo, grid)
-    sizes, offsets = pool.sizes[index], pool.offsets[index]
-    limit = (sizes[:, None, 0] - 1).float()
-    inside = ((points >= 0) & (points <= limit)).all(-1)
-    levels = sizes.shape[1]
-    level = (0.5 * area_scale(to_photo, grid).log2() - _SHARPER).clamp(0.0, levels - 1.001)
-    lower = level.long()
-    crops = []
-    for number in (lower, lower + 1):
-        size = sizes.gather(1, number[..., None].expand(-1, -1, 2))
-        shrink = torch.exp2(-number.float())
-        x, y = ((points[..., i] + 0.5) * shrink - 0.5 for i in (0, 1))
-        crops.append(_bilinear(pool.pixels, offsets.gather(1, number), size, x, y))
-    crop = torch.lerp(crops[0], crops[1], level - lower)
-    return crop.reshape(b, 1, side, side) / 255.0, inside.reshape(b, 1, side, side)
-
-
-def make_pairs(
-    pool: ImagePool,
-    index: torch.Tensor,
-    side: int,
-    ranges: WarpRanges,
-    difficulty: float,
-    generator: torch.Generator,
-) -> ViewPair:
-    """Draw and render two views of each photograph.
-
-    Args:
-        pool: the photographs.
-        index: (B,) int64, which of them; on the pool's device, like the generator.
-        side: S of the views, pixels.
-        ranges: how far the views differ at full difficulty.
-        difficulty: in [0, 1].
-        generator: decides all.
-    """
-    first, second = sample_homographies(
-        pool.sizes[index, 0], side, ranges, difficulty, generator
-    )
-    views = [render_views(pool, index, h, side) for h in (first, second)]
-    to_second = torch.linalg.solve_ex(second.double(), first.double())[0].float()
-    return ViewPair(
-        torch.cat([views[0][0], views[1][0]]),
-        torch.cat([views[0][1], views[1][1]]),
-        to_second,
-    )

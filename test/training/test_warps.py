@@ -10,14 +10,14 @@ from skimage import data
 
 from mdnet_ros.training.images import ImagePool, NamedImage
 from mdnet_ros.training.photometric import PhotometricRanges, change_light, quantise_blocks
+from mdnet_ros.training.views import make_pairs, render_views
 from mdnet_ros.training.warps import (
     WarpRanges,
     apply_homography,
     area_scale,
-    make_pairs,
+    draw_motion,
     pixel_grid,
-    render_views,
-    sample_homographies,
+    place_views,
 )
 
 SIDE = 128
@@ -69,6 +69,15 @@ def test_no_difficulty_is_no_change() -> None:
     torch.testing.assert_close(pair.to_second / pair.to_second[:, 2:, 2:], eye, atol=1e-3, rtol=0)
 
 
+def placed(
+    sizes: torch.Tensor, ranges: WarpRanges, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both views of each photograph: crop pixels to photo pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    motion = draw_motion(sizes, SIDE, ranges, 1.0, generator)
+    return place_views(sizes, SIDE, ranges.minimum_scale, motion, generator)
+
+
 def turns_and_scales(small_motion: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Between 500 pairs of views: degrees, ratios."""
     sizes = torch.tensor([[600, 400]] * 500)
@@ -76,9 +85,7 @@ def turns_and_scales(small_motion: float) -> tuple[torch.Tensor, torch.Tensor]:
         rotation=30, small_motion=small_motion, scale=1.5, tilt=1.0, perspective=0.0,
         translation=0.0,
     )
-    first, second = sample_homographies(
-        sizes, SIDE, ranges, 1.0, torch.Generator().manual_seed(0)
-    )
+    first, second = placed(sizes, ranges, 0)
     relative = torch.linalg.solve(second, first)
     relative = relative / relative[:, 2:, 2:]
     angle = torch.rad2deg(torch.atan2(relative[:, 1, 0], relative[:, 0, 0]))
@@ -147,8 +154,7 @@ def test_views_are_never_enlarged(size: tuple[int, int]) -> None:
     """But for perspective, in every direction: least singular value of the map to the photo."""
     sizes = torch.tensor([size] * 400)
     ranges = WarpRanges(perspective=0.0, scale=3.0, tilt=3.0, minimum_scale=1.0)
-    generator = torch.Generator().manual_seed(3)
-    for view in sample_homographies(sizes, SIDE, ranges, 1.0, generator):
+    for view in placed(sizes, ranges, 3):
         axes = torch.linalg.svdvals(view[:, :2, :2])
         assert axes[:, 1].min() >= 1 - 1e-3
         if min(size) > SIDE:
@@ -158,9 +164,7 @@ def test_views_are_never_enlarged(size: tuple[int, int]) -> None:
 def test_large_photographs_give_large_changes() -> None:
     sizes = torch.tensor([(1600, 1200)] * 400)
     ranges = WarpRanges(perspective=0.0, small_motion=0.0)
-    first, second = sample_homographies(
-        sizes, SIDE, ranges, 1.0, torch.Generator().manual_seed(3)
-    )
+    first, second = placed(sizes, ranges, 3)
     relative = torch.linalg.svdvals(torch.linalg.solve(second, first)[:, :2, :2])
     ratio = relative.prod(1).sqrt()
     tilt = relative[:, 0] / relative[:, 1]
