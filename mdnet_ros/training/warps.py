@@ -1,6 +1,7 @@
 """How two views of a photograph are placed: homographies drawn from ranges.
 
-Frames: ``photo`` pixels and ``crop`` pixels (of a view), both x right, y down, integers at pixel centres.
+Frames: ``photo`` pixels and ``crop`` pixels (those of a view), both x right, y down, integers at
+pixel centres.
 Homographies are 3x3, acting on (x, y, 1). Nothing waits for a GPU: shapes are
 static, and all random numbers come from one generator on the device.
 """

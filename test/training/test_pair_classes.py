@@ -1,4 +1,4 @@
-"""Each class of pairs changes what its name says, by as much as it says, and nothing is enlarged."""
+"""Each class of pairs changes what its name says, as far as it says; nothing is enlarged."""
 
 from __future__ import annotations
 
