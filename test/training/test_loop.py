@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mdnet_ros.cli.main import main
 from mdnet_ros.errors import DataError, WeightsError
-from mdnet_ros.features.weights import load_weights
+from mdnet_ros.features.network import MDNet
+from mdnet_ros.features.weights import load_weights, save_weights
 from mdnet_ros.training.checkpoint import load_checkpoint
 from mdnet_ros.training.config import TrainingConfig, config_from_dict, load_config
 from mdnet_ros.training.images import is_held_back, load_pools, read_images
@@ -109,6 +111,27 @@ def test_resume_can_change_the_length(photos: Path, tmp_path: Path) -> None:
     assert (summary['steps'], summary['finished']) == (6, True)
     _, info = load_weights(tmp_path / 'last.safetensors')
     assert (info.training['steps'], info.training['of_steps']) == (6, 6)
+
+
+def test_weights_without_a_saliency_head_grow_one_that_changes_nothing_yet(
+    photos: Path, tmp_path: Path
+) -> None:
+    config = load_config(None, {'network': 'md2net-light'})
+    old = MDNet(replace(config.network_config(), saliency=0))
+    save_weights(old, tmp_path / 'old.safetensors', {})
+    run = ['--images', str(photos), '--out', str(tmp_path / 'run'), '--steps', '1', *SMALL, *FAST]
+    done = train(*run, '--from-weights', str(tmp_path / 'old.safetensors'),
+                 '--set', 'learning_rate=0.0')
+    assert done.returncode == 0, done.stderr
+    grown, info = load_weights(tmp_path / 'run' / 'last.safetensors')
+    assert info.config.saliency == config.network_config().saliency > 0
+    image = torch.rand(1, 1, 64, 64)
+    for name, tensor in old.state_dict().items():
+        if name.endswith('weight'):
+            torch.testing.assert_close(tensor, grown.state_dict()[name])
+    grown.load_state_dict(old.state_dict(), strict=False)  # the norms saw a batch
+    with torch.inference_mode():
+        torch.testing.assert_close(old.eval()(image).logits, grown(image).logits)
 
 
 def test_time_budget_completes_its_schedule(photos: Path, tmp_path: Path) -> None:
@@ -268,6 +291,26 @@ def test_shipped_retraining_has_no_curriculum() -> None:
         assert curriculum.temperature(progress) == pytest.approx(curriculum.final_temperature)
         assert curriculum.reliability(progress) == 1.0
     assert config.learning_rate < TrainingConfig().learning_rate
+
+
+def test_the_lectures_configuration_runs_on_its_own_terms(photos: Path, tmp_path: Path) -> None:
+    file = Path(__file__).parents[2] / 'config' / 'lecture.yaml'
+    losses = load_config(file, {}).losses
+    ours = (losses.agreement, losses.reliability, losses.reprojection, losses.dual_softmax)
+    assert ours == (0, 0, 0, 0)
+    out = tmp_path / 'run'
+    done = train('--images', str(photos), '--out', str(out), '--config', str(file), '--steps', '2',
+                 *SMALL, *FAST)
+    assert done.returncode == 0, done.stderr
+    log = EventAccumulator(str(out / 'tensorboard'))
+    log.Reload()
+    value = {name: log.Scalars(f'train/{name}')[-1].value for name in (
+        'total', 'similarity', 'peaky', 'intersection', 'triplet')}
+    assert value['peaky'] > 0
+    assert value['total'] == pytest.approx(
+        value['similarity'] + value['peaky'] + 10 * value['intersection'] + value['triplet'],
+        rel=1e-4,
+    )
 
 
 def test_learning_rate_rises_and_falls() -> None:
