@@ -1,8 +1,9 @@
 """The training's losses. Each is its own function; :mod:`mdnet_ros.training.objective` adds them.
 
-Heatmaps D = sigmoid(logits). Sources: the lecture and the abstract of MD-Net (Santellani et al.,
-ICPR 2022) for similarity, peaky, intersection, triplet and the descriptor-based weighting;
-ALIKE (Zhao et al., 2022) for the reprojection of soft arg-max peaks.
+Heatmaps are D = sigmoid(z) of the logits z. Sources: MD-Net (Santellani et al., ICPR 2022), by its
+abstract and the lecture "MD-Net: Multi-Detector Network", for similarity, peaky, intersection,
+triplet and the descriptor-based weighting, marked [MD-Net] below; ALIKE (Zhao et al., 2022) for the
+reprojection of soft arg-max peaks.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from torch.nn import functional as F
 
 from mdnet_ros.features.detection import slide_max
 
-#: Side of the moving window of the peaky loss, pixels (lecture).
+#: Side of the moving window of the peaky loss, pixels [MD-Net].
 WINDOW = 16
-#: Margin of the triplet loss (lecture).
+#: Margin of the triplet loss [MD-Net].
 MARGIN = 0.5
 
 
@@ -32,7 +33,7 @@ def masked_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def similarity_loss(
     heatmap: torch.Tensor, other: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Heatmaps of two views should correspond: L_sim = (D - unwarp(D'))² (lecture).
+    """Heatmaps of two views should correspond: L_sim = (D - unwarp(D'))² [MD-Net].
 
     Args:
         heatmap: (B, K, H, W) in [0, 1], of one view.
@@ -48,7 +49,8 @@ def similarity_loss(
 def peaky_loss(
     heatmap: torch.Tensor, weight: torch.Tensor | None = None, window: int = WINDOW
 ) -> torch.Tensor:
-    """Every window should hold one clear peak: L_peaky = 1 - (max_p D - mean_p D) (lecture).
+    """Every window should hold one clear peak: L_peaky = 1 - (max_p D - mean_p D)
+    [MD-Net].
 
     Unweighted, this drives windows on flat ground to a saturated peak as well; weigh windows by
     how reliable their descriptors are.
@@ -142,7 +144,7 @@ def intersection_loss(
 def reliability_loss(
     logits: torch.Tensor, quality: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Descriptor-based weighting: a detection's score is the chance that its match is right.
+    """Make a detection's score the chance that its match is right (descriptor-based weighting).
 
     The binary cross-entropy between sigmoid(logit at the peak) and the measured quality of the
     keypoint's match. Detections whose descriptors do not discriminate, or that the other view
@@ -181,7 +183,7 @@ def triplet_loss(
     weight: torch.Tensor,
     temperature: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """L = [m - S(f, f₊) + S(f, f₋)]₊ with m = 0.5, in both directions (lecture).
+    """L = [m - S(f, f₊) + S(f, f₋)]₊ with m = 0.5, in both directions [MD-Net].
 
     The negative's score is the soft maximum over the rivals, τ log Σ exp(S / τ): never below the
     hardest one's, and the nearer to it the smaller τ. Starting with the hardest alone collapses

@@ -1,4 +1,7 @@
-"""Photometric changes: what light, lens, sensor and codec do to a view. Batched on the device."""
+"""Photometric changes: what light, lens, sensor and codec do to a view.
+
+Whole batches on the device, with static shapes: nothing waits for a GPU.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class PhotometricRanges:
-    """Strengths at full difficulty and how often each change happens.
+    """How strong the changes are at full difficulty, and how often each happens.
 
     Attributes:
         contrast: largest factor (and its inverse).
@@ -62,7 +65,7 @@ def _dct_kernels(device: torch.device) -> torch.Tensor:
 
 
 def quantise_blocks(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """What JPEG does to gray: the 8x8 DCT rounded to multiples of the table times a factor.
+    """Do to gray what JPEG does: round the 8x8 DCT to multiples of the table times a factor.
 
     Args:
         images: (B, 1, S, S) in [0, 1], S a multiple of 8.
@@ -93,7 +96,7 @@ def _blur_kernels(
 def change_light(
     images: torch.Tensor, ranges: PhotometricRanges, difficulty: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Draw and apply changes to each image on its own.
+    """Draw changes for each image on its own, and apply them.
 
     Args:
         images: (B, 1, S, S) float32 in [0, 1], S a multiple of 8.

@@ -320,3 +320,16 @@ def test_learning_rate_rises_and_falls() -> None:
     assert max(rates) == pytest.approx(1.0, rel=1e-2)
     assert rates[-1] == pytest.approx(0.01, rel=0.02)
     assert all(a >= b for a, b in zip(rates[10:-1], rates[11:], strict=True))
+
+
+@pytest.mark.parametrize(
+    'setting',
+    ['warm_up=0', 'held_back=-1', 'held_back=1', 'averaging=1.0', 'warps.minimum_scale=0',
+     'warps.scale=0.5', 'precision=fp64', 'side=100'],
+)
+def test_settings_out_of_range_are_named(
+    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['train', '--images', str(tmp_path), '--out', str(tmp_path / 'run'),
+                 '--set', setting]) == 2
+    assert setting.partition('=')[0] in capsys.readouterr().err

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mdnet_ros.baselines.registry import ExtractorSpec
-from mdnet_ros.evaluation.homography.metrics import PairResult, evaluate_pair
+from mdnet_ros.evaluation.homography.metrics import PairCounts, evaluate_pair
 from mdnet_ros.evaluation.reports.page import Column, Table
 from mdnet_ros.features.extractor import Extractor
 from mdnet_ros.features.matching import match_mutual_nearest
@@ -120,7 +120,7 @@ def tables(figures: Sequence[ClassFigures]) -> list[Table]:
     return shown
 
 
-def _pair(extractor: Extractor, pairs: ViewPair, number: int) -> PairResult:
+def _pair(extractor: Extractor, pairs: ViewPair, number: int) -> PairCounts:
     count = len(pairs.to_second)
     first, second = (
         np.round(pairs.images[i, 0].numpy() * 255.0).astype(np.uint8)
@@ -131,7 +131,7 @@ def _pair(extractor: Extractor, pairs: ViewPair, number: int) -> PairResult:
     return evaluate_pair(a, b, match_mutual_nearest(a, b), homography / homography[2, 2])
 
 
-def _figures(name: str, kind: str, results: Sequence[PairResult]) -> ClassFigures:
+def _figures(name: str, kind: str, results: Sequence[PairCounts]) -> ClassFigures:
     recall = [
         2 * r.correct_shared[_SHOWN - 1] / r.repeated[_SHOWN - 1]
         for r in results if r.repeated[_SHOWN - 1]
