@@ -27,13 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, show and write."""
+    from mdnet_ros.data.plain import to_plain
     from mdnet_ros.evaluation.homography.rendered import (
         default_keypoints,
         measure,
         tables,
     )
-    from mdnet_ros.evaluation.reports.page import print_parts
     from mdnet_ros.evaluation.reports.provenance import provenance
+    from mdnet_ros.evaluation.reports.tables import print_sections
     from mdnet_ros.files import write_json
     from mdnet_ros.training.images import ImagePool, is_held_back, read_images
     from mdnet_ros.training.pair_classes import CLASSES
@@ -49,11 +50,11 @@ def run(args: argparse.Namespace) -> int:
         if is_held_back(image.name, args.held_back)
     )
     figures = measure(pool, specs, args.pairs, CLASSES)
-    print_parts(tables(figures))
+    print_sections(tables(figures))
     if args.json:
         write_json(args.json, {
             'protocol': 'pairs', 'photographs': len(pool), 'max_keypoints': keypoints,
-            'figures': [f.to_json() for f in figures],
-            'provenance': [provenance(args.words, specs, '').to_json()],
+            'figures': to_plain(figures),
+            'provenance': to_plain([provenance(args.words, specs, '')]),
         })
     return 0

@@ -7,15 +7,14 @@ may change before keypoints are lost. The metrics are those of the homography be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
 
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.evaluation.homography.metrics import PairCounts, evaluate_pair
-from mdnet_ros.evaluation.reports.page import Column, Table
+from mdnet_ros.evaluation.reports.tables import Column, Table
 from mdnet_ros.features.extractor import Extractor
 from mdnet_ros.features.matching import match_mutual_nearest
 from mdnet_ros.training.images import ImagePool
@@ -50,10 +49,6 @@ class ClassFigures:
     recall: float
     mma: tuple[float, float, float]
     ms: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures as plain values."""
-        return asdict(self)
 
 
 def default_keypoints(side: int = SIDE) -> int:
