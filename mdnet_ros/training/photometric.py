@@ -64,6 +64,13 @@ def _dct_kernels(device: torch.device) -> torch.Tensor:
     return torch.einsum('ux,vy->uvxy', matrix, matrix).reshape(64, 1, 8, 8).to(device)
 
 
+@lru_cache(maxsize=4)
+def _luminance(device: torch.device) -> torch.Tensor:
+    """(1, 64, 1, 1): the standard table for images in [0, 1]."""
+    table = torch.tensor(_LUMINANCE, device=device, dtype=torch.float32)
+    return (table / 255.0).reshape(1, 64, 1, 1)
+
+
 def quantise_blocks(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """Do to gray what JPEG does: round the 8x8 DCT to multiples of the table times a factor.
 
@@ -73,8 +80,7 @@ def quantise_blocks(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """
     kernels = _dct_kernels(images.device)
     coefficients = F.conv2d(images, kernels, stride=8)
-    table = torch.tensor(_LUMINANCE, device=images.device, dtype=torch.float32) / 255.0
-    step = table.reshape(1, 64, 1, 1) * factor.reshape(-1, 1, 1, 1)
+    step = _luminance(images.device) * factor.reshape(-1, 1, 1, 1)
     return F.conv_transpose2d((coefficients / step).round() * step, kernels, stride=8)
 
 

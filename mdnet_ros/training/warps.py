@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -77,16 +78,23 @@ def pixel_grid(side: int, device: torch.device) -> torch.Tensor:
 
 
 def _uniform(
-    generator: torch.Generator, shape: tuple[int, ...], low: float, high: float
+    generator: torch.Generator, shape: tuple[int, ...], low: float, high: float,
+    device: torch.device,
 ) -> torch.Tensor:
-    return torch.rand(shape, generator=generator, device=generator.device) * (high - low) + low
+    return torch.rand(shape, generator=generator, device=device) * (high - low) + low
+
+
+@lru_cache(maxsize=4)
+def _unit_square(device: torch.device) -> torch.Tensor:
+    """(4, 2) corners of a square of side 1 around the origin, clockwise from the top left."""
+    return torch.tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], device=device)
 
 
 def _corner_homography(corners: torch.Tensor, side: int) -> torch.Tensor:
     """(B, 3, 3) taking the crop's corners to ``corners`` (B, 4, 2): a linear system of eight."""
     b = corners.shape[0]
     last = float(side - 1)
-    source = corners.new_tensor([[0.0, 0.0], [last, 0.0], [last, last], [0.0, last]])
+    source = (_unit_square(corners.device) + 0.5) * last
     x, y = source[:, 0].expand(b, 4), source[:, 1].expand(b, 4)
     u, v = corners[..., 0], corners[..., 1]
     zero, one = torch.zeros_like(x), torch.ones_like(x)
@@ -168,7 +176,7 @@ def draw_motion(
     b = sizes.shape[0]
 
     def draw(low: float = 0.0, high: float = 1.0) -> torch.Tensor:
-        return _uniform(generator, (b,), low, high)
+        return _uniform(generator, (b,), low, high, sizes.device)
 
     span = span_of(sizes, side, ranges.minimum_scale)
     small = draw() < ranges.small_motion
@@ -207,27 +215,30 @@ def place_views(
         Two (B, 3, 3) float32 homographies, crop pixels of each view to photo pixels.
     """
     b = sizes.shape[0]
+
+    def draw(shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
+        return _uniform(generator, shape, low, high, sizes.device)
+
     sizes = sizes.float()
     low = (motion.tilt / 2 - motion.ratio).clamp(min=0.0)
     high = span_of(sizes, side, minimum_scale) - motion.ratio.clamp(min=0.0)
     room = (high - low).clamp(min=0.0)
-    first_log = math.log(minimum_scale) + low + _uniform(generator, (b,), 0.0, 1.0) * room
+    first_log = math.log(minimum_scale) + low + draw((b,), 0.0, 1.0) * room
     second_log = first_log + motion.ratio
-    slant = _stretching(_uniform(generator, (b,), 0.0, math.pi), motion.tilt.exp())
-    half = (side - 1) / 2.0
-    square = sizes.new_tensor([[-half, -half], [half, -half], [half, half], [-half, half]])
+    slant = _stretching(draw((b,), 0.0, math.pi), motion.tilt.exp())
+    square = _unit_square(sizes.device) * (side - 1)
     widest = side * torch.maximum(first_log, second_log).exp()
     free = (sizes - 1 - widest[:, None]).clamp(min=0.0)
-    centre = (sizes - 1) / 2 + _uniform(generator, (b, 2), -0.5, 0.5) * free
+    centre = (sizes - 1) / 2 + draw((b, 2), -0.5, 0.5) * free
     views = []
     for log_scale, turned, shift in (
         (first_log, _rotation(motion.lean), torch.zeros_like(motion.shift)),
         (second_log, slant @ _rotation(motion.lean + motion.turn), motion.shift),
     ):
         scale = log_scale.exp()
-        bend = _uniform(generator, (b, 4, 2), -0.5, 0.5) * motion.bend[:, None, None] * side
+        bend = draw((b, 4, 2), -0.5, 0.5) * motion.bend[:, None, None] * side
         corners = (square + bend) @ turned.transpose(1, 2) * scale[:, None, None]
-        moved = _uniform(generator, (b, 2), -1.0, 1.0) * (shift * side * scale)[:, None]
+        moved = draw((b, 2), -1.0, 1.0) * (shift * side * scale)[:, None]
         views.append(_corner_homography(corners + (centre + moved)[:, None], side))
     return views[0], views[1]
 
