@@ -9,8 +9,8 @@ import numpy as np
 
 Verification = Literal['none', 'fundamental', 'homography']
 VERIFICATIONS: tuple[str, ...] = get_args(Verification)
-#: Below these counts a model says nothing: every match passes.
-_MIN_MATCHES = {'fundamental': 8, 'homography': 4}
+#: How many matches a model needs at least.
+MIN_MATCHES: dict[str, int] = {'none': 0, 'fundamental': 8, 'homography': 4}
 # More of either finds the same share of inliers on the frames of the bags, and as many of the right
 # matches where 70 per cent are wrong.
 _CONFIDENCE, _ITERATIONS = 0.9, 1000
@@ -39,7 +39,7 @@ def inlier_mask(
         (M,) bool. All false if no model can be found, all true with too few matches for one.
     """
     count = len(points_a)
-    if verification == 'none' or count < _MIN_MATCHES[verification]:
+    if verification == 'none' or count < MIN_MATCHES[verification]:
         return np.ones(count, bool)
     order = np.arange(count)
     sampling = cv2.SAMPLING_UNIFORM
