@@ -330,7 +330,7 @@ def _tracker(
     with log.open('wb') as out:
         process = subprocess.Popen(
             command, env=environment, stdout=out, stderr=subprocess.STDOUT,
-            start_new_session=True,  # a terminal's SIGINT is for this process, which then stops the tracker
+            start_new_session=True,  # SIGINT is for this process, which then stops the tracker
         )
 
     def alive() -> None:
