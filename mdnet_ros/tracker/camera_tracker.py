@@ -26,6 +26,7 @@ class CameraTracker:
         unusable: why the last ``camera_info`` cannot be used, while there was no good one.
         mask: (h, w) uint8 of any size, stretched to the image: no keypoint where it is 0; None:
             keypoints everywhere.
+        last_image: stamp in nanoseconds and (width, height) of the last image, or None.
 
     Args:
         settings: settings to begin with.
@@ -40,8 +41,7 @@ class CameraTracker:
         self._tracker = FrameTracker()
         self._tracker.settings = settings.tracking
         self._vins = VinsTracker()
-        self._last_stamp: int | None = None
-        self._last_size: tuple[int, int] | None = None
+        self.last_image: tuple[int, tuple[int, int]] | None = None
         self._pending: Restart | None = None
 
     def restart(self, restart: Restart) -> None:
@@ -62,13 +62,12 @@ class CameraTracker:
         """
         if settings is not self._settings:
             self._use(settings)
-        last, size = self._last_stamp, features.image_size
-        if last is not None:
-            self._check_continuity((stamp_ns - last) * 1e-9, size)
-        self._last_stamp, self._last_size = stamp_ns, size
+        size = features.image_size
+        repeated = self._check_continuity(stamp_ns, size)
+        self.last_image = stamp_ns, size
         restart, self._pending = self._pending, None
         frame = self._tracker.update(features, stamp_ns)
-        result = CameraResult(frame, restart=restart, repeated=stamp_ns == last)
+        result = CameraResult(frame, restart=restart, repeated=repeated)
         if settings.vins_layout == 'none':
             return result
         model, reason = self.calibration(size)
@@ -96,10 +95,16 @@ class CameraTracker:
         self._tracker.settings = settings.tracking
         self._settings = settings
 
-    def _check_continuity(self, gap: float, size: tuple[int, int]) -> None:
+    def _check_continuity(self, stamp_ns: int, size: tuple[int, int]) -> bool:
+        """Restart unless an image follows the last one; returns whether it repeats its stamp."""
+        if self.last_image is None:
+            return False
+        last_stamp, last_size = self.last_image
+        gap = (stamp_ns - last_stamp) * 1e-9
         if gap < 0:
             self.restart(Restart('stamp went back', f'by {-gap:.3f} s'))
         elif gap > self._settings.restart_after:
             self.restart(Restart('stamp jumped', f'by {gap:.3f} s'))
-        elif size != self._last_size:
+        elif size != last_size:
             self.restart(Restart('image size changed', f'to {size[0]}x{size[1]}'))
+        return stamp_ns == last_stamp

@@ -1,4 +1,4 @@
-"""The tracker over a bag, without ROS: the node's own engine, every frame, in order."""
+"""Tracks every image of a bag in order, without ROS, with the same engine as the node."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.tracker.clouds import correspondence_table, keypoint_table
 from mdnet_ros.tracker.engine import Engine
 
-#: Cause under which the node, too, counts images it cannot use.
+#: Cause that the node counts unusable images under, too.
 BAD_IMAGE = 'bad image'
 
 
 @dataclass(frozen=True)
 class OfflineRun:
-    """What happened to the frames of a bag.
+    """Counts and times of a tracked bag.
 
     Attributes:
-        frames_in: images in the bag.
-        frames_processed: of these, tracked.
-        drops: cause to number of images that could not be used.
-        problem: what was wrong with the first of them, or empty.
-        seconds: (N,) from the message to its outputs, each processed frame.
+        frames_in: number of images in the bag.
+        frames_processed: number of images tracked.
+        drops: number of images that could not be used, by cause.
+        problem: why the first of them could not be used, or empty.
+        seconds: (N,) time from the message to its outputs, for each processed frame.
         uncalibrated: frames without ``/tracks``, although asked for, for want of a calibration.
         calibration_error: the reason of the first of them, or empty.
         without_ray: observations left out of ``/tracks``: the calibration has no ray for them.
@@ -57,12 +57,12 @@ def track_bag(
     """Track every image of a bag, in order.
 
     Args:
-        bag: open.
-        image_topic: as :meth:`BagReader.image_topic` gives it.
+        bag: the open bag.
+        image_topic: topic of the images, see :meth:`BagReader.image_topic`.
         engine: the node's engine; the calibration of its first camera is used as it is.
-        topics: where ``/keypoints``, ``/correspondences`` and ``/tracks`` are written.
-        on_frame: told of each tracked frame.
-        progress: show a bar.
+        topics: writes ``/keypoints``, ``/correspondences`` and ``/tracks``; None: not written.
+        on_frame: called with each image and its tracked frame.
+        progress: show a progress bar.
 
     Raises:
         DataError: if there are no images, none of them can be used, or the bag is damaged.

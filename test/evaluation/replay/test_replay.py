@@ -15,6 +15,7 @@ from mdnet_ros.demo.recording import write_scene
 from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.klt import KltTracker
+from mdnet_ros.evaluation.replay.frontend import frontend_specs
 from mdnet_ros.evaluation.replay.ground_truth import load_ground_truth, read_extrinsics
 from mdnet_ros.evaluation.replay.protocol import count_drops
 from mdnet_ros.evaluation.tracks.statistics import GRID, coverage_of
@@ -301,6 +302,16 @@ def test_klt_follows_a_shift():
     assert len(second.features) <= 200
     # Another image size is another camera mode.
     assert len(tracker.update(large[:100, :100], 2).correspondences) == 0
+
+
+def test_a_network_at_fp32_is_tracked_and_run_live_as_the_node_would():
+    specs = frontend_specs('md2net,md2net-light@fp32,sift,klt', 100, 'cpu', None, None)
+    exact = {spec.name: spec.create().exact for spec in specs if spec.source is not None}
+    assert exact == {'md2net': False, 'md2net-light@fp32': True, 'sift': False}
+    live = {spec.name: spec.network for spec in specs}
+    assert live['sift'] is live['klt'] is None
+    fp32 = live['md2net-light@fp32']
+    assert (fp32.network, fp32.precision, fp32.runtime) == ('md2net-light', 'fp32', 'torch')
 
 
 def test_drops_by_hand():
