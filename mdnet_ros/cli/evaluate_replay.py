@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
         args.max_frames,
         args.threshold,
         not args.no_odometry,
-        *args.part,
+        start=args.part[0],
+        end=args.part[1],
         rectified=args.rectified,
     )
     if args.live:

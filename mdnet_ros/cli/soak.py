@@ -19,7 +19,7 @@ from mdnet_ros.cli.tracking import (
 from mdnet_ros.demo.recording import write_scene
 from mdnet_ros.demo.scene import Scene
 from mdnet_ros.errors import MissingDependencyError, SettingError
-from mdnet_ros.evaluation.endurance import SoakRun
+from mdnet_ros.evaluation.benchmark.endurance import SoakRun
 from mdnet_ros.evaluation.reports.plots import new_figure
 from mdnet_ros.evaluation.reports.tables import print_sections
 from mdnet_ros.features.weights import resolve_weights

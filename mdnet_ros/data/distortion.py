@@ -165,7 +165,7 @@ class LensDistortion:
             rays = cv2.fisheye.undistortPoints(points, np.eye(3), self._four).reshape(-1, 2)
         else:
             rays = cv2.undistortPointsIter(
-                points, np.eye(3), self.d, None, None, _FIXED_POINT
+                points, np.eye(3), self.d, np.eye(3), np.eye(3), _FIXED_POINT
             ).reshape(-1, 2)
         missed = np.nonzero(~self._agrees(rays, plane, tolerance))[0]
         if len(missed):

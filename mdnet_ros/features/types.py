@@ -6,7 +6,7 @@ Pixel convention everywhere: x right, y down, integer coordinates at pixel centr
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,6 +83,12 @@ class PaddedFeatures:
             self.keypoints[s], self.scores[s], self.descriptors[s], self.valid[s],
             None if self.host is None else self.host[s], self.matches[s],
         )
+
+    @staticmethod
+    def of(tensors: Iterable[torch.Tensor]) -> PaddedFeatures:
+        """Make features of keypoints, scores, descriptors and validity, in this order."""
+        keypoints, scores, descriptors, valid = tensors
+        return PaddedFeatures(keypoints, scores, descriptors, valid)
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Keypoints, scores, descriptors and validity."""

@@ -163,7 +163,8 @@ class ImagePool:
         self.names: list[str] = []
         pixels = np.empty(1 << 20, np.uint8)
         used = 0
-        offsets, sizes = [], []
+        offsets: list[list[int]] = []
+        sizes: list[list[tuple[int, int]]] = []
         for image in images:
             pyramid = _pyramid(_fit(image.gray))
             needed = used + sum(level.size for level in pyramid)

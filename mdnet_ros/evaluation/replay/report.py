@@ -141,7 +141,8 @@ def _relative(result: ReplayResult, name: str) -> Figure | None:
     axis = figure.subplots()
     for frontend, bag in found:
         axis.plot(
-            [d.distance for d in bag.distances], [d.accuracy for d in bag.distances],
+            [d.distance for d in bag.distances],
+            [np.nan if d.accuracy is None else d.accuracy for d in bag.distances],
             marker='o', color=_colours(result)[frontend], label=frontend,
         )
     axis.set(xlabel='frames apart', ylabel='mAA(10°)', ylim=(0, 1.02))

@@ -235,9 +235,9 @@ def compare(
     total = found = 0
     position = score = descriptor = 0.0
     for images in batches:
-        expected = PaddedFeatures(*(t.cpu() for t in module(images.to(device))))
+        expected = PaddedFeatures.of(t.cpu() for t in module(images.to(device)))
         result = backend.run(images, backend.export.settings, None)
-        got = PaddedFeatures(*(t.cpu() for t in result.tensors()))
+        got = PaddedFeatures.of(t.cpu() for t in result.tensors())
         distance = torch.cdist(
             expected.keypoints, got.keypoints, compute_mode='donot_use_mm_for_euclid_dist'
         )

@@ -129,7 +129,7 @@ class ExportedBackend:
                 f"image: '{self.info.path}' takes {self.export.batch} of {width}x{height}, "
                 f'got {count} of {images.shape[-1]}x{images.shape[-2]}'
             )
-        found = PaddedFeatures(*self._call(images))
+        found = PaddedFeatures.of(self._call(images))
         m = -(-settings.max_keypoints // self.export.config.num_sets)
         keypoints, scores = found.keypoints[:, :, :m], found.scores[:, :, :m]
         valid = found.valid[:, :, :m] & (scores >= settings.score_threshold)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mdnet_ros.bags.reader import BagReader, RawMessage
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.endurance import SoakRun, SoakSample
+from mdnet_ros.evaluation.benchmark.endurance import SoakRun, SoakSample
 from mdnet_ros.nodes.executors import executor_of, spinning
 from mdnet_ros.nodes.harness.live import (
     ANSWER,
