@@ -29,8 +29,8 @@ FORBIDDEN = {'features': {'data'}, 'data': {'features'}, 'tracker': {'baselines'
 #: Folders inside ``evaluation/``, from the bottom to the top, and its single files.
 EVALUATION = (
     ('essential', 'trajectory', 'klt', 'extraction', 'reports'),
-    ('pose', 'tracks', 'benchmark'),
-    ('odometry',),
+    ('pose', 'tracks'),
+    ('odometry', 'benchmark'),
     ('homography', 'image_matching', 'replay'),
 )
 ROS = (
