@@ -58,7 +58,7 @@ class Pipeline:
         self._converter, self._clock = converter, clock
         self.stereo: StereoResult | None = None
         self._grouping = threading.Lock()  # groups go into the mailbox in their order
-        #: Of a broken image, which is counted when it is received, None takes the place.
+        #: None stands for a broken image, which is counted when it is received.
         self._grouper: StampGrouper[ReceivedImage | None] = StampGrouper(len(cameras))
         self._mailbox: Mailbox[Mapping[int, ReceivedImage]] = Mailbox()
         self._results: queue.Queue[JobResult[ReceivedImage] | None] = queue.Queue(maxsize=1)
