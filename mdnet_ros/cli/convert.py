@@ -1,4 +1,4 @@
-"""``mdnet convert``: a bag of tracks as a COLMAP database or as hloc's h5 files."""
+"""``mdnet convert``: write a bag of tracks as a COLMAP database or as hloc's h5 files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert; returns the exit code."""
+    """Convert the recording and return the exit code."""
     out = Path(args.out).expanduser()
     with open_recording(args) as recording:
         problem = ''
