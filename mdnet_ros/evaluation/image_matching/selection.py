@@ -62,7 +62,7 @@ def pairs_from_file(
         else:
             unknown.append(key)
     if unknown:
-        omitted.append(f'{path}: {len(unknown)} pairs of images not there, such as {unknown[0]}')
+        omitted.append(f'{path}: {len(unknown)} pairs of missing images, such as {unknown[0]}')
     return pairs
 
 
@@ -78,7 +78,7 @@ def read_subsets(
             names = [name for name in names if name]
             missing = [name for name in names if name not in views]
             if missing:
-                omitted.append(f'{path}: {missing[0]} is not there')
+                omitted.append(f'{path}: image {missing[0]} is missing')
             elif len(names) >= 3:
                 subsets.append(tuple(names))
     return subsets

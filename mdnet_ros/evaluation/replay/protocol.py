@@ -68,7 +68,7 @@ def evaluate(
     chosen = list(range(len(bags)))[shard[0] - 1 :: shard[1]]
     check_truth_files(ground_truth, extrinsics)
     sequences = []
-    # All are opened first: ground truth that cannot be used is told before hours of work.
+    # All are opened first, so that unusable ground truth fails before hours of work.
     for index in chosen:
         try:
             sequences.append(open_bag(
