@@ -29,7 +29,7 @@ from mdnet_ros.features.types import Features
 
 @dataclass(frozen=True)
 class AlikeConfig:
-    """Widths of the four blocks, descriptor length, and whether the head has one layer."""
+    """Size of a network: widths of the four blocks, descriptor length, one head layer or two."""
 
     channels: tuple[int, int, int, int]
     dim: int
@@ -60,7 +60,7 @@ _STRIDE = 32
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions with batch norm; the input is added where ``residual`` says so."""
+    """Two 3x3 convolutions with batch norm; ``residual`` adds the input."""
 
     def __init__(self, c_in: int, c_out: int, residual: bool) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _Block(nn.Module):
 
 
 class AlikeNetwork(nn.Module):
-    """RGB image in, score map and descriptor map out, both at full resolution.
+    """Network that maps an RGB image to a score map and a descriptor map at full resolution.
 
     Sub-modules carry the names of the published checkpoints.
     """
@@ -124,11 +124,13 @@ class AlikeNetwork(nn.Module):
 
 
 def suppress(scores: torch.Tensor, radius: int) -> torch.Tensor:
-    """Zero all but local maxima, then give what they did not suppress two more rounds.
+    """Zero all scores but local maxima, in three rounds.
+
+    Each further round keeps the local maxima among scores outside the windows of those before.
 
     Args:
         scores: (H, W), positive.
-        radius: of the square window, pixels.
+        radius: radius of the square window, pixels.
     """
 
     def pool(x: torch.Tensor) -> torch.Tensor:
@@ -167,7 +169,7 @@ class AlikeExtractor(TorchExtractor):
 
     @staticmethod
     def _refine(score: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """(N, 2) sub-pixel positions of the peaks at flat ``index``."""
+        """Refine the peaks at flat ``index`` to (N, 2) sub-pixel positions."""
         width = score.shape[1]
         x, y = index % width, index // width
         steps = torch.arange(-_RADIUS, _RADIUS + 1, device=score.device)

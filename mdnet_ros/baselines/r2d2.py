@@ -47,7 +47,7 @@ _MIN_SIZE, _MAX_SIZE = 256, 1024
 
 
 class R2D2Network(nn.Module):
-    """RGB image in; descriptors, reliability and repeatability per pixel out.
+    """Network that gives descriptor, reliability and repeatability of each pixel of an image.
 
     Sub-modules carry the names of the published checkpoints.
     """
@@ -142,7 +142,7 @@ class R2D2Extractor(TorchExtractor):
         return build_features(keypoints, scores, descriptors, (width, height), self.max_keypoints)
 
     def _sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """(height, width) of the copies of the image to look at, falling."""
+        """Return (height, width) of the copies of the image to look at, falling."""
         if not self.multiscale:
             return [(height, width)]
         longer = max(height, width)
@@ -154,7 +154,7 @@ class R2D2Extractor(TorchExtractor):
         return sizes or [(height, width)]
 
     def _detect(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, 2) keypoints in pixels of ``x``, (N,) scores and (N, D) descriptors."""
+        """Return (N, 2) keypoints in pixels of ``x``, (N,) scores and (N, D) descriptors."""
         dense, (reliability,), (repeatability,) = self.network(x)
         pooled = F.max_pool2d(repeatability[None, None], 3, stride=1, padding=1)[0, 0]
         chosen = repeatability == pooled

@@ -1,4 +1,4 @@
-"""Every extractor by its name: ours and the peers.
+"""All extractors by name: MD-Net and its peers.
 
 >>> extractor = create_extractor('rootsift', max_keypoints=1000)
 """
@@ -32,7 +32,7 @@ from mdnet_ros.features.extractor import (
     fastest_precision,
 )
 
-#: Name -> module of this package that has it.
+#: Module of this package that implements a peer, by name.
 BASELINES = {
     'sift': 'sift',
     'rootsift': 'sift',
@@ -56,15 +56,15 @@ BASELINES = {
     'aliked-n32': 'aliked',
     'xfeat': 'xfeat',
 }
-#: Families -> the size meant by their bare name.
+#: Size that the bare name of a family stands for.
 ALIASES = {'alike': 'alike-n', 'aliked': 'aliked-n16'}
 _PRECOMPUTED = 'precomputed:'
-#: Distribution that holds the import a BaselineInfo names as its library.
+#: Distributions that may provide an import which a BaselineInfo names as its library.
 _DISTRIBUTIONS = {'cv2': ('opencv-python-headless', 'opencv-python')}
 
 
 def extractor_names() -> list[str]:
-    """Every name that :func:`create_extractor` takes, besides paths."""
+    """List every name that :func:`create_extractor` takes, besides paths."""
     return [*sorted(weights.CONFIGS), *BASELINES]
 
 
@@ -73,21 +73,25 @@ def _module(name: str) -> ModuleType:
 
 
 def baseline_info(name: str) -> BaselineInfo:
-    """Licence and origin of a peer; KeyError if ``name`` is none."""
+    """Return licence and origin of a peer.
+
+    Raises:
+        KeyError: ``name`` is not a peer.
+    """
     return _module(name).INFOS[name]
 
 
 @dataclass(frozen=True)
 class ExtractorSpec:
-    """An extractor that can be made any number of times, in any thread or process.
+    """Description of an extractor, from which any thread or process can create it.
 
     Attributes:
-        text: as given: a name of :func:`extractor_names`, a ``.safetensors`` path, or
-            ``precomputed:PATH``. Ours may be followed by a precision or a runtime after ``@``, as
+        text: text that names it: a name of :func:`extractor_names`, a ``.safetensors`` path, or
+            ``precomputed:PATH``. MD-Net may be followed by a precision or a runtime after ``@``, as
             ``md2net@fp32`` or ``md2net-light@openvino@bf16``.
         max_keypoints: the most keypoints of one image.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        weights_dir: where peers' weights lie; None: only the usual places.
+        weights_dir: folder with peers' weights; None: only the usual places.
     """
 
     text: str
@@ -113,21 +117,21 @@ class ExtractorSpec:
 
     @property
     def network(self) -> str:
-        """The text without precision and runtime."""
+        """Text without precision and runtime."""
         return self._parts()[0]
 
     @property
     def precision(self) -> str:
-        """The precision after ``@``, or ``auto``."""
+        """Precision after ``@``, or ``auto``."""
         return self._parts()[1]
 
     @property
     def runtime(self) -> str:
-        """The runtime after ``@``, or ``torch``."""
+        """Runtime after ``@``, or ``torch``."""
         return self._parts()[2]
 
     def _parts(self) -> tuple[str, str, str]:
-        """Network, precision and runtime."""
+        """Split the text into network, precision and runtime."""
         network, precision, runtime = self.text, 'auto', 'torch'
         while network.rpartition('@')[2] in (*PRECISIONS, *RUNTIMES) and '@' in network:
             network, _, option = network.rpartition('@')
@@ -144,14 +148,14 @@ class ExtractorSpec:
 
     @property
     def precomputed(self) -> Path | None:
-        """The file or folder of precomputed features, if that is what this is."""
+        """File or folder of precomputed features; None for other extractors."""
         if not self.text.startswith(_PRECOMPUTED):
             return None
         return Path(self.text.removeprefix(_PRECOMPUTED)).expanduser()
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name in reports."""
         if self.precomputed is not None:
             return self.precomputed.stem
         if not self.is_ours:
@@ -160,18 +164,18 @@ class ExtractorSpec:
 
     @property
     def licence(self) -> str:
-        """Of the code and weights."""
+        """Licence of the code and weights."""
         if self.text in BASELINES:
             return baseline_info(self.text).licence
         return 'Apache-2.0' if self.is_ours else 'of whoever computed it'
 
     @property
     def single_threaded(self) -> bool:
-        """One image occupies one core."""
+        """Whether one image occupies one core, so that extracting in parallel pays."""
         return self.text in BASELINES and baseline_info(self.text).single_threaded
 
     def create(self) -> Extractor:
-        """Make the extractor.
+        """Create the extractor.
 
         Raises:
             WeightsError: weights are missing or corrupt.
@@ -188,7 +192,7 @@ class ExtractorSpec:
         return _module(self.text).create(self.text, settings, self.weights_file())
 
     def weights_file(self) -> Path | None:
-        """The file or folder of its weights, or of its precomputed features; None: it has none.
+        """Return the file or folder of its weights or precomputed features; None if it has none.
 
         Raises:
             WeightsError: weights are missing.
@@ -201,9 +205,9 @@ class ExtractorSpec:
         return find_weights(info, self.weights_dir) if info.weights else None
 
     def identity(self) -> str:
-        """Hash of all that decides an extractor's output: code, weights, settings, libraries.
+        """Hash everything that decides the output: code, weights, settings and libraries.
 
-        The code is every file of ``features/`` for ours, and the adapter's for a peer.
+        The code is every file of ``features/`` for MD-Net, and the adapter's for a peer.
 
         Raises:
             WeightsError: weights are missing.
@@ -239,7 +243,7 @@ def _version(library: str) -> str:
 def create_extractor(
     name: str, max_keypoints: int = 2048, device: str = 'auto', **options: Any
 ) -> Extractor:
-    """Make an extractor by name.
+    """Create an extractor by name.
 
     Args:
         name: see :class:`ExtractorSpec`.
@@ -258,7 +262,7 @@ def create_extractor(
 def parse_extractors(
     text: str, max_keypoints: int, device: str, weights_dir: Path | None
 ) -> list[ExtractorSpec]:
-    """Extractors of a comma-separated list.
+    """Parse a comma-separated list of extractors.
 
     Raises:
         DataError: a name is unknown, missing, or two would be reported under one name.

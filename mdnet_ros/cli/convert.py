@@ -1,4 +1,4 @@
-"""``mdnet convert``: a bag of tracks as a COLMAP database or as hloc's h5 files."""
+"""``mdnet convert``: write a bag of tracks as a COLMAP database or as hloc's h5 files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--to', required=True, choices=_FORMATS,
         help='colmap: database.db; hloc: features.h5 and matches.h5',
     )
-    parser.add_argument('--out', required=True, metavar='DIR', help='a folder that is not there')
+    parser.add_argument('--out', required=True, metavar='DIR', help='a new folder')
     parser.add_argument(
         '--window', type=int, default=20, metavar='N',
         help='match images that are at most so many apart [20]',
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert; returns the exit code."""
+    """Convert the recording and return the exit code."""
     out = Path(args.out).expanduser()
     with open_recording(args) as recording:
         problem = ''
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         f'{problem}: the focal length is a guess' if problem else '',
         f'{done.images - done.pictures} images without pixels: name the bag that has them by '
         '--images' if done.pictures < done.images else '',
-        f'{done.repeated} frames with a stamp that was there before are left out'
+        f'{done.repeated} frames with the stamp of an earlier one are left out'
         if done.repeated else '',
     ):
         if line:

@@ -33,7 +33,7 @@ from mdnet_ros.tracker.recording import read_tracks
 if TYPE_CHECKING:
     from mdnet_ros.nodes.harness.live import LiveRun
 
-#: Cause of the images that were published and never reached the tracker.
+#: Cause of drops of images that were published and never reached the tracker.
 LOST = 'lost in transport'
 
 
@@ -68,9 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render, play, track, record and report; returns the exit code."""
+    """Render the scene, track it live, report, and return the exit code."""
     settings = tracker_settings(args)
-    resolve_weights(settings.weights)  # say so now rather than after the rendering
+    resolve_weights(settings.weights)  # fail before the rendering
     if importlib.util.find_spec('rclpy') is None:
         raise MissingDependencyError('rclpy', 'ros', 'the live demo')
     scene = Scene(_scene_settings(args))
@@ -106,7 +106,7 @@ def _scene_settings(args: argparse.Namespace) -> SceneSettings:
 
 
 def _look_at_tracks(bag: BagReader, folder: Path, rate_hz: float) -> SequenceSummary:
-    """Figures and pictures of what was recorded, against the truth in the scene's bag."""
+    """Compute figures and draw pictures of the recorded tracks; the scene's bag has the truth."""
     camera = read_calibration(bag, IMAGE_TOPIC, CAMERA_INFO_TOPIC).camera
     truth = camera_poses(bag, IMAGE_TOPIC).poses
     statistics = SequenceStatistics(truth_of_bag(bag, IMAGE_TOPIC, camera, truth))

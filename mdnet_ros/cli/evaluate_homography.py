@@ -1,4 +1,4 @@
-"""``mdnet evaluate homography``."""
+"""``mdnet evaluate homography``: matching accuracy on data sets in the HPatches layout."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, show and write."""
+    """Run the protocol, show its tables and write its files."""
     specs = parse_extractors(args.extractors, args.max_keypoints, args.device, args.weights_dir)
     if args.max_side < 0:
         raise DataError(f'--max-side: expected 0 or more, got {args.max_side}')

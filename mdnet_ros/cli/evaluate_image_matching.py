@@ -1,4 +1,4 @@
-"""``mdnet evaluate image-matching``."""
+"""``mdnet evaluate image-matching``: pose accuracy in the Image Matching Benchmark."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _ratio(text: str) -> float | None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, show and write."""
+    """Run the protocol, show its tables and write its files."""
     specs = parse_extractors(args.extractors, args.max_keypoints, args.device, args.weights_dir)
     if not args.threshold > 0:
         raise DataError(f'--threshold: expected more than 0, got {args.threshold}')

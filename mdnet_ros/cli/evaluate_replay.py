@@ -1,4 +1,4 @@
-"""``mdnet evaluate replay``."""
+"""``mdnet evaluate replay``: tracks, times and poses of front ends on bags."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay, show and write."""
+    """Run the protocol, show its tables and write its files."""
     if args.max_frames < 0:
         raise DataError(f'--max-frames: expected 0 or more, got {args.max_frames}')
     if not 0.0 <= args.part[0] < args.part[1] <= 1.0:
@@ -106,7 +106,7 @@ def _run_live(
     omitted: list[str],
     device: str,
 ) -> BagResult:
-    """The tracker node in a process of its own, fed over DDS at the rate of the bag."""
+    """Run the tracker node in its own process and send it images over DDS at the bag's rate."""
     from mdnet_ros.nodes.harness.live import run_live
     from mdnet_ros.tracker.settings import TrackerSettings
 

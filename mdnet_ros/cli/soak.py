@@ -1,4 +1,4 @@
-"""``mdnet soak``: play a bag into the live tracker for long, and judge that it stays as it was."""
+"""``mdnet soak``: run the live tracker for long and check memory, open files and latency."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play, watch and judge; returns 1 if something did not stay as it was."""
+    """Run the tracker and its checks; return 1 if a check fails."""
     settings = tracker_settings(args)
-    resolve_weights(settings.weights)  # say so now rather than after the rendering
+    resolve_weights(settings.weights)  # fail before the rendering
     if not args.minutes > 0:
         raise SettingError(f'--minutes: expected more than 0, got {args.minutes:g}')
     if args.plot:
         if args.plot.suffix != '.png':
             raise SettingError(f"--plot '{args.plot}': expected a name that ends with .png")
-        new_figure()  # whether that is possible must not be found out after half an hour
+        new_figure()  # a missing matplotlib must show now, not after half an hour
     if importlib.util.find_spec('rclpy') is None:
         raise MissingDependencyError('rclpy', 'ros', 'the live tracker')
     with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""``mdnet track``: the tracker over a bag, without ROS, every frame in order."""
+"""``mdnet track``: track every frame of a bag in order, without ROS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mdnet_ros.tracker.engine import Engine
 from mdnet_ros.tracker.offline import track_bag
 from mdnet_ros.tracker.pictures import RunPictures
 
-#: Frames a second of the video where the bag has a single frame.
+#: Rate of the video where the bag has a single frame, frames per second.
 _DEFAULT_RATE = 10.0
 
 
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Track the bag; returns the exit code."""
+    """Track the bag, report, and return the exit code."""
     settings = tracker_settings(args)
     with BagReader(args.bag) as bag:
         image_topic = bag.image_topic(args.image_topic)
@@ -136,6 +136,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rate(bag: BagReader, topic: str) -> float:
-    """Frames a second of a topic in the recording."""
+    """Return the rate of a topic in the recording, frames per second."""
     count, duration = bag.counts[topic], bag.duration_s
     return (count - 1) / duration if count > 1 and duration > 0 else _DEFAULT_RATE

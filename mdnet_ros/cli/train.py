@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; prints a table and leaves the run in ``--out``."""
+    """Train, write the run to ``--out`` and show a table."""
     if not 0.0 <= args.part[0] < args.part[1] <= 1.0:
         raise DataError(f'part: expected 0 <= FROM < TO <= 1, got {args.part}')
     if args.minutes is not None and args.minutes <= 0:

@@ -20,11 +20,11 @@ DEPTH_THRESHOLD = 3.0
 
 @dataclass(frozen=True)
 class ViewFeatures:
-    """What is known of one image.
+    """Features of one image, with its camera and depth.
 
     Attributes:
-        view: the image with its camera.
-        features: extracted from it.
+        view: image with its camera.
+        features: features extracted from it.
         depth: (H, W) along z, 0 where unknown; None without a depth map.
     """
 
@@ -78,7 +78,7 @@ def match_with_ratio(a: Features, b: Features, ratio: float) -> np.ndarray:
 
     Args:
         a: features of one image.
-        b: of the other.
+        b: features of the other.
         ratio: matches with a larger ratio in one of the directions are dropped; 1: none is.
 
     Returns:
@@ -124,8 +124,8 @@ def transfer(
 
     Args:
         points: (N, 2) pixels of ``source``.
-        source: its camera.
-        target: the other camera.
+        source: image with its camera.
+        target: other image with its camera.
         depth: (H, W) of ``source``, 0 where unknown.
 
     Returns:
@@ -196,10 +196,10 @@ def measure_pair(
     """Estimate the relative pose of a pair from its matches and judge it.
 
     Args:
-        a: one image.
-        b: the other.
+        a: features of one image.
+        b: features of the other.
         matches: (M, 2) rows in the features of ``a`` and ``b``.
-        threshold: of the robust fit, pixels.
+        threshold: inlier threshold of the robust fit, pixels.
         seeds: seeds of the robust fit, which is repeated for each.
     """
     points_a = a.features.keypoints[matches[:, 0]]

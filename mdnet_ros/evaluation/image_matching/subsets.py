@@ -18,7 +18,7 @@ from mdnet_ros.evaluation.image_matching.reconstruction import (
 from mdnet_ros.evaluation.pose import mean_average_accuracy, pose_errors
 from mdnet_ros.evaluation.trajectory import align_similarity
 
-#: Fewer registered cameras than this fix no similarity.
+#: The fewest registered cameras that determine a similarity.
 MIN_CAMERAS = 3
 
 
@@ -58,14 +58,14 @@ def measure_subset(
     """Reconstruct a subset and compare it with the truth.
 
     Args:
-        names: the subset.
-        views: at least those images.
+        names: names of the images of the subset.
+        views: features of at least these images, by name.
         matches: (M, 2) rows of every pair of the subset, in the order of ``names``.
         known_intrinsics: give COLMAP the calibration; the benchmark does not.
-        seed: of COLMAP's random sampling.
+        seed: seed of COLMAP's random sampling.
 
     Raises:
-        MissingDependencyError: without pycolmap.
+        MissingDependencyError: pycolmap is not installed.
     """
     images = [
         ReconstructionInput(

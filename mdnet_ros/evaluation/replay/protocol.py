@@ -1,4 +1,4 @@
-"""Bags replayed through front ends: tracks, cost, relative poses and visual odometry."""
+"""The replay protocol: front ends track bags and are judged by tracks, times and poses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mdnet_ros.evaluation.replay.results import BagResult, ReplayResult, ReplayS
 from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
 from mdnet_ros.evaluation.tracks.truth import GroundTruthError
 
-#: Runs a front end over a bag; appends to the list what it had to leave out.
+#: Runs a front end over a bag, and appends what it had to leave out to the list.
 Runner = Callable[[BagSequence, FrontendSpec, ReplaySettings, list[str]], BagResult]
 
 
@@ -37,8 +37,8 @@ def evaluate(
 
     Args:
         bags: rosbag2 folders or files.
-        specs: the front ends.
-        settings: of the protocol.
+        specs: front ends to measure.
+        settings: settings of the protocol.
         ground_truth: a pose file for each bag; empty: the bags' own topics.
         extrinsics: files with the place of the camera on the body whose poses the truth has,
             one for each bag; empty: the bags' static transforms, or EuRoC's folder, tell it.
@@ -68,7 +68,7 @@ def evaluate(
     chosen = list(range(len(bags)))[shard[0] - 1 :: shard[1]]
     check_truth_files(ground_truth, extrinsics)
     sequences = []
-    # All are opened first: ground truth that cannot be used is told before hours of work.
+    # All are opened first, so that unusable ground truth fails before hours of work.
     for index in chosen:
         try:
             sequences.append(open_bag(
@@ -123,11 +123,11 @@ def replay(
 
 
 def count_drops(stamps_ns: Sequence[int], milliseconds: Sequence[float]) -> int:
-    """Frames dropped by a worker that, when it gets free, takes the newest one that waits.
+    """Count the frames dropped by a worker that always takes the newest waiting frame.
 
     Args:
-        stamps_ns: when each frame comes, rising.
-        milliseconds: what each costs.
+        stamps_ns: time at which each frame arrives, nanoseconds, rising.
+        milliseconds: time that each frame takes.
     """
     free = -np.inf
     waiting: float | None = None

@@ -130,10 +130,18 @@ def test_validation_scene_shards_and_merge(data, tmp_path):
     assert code == 0
     choice = report['extractors']['orb']['choice']
     assert choice['chosen_on'] == 'plain'
-    assert 0 < choice['validation_accuracy'] <= 1
     assert list(report['extractors']['orb']['parts']) == ['hall']
 
     _, whole = run(data, tmp_path, *stereo)
+    # The choice reaches on its scene what was promised, and no less than the default.
+    chosen = ('--threshold', str(choice['threshold']), '--ratio', str(choice['ratio']))
+    _, again = run(data, tmp_path, *stereo, *chosen)
+    by_choice, by_default = (
+        document['extractors']['orb']['parts']['plain']['figures']['stereo']['mean_accuracy']
+        for document in (again, whole)
+    )
+    assert by_choice == pytest.approx(choice['validation_accuracy'])
+    assert by_choice >= by_default
     paths = []
     for i in (1, 2):
         _, part = run(data, tmp_path, *stereo, '--shard', f'{i}/2')
