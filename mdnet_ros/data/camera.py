@@ -109,7 +109,8 @@ class CameraModel:
         """
         points = np.asarray(points, np.float64).reshape(-1, 2)
         inverse = np.linalg.inv(self.k)
-        plane = points @ inverse[:2, :2].T + inverse[:2, 2]
+        with np.errstate(all='ignore'):  # pixels may be infinite
+            plane = points @ inverse[:2, :2].T + inverse[:2, 2]
         return self._lens.undistort(plane, MAX_ROUND_TRIP / max(self.k[0, 0], self.k[1, 1]))
 
     def project(self, points: np.ndarray) -> np.ndarray:
@@ -138,9 +139,10 @@ class CameraModel:
             (N, 2) float64, x/z and y/z; NaN where there is no ray, or it points backwards there.
         """
         rays = self.normalise(points)
-        turned = rays @ self.r[:, :2].T + self.r[:, 2]
-        turned[~(turned[:, 2] > 0)] = np.nan
-        return turned[:, :2] / turned[:, 2:]
+        with np.errstate(all='ignore'):  # R may hold anything where it is not used
+            turned = rays @ self.r[:, :2].T + self.r[:, 2]
+            turned[~(turned[:, 2] > 0)] = np.nan
+            return turned[:, :2] / turned[:, 2:]
 
     @property
     def has_projection(self) -> bool:
@@ -254,15 +256,17 @@ def _applied(camera: CameraModel, message: Any) -> CameraModel:
     width, height = width or max(0, size[0] - x), height or max(0, size[1] - y)
     if binning == (1, 1) and (x, y) == (0, 0) and (width, height) == size:
         return camera
+    for extent, step in zip((width, height), binning, strict=True):
+        if extent and step > extent:
+            raise DataError(
+                f'camera_info: expected a binning below the image of {width}x{height}, got '
+                f'{binning[0]}x{binning[1]}'
+            )
     shrink = np.diag([1 / binning[0], 1 / binning[1], 1.0])
     crop = np.array([[1.0, 0, -x], [0, 1, -y], [0, 0, 1]])
+    with np.errstate(all='ignore'):  # P may hold anything where it is not used
+        k, p = (shrink @ crop @ matrix for matrix in (camera.k, camera.p))
     return CameraModel(
-        width // binning[0],
-        height // binning[1],
-        shrink @ crop @ camera.k,
-        camera.d,
-        camera.distortion_model,
-        camera.r,
-        shrink @ crop @ camera.p,
-        full=camera,
+        width // binning[0], height // binning[1], k, camera.d, camera.distortion_model, camera.r,
+        p, full=camera,
     )

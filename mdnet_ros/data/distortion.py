@@ -167,14 +167,16 @@ class LensDistortion:
             rays = cv2.undistortPointsIter(
                 points, np.eye(3), self.d, np.eye(3), np.eye(3), _FIXED_POINT
             ).reshape(-1, 2)
-        missed = np.nonzero(~self._agrees(rays, plane, tolerance))[0]
-        if len(missed):
-            again = (
-                self._solve_angle(plane[missed]) if fisheye
-                else self._solve_newton(plane[missed], rays[missed], tolerance)
-            )
-            again[~self._agrees(again, plane[missed], tolerance)] = np.nan
-            rays[missed] = again
+        # Points far outside the image may overflow; they end as NaN.
+        with np.errstate(all='ignore'):
+            missed = np.nonzero(~self._agrees(rays, plane, tolerance))[0]
+            if len(missed):
+                again = (
+                    self._solve_angle(plane[missed]) if fisheye
+                    else self._solve_newton(plane[missed], rays[missed], tolerance)
+                )
+                again[~self._agrees(again, plane[missed], tolerance)] = np.nan
+                rays[missed] = again
         return rays
 
     @property
@@ -207,7 +209,9 @@ class LensDistortion:
                 break
             # At z = 1 the derivative by the translation's x and y is that by the ray's.
             slope = jacobian[:, 3:5].reshape(-1, 2, 2)
-            slope[np.abs(np.linalg.det(slope)) < 1e-9] = np.eye(2)
+            regular = np.isfinite(slope).all(axis=(1, 2))
+            regular[regular] = np.abs(np.linalg.det(slope[regular])) > 1e-9
+            slope[~regular] = np.eye(2)
             rays = self._clipped(rays + np.linalg.solve(slope, error[..., None])[..., 0])
         return rays
 

@@ -241,6 +241,8 @@ def test_a_calibration_is_fitted_to_the_image_or_refused():
         camera_of_info(info()).for_image((320, 240))
     unknown = camera_of_info(info(width=0, height=0)).for_image((64, 48))
     assert (unknown.width, unknown.height) == (64, 48)
+    with pytest.raises(DataError, match='expected a binning below the image of 640x480'):
+        camera_of_info(info(binning_x=2**32 - 1))
     with pytest.raises(DataError, match='region of interest inside 640x480'):
         camera_of_info(info(roi=roi(600, 0, 320, 200)))
 
@@ -308,6 +310,15 @@ def test_a_ray_that_points_backwards_in_the_rectified_camera_is_none():
     camera = CameraModel(640, 480, matrix(300, 300, 320, 240), np.zeros(0), r=turn)
     assert np.isnan(camera.rectify(np.array([[320.0, 240]]))).all()
     assert np.isfinite(camera.rectify(np.array([[20.0, 240]]))).all()
+
+
+def test_points_that_are_nowhere_near_the_image_have_no_ray_and_no_warning(recwarn):
+    for name in LENSES:
+        pixels = np.array([[np.nan, 1], [np.inf, 0], [1e12, -1e12], [320, 240]])
+        rays = lens(name).normalise(pixels)
+        assert np.isfinite(rays).all(axis=1).tolist()[:2] == [False, False]
+        assert np.isfinite(rays[3]).all()
+    assert not recwarn.list
 
 
 def test_no_points_give_no_rays():

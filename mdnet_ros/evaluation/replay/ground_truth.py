@@ -22,8 +22,8 @@ _COMMENTS = ('#', '%', '//')
 _SEPARATOR = re.compile(r'[,;\s]+')
 #: Nanoseconds in a second, a nanosecond, a microsecond and a millisecond.
 _UNITS_NS = (10**9, 1, 10**3, 10**6)
-#: No clock has larger numbers, in any unit.
-_LATEST = 10**19
+#: No clock's numbers have more digits before the point, in any unit.
+_DIGITS = 19
 #: How far a quaternion's length, or a matrix from a rotation, may be off by rounding.
 _ROUNDING = 0.05
 _FORMATS = 'expected lines of 8 (TUM), 12 or 16 (KITTI) or comma-separated (EuRoC) numbers'
@@ -131,7 +131,7 @@ def read_pose_file(path: Path) -> PoseFile:
                 poses.append(_pose_of_matrix([float(token) for token in tokens]))
             else:
                 stamp = Decimal(tokens[0])
-                if not stamp.is_finite() or abs(stamp) >= _LATEST:
+                if not stamp.is_finite() or (stamp and stamp.adjusted() >= _DIGITS):
                     raise ValueError(f'expected a time, got {tokens[0][:40]}')
                 poses.append(_pose_of_line([float(token) for token in tokens[1:8]], w_first))
                 stamps.append(stamp)

@@ -132,6 +132,7 @@ MIRRORED = ' '.join(map(str, [-1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0]))
         ('1 0 0 0 0 0 0 1\nx 0 0 0 0 0 0 1\n', 'line 2: expected numbers'),
         ('1 0 0 0 0 0 0 1\nnan 0 0 0 0 0 0 1\n', 'line 2: expected a time'),
         ('1e99 0 0 0 0 0 0 1\n', 'line 1: expected a time'),
+        ('1e999999999 0 0 0 0 0 0 1\n', 'line 1: expected a time'),
         ('1 0 0 0 0 0 0 1\n2 0 0 0 5 6 7 8\n', 'line 2: expected a quaternion of length 1'),
         (f'{MIRRORED}\n', 'line 1: expected a rotation'),
         (' '.join(['0.5'] * 12), 'line 1: expected a rotation'),
