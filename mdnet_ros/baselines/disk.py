@@ -25,7 +25,7 @@ INFOS = {
         'DISK trained on depth, Tyszkiewicz et al., NeurIPS 2020',
         'Apache-2.0',
         'https://github.com/cvlab-epfl/disk (depth-save.pth)',
-        weights=('depth-save.pth',),
+        weights=('depth-save.pth', 'disk-depth-save.pth'),
         library='kornia',
     )
 }

@@ -22,7 +22,7 @@ from mdnet_ros.baselines.common import (
     find_weights,
 )
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
-from mdnet_ros.errors import DataError
+from mdnet_ros.errors import DataError, WeightsError
 from mdnet_ros.features import weights
 from mdnet_ros.features.backends import NETWORK_SUFFIXES, PRECISIONS, RUNTIMES
 from mdnet_ros.features.extractor import (
@@ -55,9 +55,23 @@ BASELINES = {
     'aliked-n16rot': 'aliked',
     'aliked-n32': 'aliked',
     'xfeat': 'xfeat',
+    'edgepoint2-t32': 'edgepoint2',
+    'edgepoint2-t48': 'edgepoint2',
+    'edgepoint2-s32': 'edgepoint2',
+    'edgepoint2-s48': 'edgepoint2',
+    'edgepoint2-s64': 'edgepoint2',
+    'edgepoint2-m32': 'edgepoint2',
+    'edgepoint2-m48': 'edgepoint2',
+    'edgepoint2-m64': 'edgepoint2',
+    'edgepoint2-l32': 'edgepoint2',
+    'edgepoint2-l48': 'edgepoint2',
+    'edgepoint2-l64': 'edgepoint2',
+    'edgepoint2-e32': 'edgepoint2',
+    'edgepoint2-e48': 'edgepoint2',
+    'edgepoint2-e64': 'edgepoint2',
 }
 #: Families -> the size meant by their bare name.
-ALIASES = {'alike': 'alike-n', 'aliked': 'aliked-n16'}
+ALIASES = {'alike': 'alike-n', 'aliked': 'aliked-n16', 'edgepoint2': 'edgepoint2-e64'}
 _PRECOMPUTED = 'precomputed:'
 #: Distribution that holds the import a BaselineInfo names as its library.
 _DISTRIBUTIONS = {'cv2': ('opencv-python-headless', 'opencv-python')}
@@ -174,7 +188,14 @@ class ExtractorSpec:
                 network, self.device, self.max_keypoints, precision=precision, runtime=runtime
             )
         settings = BaselineSettings(self.max_keypoints, self.device, self.weights_dir)
-        return _module(self.text).create(self.text, settings, self.weights_file())
+        file = self.weights_file()
+        try:
+            return _module(self.text).create(self.text, settings, file)
+        except WeightsError as error:
+            source = baseline_info(self.text).source
+            raise WeightsError(
+                f"extractor '{self.text}': {error}; the right file: {source}"
+            ) from None
 
     def weights_file(self) -> Path | None:
         """The file or folder of its weights, or of its precomputed features; None: it has none.
