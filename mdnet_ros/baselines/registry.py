@@ -268,10 +268,11 @@ def create_extractor(
 def parse_extractors(
     text: str, max_keypoints: int, device: str, weights_dir: Path | None
 ) -> list[ExtractorSpec]:
-    """Extractors of a comma-separated list.
+    """Read a comma-separated list of extractors and check that their weights exist.
 
     Raises:
         DataError: a name is unknown, missing, or two would be reported under one name.
+        WeightsError: a weights file is missing; the line says where to get it.
     """
     specs = [
         ExtractorSpec(part.strip(), max_keypoints, device, weights_dir)
@@ -284,6 +285,8 @@ def parse_extractors(
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"extractors '{text}': two are called '{name}'; rename a file")
+    for spec in specs:
+        spec.weights_file()
     return specs
 
 
