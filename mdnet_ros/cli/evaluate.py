@@ -2,7 +2,7 @@
 
 Each protocol is a module of this package with ``add_arguments(parser)``, ``run(args) -> int`` and
 ``merge(documents) -> Merged`` for the JSONs of several shards; it is imported only when
-it is asked for.
+it is asked for. ``merge`` and ``plot`` work on JSON files written before.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ PROTOCOLS = {
     'image-matching': 'Image Matching Benchmark layout: stereo and multiview pose',
     'replay': 'bags with ground truth: tracks, latency, visual odometry',
     'merge': 'join the JSON files of shards into one',
+    'plot': 'draw accuracy over extraction time, from JSON files written before',
 }
 
 

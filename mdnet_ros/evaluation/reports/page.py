@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -46,6 +46,12 @@ figcaption{color:#57606a;font-size:.9rem}
 """
 
 
+#: Follows the best figure of a column in plain text.
+STAR = '*'
+#: Characters of a line where the output is a file: wide enough for every table.
+_FILE_WIDTH = 1000
+
+
 @dataclass(frozen=True)
 class Column:
     """A column of a table.
@@ -53,7 +59,7 @@ class Column:
     Attributes:
         title: its head.
         digits: decimals of numbers; None: cells are shown as they are.
-        best: which extreme is shown bold, if any.
+        best: which extreme is marked as the best (bold, or a star in plain text), if any.
     """
 
     title: str
@@ -106,14 +112,18 @@ class Table:
         for i, column in enumerate(self.columns):
             justify: Literal['left', 'right'] = 'right' if i else 'left'
             rich_table.add_column(Text(column.title), justify=justify, no_wrap=True)
+        console = console or _console()
         best = [self.best_rows(i) for i in range(len(self.columns))]
         for r, row in enumerate(self.rows):
-            cells = [
-                Text(column.show(value), style='bold' if r in best[c] else '')
-                for c, (column, value) in enumerate(zip(self.columns, row, strict=True))
-            ]
+            cells = []
+            for c, (column, value) in enumerate(zip(self.columns, row, strict=True)):
+                text = column.show(value)
+                if not console.is_terminal and best[c]:
+                    # A file has no bold letters.
+                    text += STAR if r in best[c] else ' ' * len(STAR)
+                cells.append(Text(text, style='bold' if r in best[c] else ''))
             rich_table.add_row(*cells, style='italic dim' if r in self.marked else None)
-        (console or _console()).print(rich_table)
+        console.print(rich_table)
 
     def to_html(self) -> str:
         """As an HTML table."""
@@ -137,7 +147,7 @@ class Table:
 Part = Table | str
 
 
-def print_parts(parts: Iterable[Part], console: Console | None = None) -> None:
+def print_parts(parts: Sequence[Part], console: Console | None = None) -> None:
     """Show tables and lines in the terminal, or wherever ``console`` leads."""
     console = console or _console()
     for part in parts:
@@ -145,19 +155,25 @@ def print_parts(parts: Iterable[Part], console: Console | None = None) -> None:
             part.print(console)
         else:
             console.print(part, markup=False, highlight=False, soft_wrap=True)
+    starred = any(
+        part.best_rows(c) for part in parts if isinstance(part, Table)
+        for c in range(len(part.columns))
+    )
+    if starred and not console.is_terminal:
+        console.print(f'{STAR} best of its column', markup=False, highlight=False)
 
 
-def text_of(parts: Iterable[Part]) -> str:
+def text_of(parts: Sequence[Part]) -> str:
     """Tables and lines as the text of a file."""
     buffer = io.StringIO()
-    print_parts(parts, Console(file=buffer, width=250, color_system=None))
+    print_parts(parts, Console(file=buffer, width=_FILE_WIDTH, color_system=None))
     return ''.join(f'{line.rstrip()}\n' for line in buffer.getvalue().splitlines())
 
 
 def _console() -> Console:
     """The terminal; wide enough not to cut tables when the output goes into a file."""
     console = Console()
-    return console if console.is_terminal else Console(width=200)
+    return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
 
 class HtmlPage:
