@@ -7,10 +7,13 @@ PIP_FLAGS ?=
 OUT ?= out/demo
 # For make results: a folder with homography/, image_matching/ and bags/, whom to measure, where the
 # pages go, and further flags, for example EVALUATE_FLAGS='--weights-dir PEERS --cache CACHE'.
+# PEER_RESULTS: a folder with JSON files of extractors measured before (homography*.json,
+# image-matching*.json, replay*.json), whose rows join the tables without being measured again.
 DATA ?=
 EXTRACTORS ?= md2net,md2net-light,rootsift,sift,upright-sift,upright-rootsift,surf,orb,akaze
 EVALUATE_FLAGS ?=
 RESULTS ?= out/results
+PEER_RESULTS ?= out/peer-results
 # Flags for pytest, for example PYTEST_FLAGS='-k matching -x'.
 PYTEST_FLAGS ?=
 
@@ -25,7 +28,7 @@ BIN := $(VENV)/bin
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint results clean
+.PHONY: help demo test lint results results-homography results-image-matching results-replay clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,17 +46,34 @@ $(STAMP): $(INPUTS)
 demo: $(STAMP) ## fly a camera through a synthetic scene and track it live over ROS 2
 	$(BIN)/mdnet demo --out $(OUT) --json $(OUT)/summary.json
 
-results: $(STAMP) ## measure DATA with all three protocols into docs/results
+results: results-homography results-image-matching results-replay ## measure DATA with all three protocols into docs/results
+
+results-homography: $(STAMP)
 	@test -n "$(DATA)" || { echo "make: set DATA=folder" >&2; exit 1; }
 	$(BIN)/mdnet evaluate homography --root $(DATA)/homography --extractors $(EXTRACTORS) \
-	  $(EVALUATE_FLAGS) --json $(RESULTS)/homography.json --html $(RESULTS)/homography.html \
-	  --text docs/results/homography.txt
+	  $(EVALUATE_FLAGS) --json $(RESULTS)/homography.json --html $(RESULTS)/homography.html
+	$(BIN)/mdnet evaluate merge $(RESULTS)/homography.json \
+	  $(wildcard $(PEER_RESULTS)/homography*.json) --json $(RESULTS)/homography-all.json \
+	  --html $(RESULTS)/homography-all.html --text docs/results/homography.txt
+	$(BIN)/python docs/results_table.py
+
+results-image-matching: $(STAMP)
+	@test -n "$(DATA)" || { echo "make: set DATA=folder" >&2; exit 1; }
 	$(BIN)/mdnet evaluate image-matching --root $(DATA)/image_matching \
 	  --extractors $(EXTRACTORS) $(EVALUATE_FLAGS) --json $(RESULTS)/image-matching.json \
-	  --html $(RESULTS)/image-matching.html --text docs/results/image-matching.txt
+	  --html $(RESULTS)/image-matching.html
+	$(BIN)/mdnet evaluate merge $(RESULTS)/image-matching.json \
+	  $(wildcard $(PEER_RESULTS)/image-matching*.json) --json $(RESULTS)/image-matching-all.json \
+	  --html $(RESULTS)/image-matching-all.html --text docs/results/image-matching.txt
+
+results-replay: $(STAMP)
+	@test -n "$(DATA)" || { echo "make: set DATA=folder" >&2; exit 1; }
 	$(BIN)/mdnet evaluate replay $(addprefix --bag ,$(wildcard $(DATA)/bags/*)) \
 	  --extractors $(EXTRACTORS),klt $(EVALUATE_FLAGS) --json $(RESULTS)/replay.json \
-	  --html $(RESULTS)/replay.html --text docs/results/replay.txt
+	  --html $(RESULTS)/replay.html
+	$(BIN)/mdnet evaluate merge $(RESULTS)/replay.json \
+	  $(wildcard $(PEER_RESULTS)/replay*.json) --json $(RESULTS)/replay-all.json \
+	  --html $(RESULTS)/replay-all.html --text docs/results/replay.txt
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
