@@ -8,11 +8,13 @@ OUT ?= out/demo
 # For make results: a folder with homography/, image_matching/ and bags/, whom to measure, where the
 # pages go, and further flags, for example EVALUATE_FLAGS='--weights-dir PEERS --cache CACHE'.
 # PEER_RESULTS: a folder with JSON files of extractors measured before (homography*.json,
-# image-matching*.json, replay*.json), whose rows join the tables without being measured again.
+# image-matching*.json, replay*.json, speed*.json), whose rows join the tables without being measured
+# again. BENCHMARK_FLAGS: for the times of the picture of make results-plot.
 DATA ?=
 EXTRACTORS ?= md2net,md2net-light,rootsift,sift,upright-sift,upright-rootsift,surf,orb,akaze
 EVALUATE_FLAGS ?=
 RESULTS ?= out/results
+BENCHMARK_FLAGS ?=
 PEER_RESULTS ?= out/peer-results
 # Flags for pytest, for example PYTEST_FLAGS='-k matching -x'.
 PYTEST_FLAGS ?=
@@ -28,7 +30,8 @@ BIN := $(VENV)/bin
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH LD_LIBRARY_PATH _ROS_WHEELS_BOOTSTRAP_COMPLETE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint results results-homography results-image-matching results-replay clean
+.PHONY: help demo test lint results results-homography results-image-matching results-replay \
+  results-plot clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +77,13 @@ results-replay: $(STAMP)
 	$(BIN)/mdnet evaluate merge $(RESULTS)/replay.json \
 	  $(wildcard $(PEER_RESULTS)/replay*.json) --json $(RESULTS)/replay-all.json \
 	  --html $(RESULTS)/replay-all.html --text docs/results/replay.txt
+
+results-plot: $(STAMP)
+	$(BIN)/mdnet benchmark --extractors $(EXTRACTORS) --matching 2048 --sets 1 \
+	  $(BENCHMARK_FLAGS) --json $(RESULTS)/speed.json
+	$(BIN)/mdnet evaluate plot --speed $(RESULTS)/speed.json \
+	  $(wildcard $(PEER_RESULTS)/speed*.json) --accuracy $(RESULTS)/homography-all.json \
+	  --out docs/images/accuracy-time.png
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -126,7 +126,9 @@ def _read_times(
             for row in document['extractors']
             if (*row['size'], row['keypoints']) == (*size, keypoints) and row['extraction']
         }
-        return f'{document["device"]}, {document["threads"]} threads', times
+        threads = int(document['threads'])
+        words = f'{document["device"]}, {threads} thread{"s" if threads > 1 else ""}'
+        return words, times
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"times '{path}': not of mdnet benchmark: {error!r}") from None
 
@@ -158,12 +160,18 @@ def draw_points(points: Points, out: Path) -> None:
         MissingDependencyError: matplotlib is not installed.
     """
     figure = new_figure(10.0, 4.4)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     panels: list[Axes] = list(figure.subplots(1, len(GROUPS)))
     slowest = max(point.milliseconds for point in points.points)
     fastest = min(point.milliseconds for point in points.points)
     for panel, (group, title) in zip(panels, GROUPS.items(), strict=True):
         panel.set_xscale('log')
         panel.set_xlim(fastest / 1.8, slowest * 2.2)
+        panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.xaxis.set_major_formatter('{x:g}')
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_title(title)
         panel.set_xlabel(
             f'extraction [ms], {points.size[0]}x{points.size[1]}, {points.keypoints} keypoints'
@@ -179,8 +187,9 @@ def draw_points(points: Points, out: Path) -> None:
         panel.margins(y=0.12)
     panels[0].set_ylabel(f'MMA@{THRESHOLD}')
     figure.suptitle(f'Accuracy over time ({points.machine})', fontsize=10)
-    figure.draw_without_rendering()
-    renderer = figure._get_renderer()  # type: ignore[attr-defined]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # places the panels, so that labels know where they are
+    renderer = canvas.get_renderer()
     for panel, group in zip(panels, GROUPS, strict=True):
         _label(panel, points.points, group, renderer)
     picture = io.BytesIO()
