@@ -1,4 +1,4 @@
-"""DISK (Tyszkiewicz et al., NeurIPS 2020) by kornia."""
+"""DISK features (Tyszkiewicz et al., NeurIPS 2020), run by kornia."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ INFOS = {
 
 
 class DiskExtractor:
-    """kornia's DISK, the best ``max_keypoints``.
+    """Extractor of DISK features with kornia's network.
+
+    Args:
+        max_keypoints: the most keypoints of one image; those with the highest scores are kept.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         MissingDependencyError: kornia is not installed.
@@ -60,12 +64,12 @@ class DiskExtractor:
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> DiskExtractor:
-    """The extractor with the authors' checkpoint.
+    """Make the extractor from the authors' checkpoint.
 
     Raises:
-        WeightsError: if the file is not that checkpoint.
+        WeightsError: the file is not that checkpoint.
     """
-    assert weights is not None, 'the registry finds the weights of all that name some'
+    assert weights is not None, 'the registry passes the weights file'
     extractor = DiskExtractor(settings.max_keypoints, settings.device)
     load_state(extractor.network, load_checkpoint(weights).get('extractor', {}), weights)
     return extractor

@@ -1,8 +1,9 @@
-"""EdgePoint2 (Yao et al., arXiv:2504.17280, 2025), written from the paper; loads its checkpoints.
+"""EdgePoint2 features (Yao et al., arXiv:2504.17280, 2025) from the authors' checkpoints.
 
-An encoder gives features at strides 2, 4, 8 and 32 of the gray image. The detection head sums
-1x1 convolutions of those at 2, 8 and 32 at half resolution and unfolds its result into one score
-a pixel. The description head concatenates those at 4, 8 and 32 at quarter resolution.
+The network is written from the paper. An encoder computes features of the gray image at strides 2,
+4, 8 and 32. The detection head sums 1x1 convolutions of the features at strides 2, 8 and 32 at half
+resolution and turns the sum into one score per pixel (pixel shuffle). The description head
+concatenates the features at strides 4, 8 and 32 at quarter resolution.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from mdnet_ros.features.types import Features
 
 @dataclass(frozen=True)
 class EdgePoint2Config:
-    """Sizes of the network.
+    """Widths of an EdgePoint2 network.
 
     Attributes:
-        channels: widths of the features at strides 2 (first convolution), 2 and 4 (block), 8, 32.
-        detector: width of the detection head.
+        channels: of the first convolution, and of the features at strides 2 and 4, at 8, and at 32.
+        detector: channels of the detection head.
         dim: length of a descriptor.
     """
 
@@ -42,7 +43,7 @@ class EdgePoint2Config:
     dim: int
 
 
-#: Size letter of the publication -> widths of the features and of the detection head.
+#: Size letter in the paper -> channels of the features and of the detection head.
 _SIZES = {
     't': ((8, 8, 16, 24), 8),
     's': ((8, 8, 24, 32), 8),
@@ -50,7 +51,8 @@ _SIZES = {
     'l': ((8, 16, 48, 64), 8),
     'e': ((16, 16, 48, 64), 16),
 }
-#: The published checkpoints; there is none of the tiny network with 64 dimensions.
+#: Name of the extractor -> its network, for each published checkpoint. The tiny network has no
+#: checkpoint with 64 dimensions.
 CONFIGS = {
     f'edgepoint2-{size}{dim}': EdgePoint2Config(channels, detector, dim)
     for size, (channels, detector) in _SIZES.items()
@@ -68,21 +70,21 @@ INFOS = {
     )
     for name in CONFIGS
 }
-#: Half the side of the window in which a keypoint has the highest score, pixels.
+#: A keypoint has the highest score within this many pixels in x and y.
 _RADIUS = 2
-#: Pixels at the image's border without keypoints.
+#: Keypoints this close to the image's border are left out, pixels.
 _BORDER = 4
-#: The authors' lowest score (a logit).
+#: Lowest score (a logit) of a keypoint, as in the authors' code.
 _THRESHOLD = -5.0
 _STRIDE = 32
-#: Channels of one group of the description head's 3x3 convolution.
+#: Channels per group of the grouped convolution in the description head.
 _GROUP = 16
 
 
 def _conv_norm(
     c_in: int, c_out: int, kernel: int = 3, stride: int = 1, groups: int = 1
 ) -> list[nn.Module]:
-    """Layers of a convolution without bias, padded by 1, and its batch norm."""
+    """Make a convolution without bias, padded by 1, and its batch norm."""
     convolution = nn.Conv2d(c_in, c_out, kernel, stride, padding=1, groups=groups, bias=False)
     return [convolution, nn.BatchNorm2d(c_out)]
 
@@ -101,7 +103,7 @@ class _Layer(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; the input is added, by a 1x1 convolution where the width changes."""
+    """Two 3x3 convolutions and a shortcut: a 1x1 convolution where the width changes."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -114,14 +116,15 @@ class _ResidualBlock(nn.Module):
         return F.relu(self.layer(x) + self.skip(x))
 
 
-def _enlarged(x: torch.Tensor, factor: int) -> torch.Tensor:
+def _upsample(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """Upsample a feature map bilinearly by a whole factor."""
     return F.interpolate(x, scale_factor=factor, mode='bilinear', align_corners=False)
 
 
 class EdgePoint2Network(nn.Module):
-    """Gray image in; scores of its pixels and a descriptor map at quarter resolution out.
+    """Convolutional network that maps a gray image to a score map and a descriptor map.
 
-    Sub-modules carry the names of the published checkpoints.
+    Sub-modules have the names that the published checkpoints use.
     """
 
     def __init__(self, config: EdgePoint2Config) -> None:
@@ -163,23 +166,23 @@ class EdgePoint2Network(nn.Module):
         quarter = F.avg_pool2d(half, 2)
         eighth = self.block2(F.avg_pool2d(quarter, 2))
         coarse = self.block3(F.avg_pool2d(eighth, 4))
-        merged = torch.cat([quarter, _enlarged(eighth, 2), _enlarged(coarse, 8)], dim=1)
+        merged = torch.cat([quarter, _upsample(eighth, 2), _upsample(coarse, 8)], dim=1)
         summed = (
             self.conv1(half)
-            + _enlarged(self.conv2(eighth), 4)
-            + _enlarged(self.conv3(coarse), 16)
+            + _upsample(self.conv2(eighth), 4)
+            + _upsample(self.conv3(coarse), 16)
         )
         return self.score_head(summed)[:, 0], self.desc_head(merged)
 
 
 class EdgePoint2Extractor:
-    """EdgePoint2 at the image's own scale, the best ``max_keypoints`` by score.
+    """Extractor of EdgePoint2 features at the image's own scale.
 
     Args:
         name: one of :data:`CONFIGS`.
-        network: with its weights loaded.
-        max_keypoints: how many to keep.
-        device: as :func:`mdnet_ros.features.extractor.choose_device` takes it.
+        network: the network with its weights loaded.
+        max_keypoints: the most keypoints of one image; those with the highest scores are kept.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     """
 
     def __init__(
@@ -203,8 +206,8 @@ class EdgePoint2Extractor:
         size = xy.new_tensor([inner[1], inner[0]])
         grid = ((xy + 0.5) / size * 2.0 - 1.0)[None, None]
         described = F.grid_sample(dense, grid, align_corners=False)[0, :, 0].T
-        # The image was resized corner pixel on corner pixel. The authors multiply by the ratio of
-        # the sides instead, which lies up to some hundredths of a pixel beside.
+        # The resize above maps corner pixels onto corner pixels, and so does this. The authors
+        # multiply by the ratio of the sides instead, which differs by up to 0.03 px.
         ratio = (xy.new_tensor([width, height]) - 1.0) / (size - 1.0)
         return build_features(
             (xy * ratio).cpu().numpy(), values.cpu().numpy(), described.cpu().numpy(),
@@ -212,10 +215,13 @@ class EdgePoint2Extractor:
         )
 
     def _detect(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, 2) positions of the best local maxima of (H, W) ``scores``, pixels, and their scores.
+        """Find the local maxima with the highest scores.
 
         Args:
-            scores: of the pixels of the image that the network saw.
+            scores: (H, W) logits.
+
+        Returns:
+            (N, 2) x and y, pixels, and (N,) scores, falling.
         """
         side = 2 * _RADIUS + 1
         peaks = scores == F.max_pool2d(scores[None, None], side, stride=1, padding=_RADIUS)[0, 0]
@@ -229,12 +235,12 @@ class EdgePoint2Extractor:
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> EdgePoint2Extractor:
-    """The size that ``name`` says, from the authors' checkpoint.
+    """Make the extractor called ``name`` from the authors' checkpoint.
 
     Raises:
-        WeightsError: if the file is not that checkpoint.
+        WeightsError: the file is not that checkpoint.
     """
-    assert weights is not None, 'the registry finds the weights of all that name some'
+    assert weights is not None, 'the registry passes the weights file'
     network = EdgePoint2Network(CONFIGS[name])
     load_state(network, load_checkpoint(weights), weights)
     return EdgePoint2Extractor(name, network, settings.max_keypoints, settings.device)

@@ -1,4 +1,4 @@
-"""Every extractor by its name: ours and the peers.
+"""Makes extractors by name: MD-Net and the peers it is compared with.
 
 >>> extractor = create_extractor('rootsift', max_keypoints=1000)
 """
@@ -32,7 +32,7 @@ from mdnet_ros.features.extractor import (
     fastest_precision,
 )
 
-#: Name -> module of this package that has it.
+#: Name of a peer -> module of this package that implements it.
 BASELINES = {
     'sift': 'sift',
     'rootsift': 'sift',
@@ -70,15 +70,15 @@ BASELINES = {
     'edgepoint2-e48': 'edgepoint2',
     'edgepoint2-e64': 'edgepoint2',
 }
-#: Families -> the size meant by their bare name.
+#: Name of a family of networks -> the one that is meant by it.
 ALIASES = {'alike': 'alike-n', 'aliked': 'aliked-n16', 'edgepoint2': 'edgepoint2-e64'}
 _PRECOMPUTED = 'precomputed:'
-#: Distribution that holds the import a BaselineInfo names as its library.
+#: Import name of a library -> names of the distributions that may contain it.
 _DISTRIBUTIONS = {'cv2': ('opencv-python-headless', 'opencv-python')}
 
 
 def extractor_names() -> list[str]:
-    """Every name that :func:`create_extractor` takes, besides paths."""
+    """List the names that :func:`create_extractor` takes, besides paths."""
     return [*sorted(weights.CONFIGS), *BASELINES]
 
 
@@ -87,13 +87,13 @@ def _module(name: str) -> ModuleType:
 
 
 def baseline_info(name: str) -> BaselineInfo:
-    """Licence and origin of a peer; KeyError if ``name`` is none."""
+    """Return the licence and origin of a peer; KeyError if ``name`` is no peer."""
     return _module(name).INFOS[name]
 
 
 @dataclass(frozen=True)
 class ExtractorSpec:
-    """An extractor that can be made any number of times, in any thread or process.
+    """Description of an extractor, from which it can be made in any thread or process.
 
     Attributes:
         text: as given: a name of :func:`extractor_names`, a ``.safetensors`` path, or
@@ -126,11 +126,11 @@ class ExtractorSpec:
 
     @property
     def _network(self) -> str:
-        """The text without precision and runtime."""
+        """Name or path of the network, without precision and runtime."""
         return self._parts()[0]
 
     def _parts(self) -> tuple[str, str, str]:
-        """Network, precision and runtime."""
+        """Split the text into network, precision and runtime."""
         network, precision, runtime = self.text, 'auto', 'torch'
         while network.rpartition('@')[2] in (*PRECISIONS, *RUNTIMES) and '@' in network:
             network, _, option = network.rpartition('@')
@@ -147,14 +147,14 @@ class ExtractorSpec:
 
     @property
     def precomputed(self) -> Path | None:
-        """The file or folder of precomputed features, if that is what this is."""
+        """File or folder of precomputed features; None for every other extractor."""
         if not self.text.startswith(_PRECOMPUTED):
             return None
         return Path(self.text.removeprefix(_PRECOMPUTED)).expanduser()
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name of the extractor in reports."""
         if self.precomputed is not None:
             return self.precomputed.stem
         if not self._is_ours:
@@ -163,14 +163,14 @@ class ExtractorSpec:
 
     @property
     def licence(self) -> str:
-        """Of the code and weights."""
+        """Licence of the code and the weights."""
         if self.text in BASELINES:
             return baseline_info(self.text).licence
         return 'Apache-2.0' if self._is_ours else 'of whoever computed it'
 
     @property
     def single_threaded(self) -> bool:
-        """One image occupies one core."""
+        """Whether extraction from one image occupies one core only."""
         return self.text in BASELINES and baseline_info(self.text).single_threaded
 
     def create(self) -> Extractor:
@@ -198,7 +198,7 @@ class ExtractorSpec:
             ) from None
 
     def weights_file(self) -> Path | None:
-        """The file or folder of its weights, or of its precomputed features; None: it has none.
+        """Find the file or folder of the weights or precomputed features; None if there are none.
 
         Raises:
             WeightsError: weights are missing.
@@ -249,7 +249,7 @@ def _version(library: str) -> str:
 def create_extractor(
     name: str, max_keypoints: int = 2048, device: str = 'auto', **options: Any
 ) -> Extractor:
-    """Make an extractor by name.
+    """Make the extractor called ``name``.
 
     Args:
         name: see :class:`ExtractorSpec`.

@@ -67,7 +67,7 @@ class Column:
     best: Literal['max', 'min'] | None = None
 
     def show(self, value: Any) -> str:
-        """A cell as text; nothing for None."""
+        """Format a cell as text; None becomes a dash."""
         if value is None:
             return '–'
         if self.digits is None or isinstance(value, str):
@@ -92,7 +92,7 @@ class Table:
     marked: frozenset[int] = field(default_factory=frozenset)
 
     def best_rows(self, column: int) -> set[int]:
-        """Rows whose value is shown as the best of a column."""
+        """Return the rows whose shown value is the best of a column; equal ones are all best."""
         best = self.columns[column].best
         values = {
             i: row[column]
@@ -106,7 +106,7 @@ class Table:
         return {i for i, value in values.items() if show(value) == show(extreme)}
 
     def print(self, console: Console | None = None) -> None:
-        """Show it in the terminal."""
+        """Print the table to the terminal, or to ``console``."""
         caption = Text(self.caption) if self.caption else None
         rich_table = RichTable(title=caption, title_justify='left', box=box.SIMPLE)
         for i, column in enumerate(self.columns):
@@ -126,7 +126,7 @@ class Table:
         console.print(rich_table)
 
     def to_html(self) -> str:
-        """As an HTML table."""
+        """Return the table as HTML."""
         head = ''.join(f'<th>{html.escape(column.title)}</th>' for column in self.columns)
         best = [self.best_rows(i) for i in range(len(self.columns))]
         body = []
@@ -148,7 +148,7 @@ Part = Table | str
 
 
 def print_parts(parts: Sequence[Part], console: Console | None = None) -> None:
-    """Show tables and lines in the terminal, or wherever ``console`` leads."""
+    """Print tables and lines to the terminal, or to ``console``."""
     console = console or _console()
     for part in parts:
         if isinstance(part, Table):
@@ -164,14 +164,14 @@ def print_parts(parts: Sequence[Part], console: Console | None = None) -> None:
 
 
 def text_of(parts: Sequence[Part]) -> str:
-    """Tables and lines as the text of a file."""
+    """Return tables and lines as the text of a file."""
     buffer = io.StringIO()
     print_parts(parts, Console(file=buffer, width=_FILE_WIDTH, color_system=None))
     return ''.join(f'{line.rstrip()}\n' for line in buffer.getvalue().splitlines())
 
 
 def _console() -> Console:
-    """The terminal; wide enough not to cut tables when the output goes into a file."""
+    """Return the terminal; if the output is a file, lines are long enough for every table."""
     console = Console()
     return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
