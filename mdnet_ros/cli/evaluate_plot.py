@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mdnet_ros.cli.export import parse_size
-from mdnet_ros.evaluation.benchmark.accuracy_time import (
+from mdnet_ros.evaluation.homography.accuracy_time import (
     GROUPS,
     THRESHOLD,
     draw_points,

@@ -12,7 +12,7 @@ import skimage.data
 
 from mdnet_ros.cli.main import main
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.benchmark.accuracy_time import draw_points, read_points
+from mdnet_ros.evaluation.homography.accuracy_time import draw_points, read_points
 
 SIZE = (96, 64)
 
