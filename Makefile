@@ -16,6 +16,11 @@ EVALUATE_FLAGS ?=
 RESULTS ?= out/results
 BENCHMARK_FLAGS ?=
 PEER_RESULTS ?= out/peer-results
+# For make gpu-check: the device, where the results go, and further flags, for example
+# GPU_FLAGS='--repetitions 2 --sizes 320x240'.
+DEVICE ?= cuda
+GPU_OUT ?= out/gpu
+GPU_FLAGS ?=
 # Flags for pytest, for example PYTEST_FLAGS='-k matching -x'.
 PYTEST_FLAGS ?=
 
@@ -31,10 +36,10 @@ unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH LD_LIBRARY_PATH _ROS_WHEELS_BOO
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint results results-homography results-image-matching results-replay \
-  results-plot clean
+  results-plot gpu-check clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): $(INPUTS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
@@ -84,6 +89,10 @@ results-plot: $(STAMP)
 	$(BIN)/mdnet evaluate plot --speed $(RESULTS)/speed.json \
 	  $(wildcard $(PEER_RESULTS)/speed*.json) --accuracy $(RESULTS)/homography-all.json \
 	  --out docs/images/accuracy-time.png
+
+gpu-check: $(STAMP) ## check, time and profile a GPU (DEVICE=cpu: a dry run)
+	$(BIN)/python -m pytest -q -k 'cuda or graph' test/features $(PYTEST_FLAGS)
+	$(BIN)/mdnet gpu-check --device $(DEVICE) --out $(GPU_OUT) $(GPU_FLAGS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

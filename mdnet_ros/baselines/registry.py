@@ -113,7 +113,7 @@ class ExtractorSpec:
         object.__setattr__(self, 'text', ALIASES.get(self.text, self.text))
         if self.max_keypoints < 1:
             raise DataError(f'max keypoints: expected at least 1, got {self.max_keypoints}')
-        if self.text not in BASELINES and self.precomputed is None and not self._is_ours:
+        if self.text not in BASELINES and self.precomputed is None and not self.is_ours:
             raise DataError(
                 f"extractor '{self.text}': unknown; expected one of "
                 f'{", ".join(extractor_names())}, a .safetensors or exported file, or '
@@ -121,13 +121,24 @@ class ExtractorSpec:
             )
 
     @property
-    def _is_ours(self) -> bool:
-        return self._network in weights.CONFIGS or self._network.endswith(NETWORK_SUFFIXES)
+    def is_ours(self) -> bool:
+        """Whether it is MD-Net, from weights or an exported file."""
+        return self.network in weights.CONFIGS or self.network.endswith(NETWORK_SUFFIXES)
 
     @property
-    def _network(self) -> str:
+    def network(self) -> str:
         """Name or path of the network, without precision and runtime."""
         return self._parts()[0]
+
+    @property
+    def precision(self) -> str:
+        """The precision after ``@``, or ``auto``."""
+        return self._parts()[1]
+
+    @property
+    def runtime(self) -> str:
+        """The runtime after ``@``, or ``torch``."""
+        return self._parts()[2]
 
     def _parts(self) -> tuple[str, str, str]:
         """Split the text into network, precision and runtime."""
@@ -143,7 +154,7 @@ class ExtractorSpec:
     @property
     def exact(self) -> bool:
         """Whether a tracker compares its descriptors in float32, as the node does at ``fp32``."""
-        return self._parts()[1] == 'fp32'
+        return self.precision == 'fp32'
 
     @property
     def precomputed(self) -> Path | None:
@@ -157,16 +168,16 @@ class ExtractorSpec:
         """Name of the extractor in reports."""
         if self.precomputed is not None:
             return self.precomputed.stem
-        if not self._is_ours:
+        if not self.is_ours:
             return self.text
-        return Path(self._network).stem + self.text.removeprefix(self._network)
+        return Path(self.network).stem + self.text.removeprefix(self.network)
 
     @property
     def licence(self) -> str:
         """Licence of the code and the weights."""
         if self.text in BASELINES:
             return baseline_info(self.text).licence
-        return 'Apache-2.0' if self._is_ours else 'of whoever computed it'
+        return 'Apache-2.0' if self.is_ours else 'of whoever computed it'
 
     @property
     def single_threaded(self) -> bool:
@@ -182,10 +193,10 @@ class ExtractorSpec:
         """
         if self.precomputed is not None:
             return PrecomputedFeatures(self.precomputed, self.max_keypoints)
-        if self._is_ours:
-            network, precision, runtime = self._parts()
+        if self.is_ours:
             return MDNetExtractor(
-                network, self.device, self.max_keypoints, precision=precision, runtime=runtime
+                self.network, self.device, self.max_keypoints,
+                precision=self.precision, runtime=self.runtime,
             )
         settings = BaselineSettings(self.max_keypoints, self.device, self.weights_dir)
         file = self.weights_file()
@@ -205,8 +216,8 @@ class ExtractorSpec:
         """
         if self.precomputed is not None:
             return self.precomputed
-        if self._is_ours:
-            return weights.resolve_weights(self._network)
+        if self.is_ours:
+            return weights.resolve_weights(self.network)
         info = baseline_info(self.text)
         return find_weights(info, self.weights_dir) if info.weights else None
 
@@ -219,13 +230,13 @@ class ExtractorSpec:
             WeightsError: weights are missing.
         """
         parts = [self.name, str(self.max_keypoints)]
-        if self._is_ours:
+        if self.is_ours:
             files = sorted(Path(str(features.__file__)).parent.rglob('*.py'))
             device = choose_device(self.device)
-            _, precision, runtime = self._parts()
-            parts += [file_digest(weights.resolve_weights(self._network)), device.type]
+            precision = self.precision
+            parts += [file_digest(weights.resolve_weights(self.network)), device.type]
             parts += [fastest_precision(device) if precision == 'auto' else precision]
-            parts += [_version(library) for library in sorted({'torch', runtime})]
+            parts += [_version(library) for library in sorted({'torch', self.runtime})]
         else:
             info = baseline_info(self.text)
             files = [Path(str(m.__file__)) for m in (common, _module(self.text))]

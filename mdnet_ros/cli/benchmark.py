@@ -13,7 +13,7 @@ from mdnet_ros.evaluation.benchmark.protocol import (
     ExtractorRow,
     MatchingRow,
 )
-from mdnet_ros.evaluation.reports.page import Column, Table
+from mdnet_ros.evaluation.reports.tables import Column, Section, Table, print_sections
 from mdnet_ros.files import write_json
 
 
@@ -21,17 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
-        '--sizes', type=_sizes, default='640x480', metavar='WxH,…', help='of the images, px'
+        '--sizes', type=parse_sizes, default='640x480', metavar='WxH,…', help='of the images, px'
     )
     parser.add_argument(
-        '--keypoints', type=_numbers, default='2048', metavar='N,…', help='of one image'
+        '--keypoints', type=parse_numbers, default='2048', metavar='N,…', help='of one image'
     )
     parser.add_argument(
-        '--matching', type=_numbers, default='2048,8192', metavar='N,…',
+        '--matching', type=parse_numbers, default='2048,8192', metavar='N,…',
         help='descriptors in each image where only matching is measured',
     )
     parser.add_argument(
-        '--sets', type=_numbers, default='1,2,4,8', metavar='K,…', help='to match within'
+        '--sets', type=parse_numbers, default='1,2,4,8', metavar='K,…', help='to match within'
     )
     parser.add_argument(
         '--extractors', type=_names, default='md2net,md2net-light,sift,orb,klt', metavar='A,B,…',
@@ -55,11 +55,13 @@ def _names(text: str) -> tuple[str, ...]:
     raise argparse.ArgumentTypeError('expected at least one name')
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """Read numbers above 0 that are separated by commas."""
     return tuple(_number(part) for part in _names(text))
 
 
-def _sizes(text: str) -> tuple[tuple[int, int], ...]:
+def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
+    """Read sizes like 640x480 that are separated by commas."""
     return tuple(parse_size(part) for part in _names(text))
 
 
@@ -70,15 +72,15 @@ def run(args: argparse.Namespace) -> int:
         args.repetitions, args.weights_dir,
     )
     result = Benchmark(settings).run()
-    _show(result)
+    print_sections(_sections(result))
     if args.json:
         write_json(args.json, result.to_json())
     return 0
 
 
-def _show(result: BenchmarkResult) -> None:
+def _sections(result: BenchmarkResult) -> list[Section]:
     columns = ('extractor', 'size', 'keypoints', 'found', 'precision')
-    Table(
+    extraction = Table(
         (*map(Column, columns), Column('network ms', 2), Column('extract ms', 2),
          Column('p99', 2), Column('floor ms', 3),
          Column('x floor', 1), Column('step ms', 2, best='min'), Column('p99', 2),
@@ -86,16 +88,16 @@ def _show(result: BenchmarkResult) -> None:
          Column('frames/s', 1), Column('x first', 2), Column('peak MB', 0)),
         tuple(map(_extractor_cells, result.extractors)),
         f'{result.device}, {result.threads} threads: extraction and the whole tracker step',
-    ).print()  # fmt: skip
-    Table(
+    )  # fmt: skip
+    matching = Table(
         (Column('keypoints'), Column('sets'), Column('products'), Column('ms', 3), Column('p99', 3),
          Column('floor ms', 3), Column('x floor', 1), Column('x one set', 3),
          Column('MB', 1)),
         tuple(map(_matching_cells, result.matching)),
         'Matching within sets',
-    ).print()  # fmt: skip
-    for name, reason in result.unavailable.items():
-        print(f'left out: {name}: {reason}')
+    )  # fmt: skip
+    omitted = (f'left out: {name}: {why}' for name, why in result.unavailable.items())
+    return [extraction, matching, *omitted]
 
 
 def _extractor_cells(row: ExtractorRow) -> tuple[object, ...]:

@@ -34,10 +34,26 @@ def run(args: argparse.Namespace) -> int:
             notes = args.notes.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"notes '{args.notes}': not a readable text file: {error}") from None
-    evaluations = [(Path(path), command) for path, command in args.evaluation]
+    evaluations = [(_evaluation_table(Path(path)), command) for path, command in args.evaluation]
     card = render_card(network, info, args.attribution, evaluations, notes)
     if args.out is None:
         print(card)
     else:
         write_text(args.out, card)
     return 0
+
+
+def _evaluation_table(path: Path) -> str:
+    """Render the accuracy of a homography evaluation as Markdown.
+
+    Raises:
+        DataError: the file is not the JSON of ``mdnet evaluate homography``.
+    """
+    from mdnet_ros.cli.evaluate_common import read_document
+    from mdnet_ros.errors import DataError
+    from mdnet_ros.evaluation.homography.report import PROTOCOL, accuracy_table
+
+    document = read_document(path)
+    if document['protocol'] != PROTOCOL.name:
+        raise DataError(f"results '{path}': expected the JSON of mdnet evaluate homography")
+    return accuracy_table(PROTOCOL.from_json(document, f"results '{path}'")).to_markdown()

@@ -16,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw, and print the last validation of each run."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from mdnet_ros.evaluation.reports.tables import Column, Table
     from mdnet_ros.files import write_json
     from mdnet_ros.training.curve import draw_curves, read_curves
 
@@ -26,11 +24,11 @@ def run(args: argparse.Namespace) -> int:
     draw_curves(curves, args.out)
     if args.json is not None:
         write_json(args.json, {'curves': [curve.to_json() for curve in curves]})
-    table = Table(title='Last validation on held-back photographs')
-    for name in ('run', 'pairs seen', *curves[0].figures):
-        table.add_column(name, justify='left' if name == 'run' else 'right')
-    for curve in curves:
-        last = (f'{values[-1]:.3f}' for values in curve.figures.values())
-        table.add_row(curve.name, f'{curve.pairs[-1]:,}', *last)
-    Console().print(table)
+    columns = [Column('run'), Column('pairs seen')]
+    columns += [Column(name, 3) for name in curves[0].figures]
+    rows = (
+        (curve.name, f'{curve.pairs[-1]:,}', *(values[-1] for values in curve.figures.values()))
+        for curve in curves
+    )
+    Table(tuple(columns), tuple(rows), 'Last validation on held-back photographs').print()
     return 0

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             )
         summary = _look_at_tracks(bag, folder, scene.settings.rate_hz)
     report = _report(live, summary, {'settings': changed_from_default(settings)})
-    report.print(f'mdnet demo: {Path(settings.weights).stem}, live over ROS 2')
+    report.table(f'mdnet demo: {Path(settings.weights).stem}, live over ROS 2').print()
     document = report.to_json()
     write_json(folder / 'summary.json', document)
     if args.json:

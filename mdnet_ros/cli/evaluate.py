@@ -1,8 +1,7 @@
 """``mdnet evaluate``: measure extractors with the field's protocols.
 
-Each protocol is a module of this package with ``add_arguments(parser)``, ``run(args) -> int`` and
-``merge(documents) -> Merged`` for the JSONs of several shards; it is imported only when
-it is asked for. ``merge`` and ``plot`` work on JSON files written before.
+Each protocol, and each command that works on results, is a module of this package with
+``add_arguments(parser)`` and ``run(args) -> int``; it is imported only when it is asked for.
 """
 
 from __future__ import annotations
@@ -10,23 +9,28 @@ from __future__ import annotations
 import argparse
 import importlib
 
-#: Protocol -> one-line help. The module is ``evaluate_`` and the name, with '-' as '_'.
+#: Protocol -> one-line help. The modules are ``cli.evaluate_`` and the name, and
+#: ``evaluation.`` and the name, with '-' as '_'.
 PROTOCOLS = {
     'homography': 'HPatches layout: matching accuracy and score, repeatability, homographies',
     'image-matching': 'Image Matching Benchmark layout: stereo and multiview pose',
     'replay': 'bags with ground truth: tracks, latency, visual odometry',
+}
+#: The protocols, and what can be done with their results.
+_COMMANDS = {
+    **PROTOCOLS,
     'merge': 'join the JSON files of shards into one',
     'plot': 'draw accuracy over extraction time, from JSON files written before',
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Take the protocol's name; its own arguments are parsed by its module."""
+    """Declare the protocol's name; its own arguments are parsed by its module."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = 'protocols:\n' + '\n'.join(
-        f'  {name:<16}{text}' for name, text in PROTOCOLS.items()
+        f'  {name:<16}{text}' for name, text in _COMMANDS.items()
     )
-    parser.add_argument('protocol', choices=PROTOCOLS, metavar='PROTOCOL')
+    parser.add_argument('protocol', choices=_COMMANDS, metavar='PROTOCOL')
     parser.add_argument(
         'arguments', nargs=argparse.REMAINDER, metavar='…', help='see PROTOCOL --help'
     )
@@ -36,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     """Parse the protocol's arguments and run it."""
     module = importlib.import_module(f'mdnet_ros.cli.evaluate_{args.protocol.replace("-", "_")}')
     parser = argparse.ArgumentParser(
-        prog=f'mdnet evaluate {args.protocol}', description=PROTOCOLS[args.protocol]
+        prog=f'mdnet evaluate {args.protocol}', description=_COMMANDS[args.protocol]
     )
     module.add_arguments(parser)
     parsed = parser.parse_args(args.arguments)
-    parsed.words = ['evaluate', args.protocol, *args.arguments]  # for the record
+    parsed.words = ['evaluate', args.protocol, *args.arguments]  # for the provenance
     return int(module.run(parsed))

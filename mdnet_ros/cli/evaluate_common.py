@@ -1,37 +1,26 @@
-"""What the protocols of ``mdnet evaluate`` share: arguments and outputs."""
+"""Arguments and outputs that the protocols of ``mdnet evaluate`` share."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mdnet_ros.baselines.registry import ExtractorSpec, extractor_names
+from mdnet_ros.cli.evaluate import PROTOCOLS
+from mdnet_ros.data.plain import to_plain
+from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.extraction import default_cache
-from mdnet_ros.evaluation.reports.page import Part, print_parts, text_of
-from mdnet_ros.evaluation.reports.provenance import Provenance, provenance, provenances_of
+from mdnet_ros.evaluation.reports.provenance import Provenance, provenance
+from mdnet_ros.evaluation.reports.results import EvaluationProtocol, EvaluationResult
+from mdnet_ros.evaluation.reports.tables import markdown_of, print_sections, text_of
 from mdnet_ros.files import write_json, write_text
 
 
-@dataclass(frozen=True)
-class Merged:
-    """Shards joined.
-
-    Attributes:
-        document: the results as JSON, without their provenance.
-        parts: tables and lines for the terminal.
-        write_page: writes the HTML report.
-    """
-
-    document: dict[str, Any]
-    parts: list[Part]
-    write_page: Callable[[Path], None]
-
-
 def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that choose extractors; every protocol has them."""
+    """Declare the arguments that choose extractors."""
     parser.add_argument(
         '--extractors', default='md2net', metavar='A,B,…',
         help=f'of {", ".join(extractor_names())}, .safetensors paths, precomputed:PATH',
@@ -46,11 +35,11 @@ def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_arguments(parser: argparse.ArgumentParser, what: str) -> None:
-    """The arguments that say where results go, and of which part.
+    """Declare the arguments that choose a part of the data and where results are written.
 
     Args:
-        parser: to add them to.
-        what: is shared out among shards, such as ``sequences``.
+        parser: parser to add them to.
+        what: what the parts consist of, such as ``sequences``.
     """
     parser.add_argument('--shard', type=parse_shard, default=(1, 1), metavar='i/n',
                         help=f'only the i-th of n parts of the {what}')
@@ -60,63 +49,88 @@ def add_output_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def add_file_arguments(parser: argparse.ArgumentParser, json_required: bool = False) -> None:
-    """Where results are written."""
+    """Declare the arguments that say where results are written."""
     parser.add_argument('--json', type=Path, required=json_required,
                         help='write the figures to this file')
     parser.add_argument('--html', type=Path, help='write the report to this file')
     parser.add_argument('--text', type=Path, help='write the tables to this file, with the '
-                        'command, the date, the machine, versions and hashes of weights')
+                        'command, the date, the machine, versions and hashes of weights; as '
+                        'Markdown where the name ends with .md')
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """``i/n`` as numbers, 1 ≤ i ≤ n."""
+    """Parse ``i/n`` with 1 ≤ i ≤ n."""
     index, _, count = text.partition('/')
     if index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
         return int(index), int(count)
     raise argparse.ArgumentTypeError(f"'{text}': expected i/n with 1 ≤ i ≤ n")
 
 
-def put_out(
+def show_and_write(
     args: argparse.Namespace,
-    document: dict[str, Any],
-    parts: Sequence[Part],
-    specs: Iterable[ExtractorSpec],
+    protocol: EvaluationProtocol,
+    result: EvaluationResult[Any, Any],
+    sources: Sequence[Provenance],
+    published: bool,
     write_page: Callable[[Path], None],
 ) -> None:
-    """Show a run's results and write the files that were asked for.
+    """Show a result in the terminal and write the files that were asked for.
 
     Args:
-        args: with those of :func:`add_output_arguments`, and the words of the command.
-        document: the results as JSON; their provenance is added.
-        parts: tables and lines.
-        specs: the extractors.
+        args: parsed arguments, with those of :func:`add_file_arguments`.
+        protocol: protocol of the result.
+        result: result to show.
+        sources: how its runs came to their figures.
+        published: show published figures beside.
         write_page: writes the HTML report.
 
     Raises:
         DataError: a file cannot be written.
     """
-    print_parts(parts)
-    source = provenance(args.words, specs, args.remark)
-    write_files(args, {**document, 'provenance': [source.to_json()]}, parts, write_page)
-
-
-def write_files(
-    args: argparse.Namespace,
-    document: dict[str, Any],
-    parts: Sequence[Part],
-    write_page: Callable[[Path], None],
-) -> None:
-    """Write the files of :func:`add_file_arguments`, as :func:`put_out` does."""
+    sections = protocol.sections(result, published)
+    print_sections(sections)
     if args.json:
-        write_json(args.json, document)
+        document = protocol.to_json(result, published)
+        write_json(args.json, {**document, 'provenance': to_plain(sources)})
     if args.text:
-        write_text(args.text, _head(provenances_of(document)) + text_of(parts))
+        markdown = args.text.suffix == '.md'
+        # Lines that several runs share are shown once.
+        lines = list(dict.fromkeys(line for source in sources for line in source.lines()))
+        head = [line if line.startswith('$') else f'# {line}' for line in lines]
+        head = ['```', *head, '```'] if markdown else head
+        body = markdown_of(sections) if markdown else text_of(sections)
+        write_text(args.text, '\n'.join([*head, '', body]))
     if args.html:
         write_page(args.html)
 
 
-def _head(sources: Sequence[Provenance]) -> str:
-    """Of a text file; lines that several runs share are shown once."""
-    lines = dict.fromkeys(line for source in sources for line in source.lines())
-    shown = (line if line.startswith('$') else f'# {line}' for line in lines)
-    return '\n'.join([*shown, '', ''])
+def own_provenance(
+    args: argparse.Namespace, specs: Iterable[ExtractorSpec]
+) -> list[Provenance]:
+    """Provenance of the command that is running.
+
+    Args:
+        args: parsed arguments, with those of :func:`add_output_arguments` and the words of the
+            command line.
+        specs: the extractors that were measured.
+
+    Raises:
+        WeightsError: weights are missing.
+    """
+    return [provenance(args.words, specs, args.remark)]
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a JSON file of ``mdnet evaluate``; its ``protocol`` is one of them.
+
+    Raises:
+        DataError: it cannot be read, or is not such a file.
+    """
+    try:
+        document = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"results '{path}': cannot be read: {error}") from None
+    name = document.get('protocol') if isinstance(document, dict) else None
+    if not isinstance(name, str) or name not in PROTOCOLS:
+        raise DataError(f"results '{path}': expected the JSON of mdnet evaluate")
+    return document

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from mdnet_ros.baselines.registry import parse_extractors
 from mdnet_ros.cli.evaluate_common import (
-    Merged,
     add_extractor_arguments,
     add_output_arguments,
-    put_out,
+    own_provenance,
+    show_and_write,
 )
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.homography.protocol import HomographySettings, evaluate
-from mdnet_ros.evaluation.homography.report import result_parts, write_page
-from mdnet_ros.evaluation.homography.results import from_json, to_json
-from mdnet_ros.evaluation.homography.results import merge as merge_results
+from mdnet_ros.evaluation.homography.protocol import evaluate
+from mdnet_ros.evaluation.homography.report import PROTOCOL, write_page
+from mdnet_ros.evaluation.homography.results import HomographySettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,26 +51,8 @@ def run(args: argparse.Namespace) -> int:
         exact=not args.rounded,
     )
     result = evaluate(args.root, specs, settings, args.cache, args.shard)
-    put_out(
-        args,
-        to_json(result, args.published),
-        result_parts(result, args.published),
-        specs,
-        lambda path: write_page(path, result, args.root, specs, args.cache, args.published),
+    show_and_write(
+        args, PROTOCOL, result, own_provenance(args, specs), args.published,
+        lambda path: write_page(path, result, args.published, args.root, specs, args.cache),
     )
     return 0
-
-
-def merge(documents: list[dict[str, Any]]) -> Merged:
-    """Join shards; the report has no pictures.
-
-    Raises:
-        DataError: they do not belong together.
-    """
-    result = merge_results([from_json(document) for document in documents])
-    published = any('published' in document for document in documents)
-    return Merged(
-        to_json(result, published),
-        result_parts(result, published),
-        lambda path: write_page(path, result, published=published),
-    )

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from mdnet_ros.baselines.registry import parse_extractors
 from mdnet_ros.cli.evaluate_common import (
-    Merged,
     add_extractor_arguments,
     add_output_arguments,
-    put_out,
+    own_provenance,
+    show_and_write,
 )
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.image_matching.json_form import from_json, to_json
-from mdnet_ros.evaluation.image_matching.json_form import merge as merge_results
 from mdnet_ros.evaluation.image_matching.protocol import evaluate
-from mdnet_ros.evaluation.image_matching.report import result_parts, write_page
+from mdnet_ros.evaluation.image_matching.report import PROTOCOL, write_page
 from mdnet_ros.evaluation.image_matching.results import ImageMatchingSettings
-from mdnet_ros.evaluation.image_matching.scene import BAG_SIZES, SceneSettings
+from mdnet_ros.evaluation.image_matching.scene import SUBSET_SIZES, SceneSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='of each scene, drawn at random (0: all)')
     parser.add_argument('--max-angle', type=float, default=scene.max_angle,
                         help='without a visibility file, pairs up to this angle, degrees')
-    parser.add_argument('--bag-sizes', type=_sizes, default=BAG_SIZES, metavar='N,N,…',
+    parser.add_argument('--bag-sizes', type=_sizes, default=SUBSET_SIZES, metavar='N,N,…',
                         help='sizes of the subsets to reconstruct (default: 5,10,25,100)')
-    parser.add_argument('--bags', type=int, default=scene.bags_per_size,
+    parser.add_argument('--bags', type=int, default=scene.subsets_per_size,
                         help='subsets of each size, at most (default: 5)')
     parser.add_argument('--no-multiview', action='store_true', help='stereo only')
     parser.add_argument('--known-intrinsics', action='store_true',
@@ -85,26 +82,8 @@ def run(args: argparse.Namespace) -> int:
         known_intrinsics=args.known_intrinsics,
     )
     result = evaluate(args.root, specs, settings, args.cache, args.shard)
-    put_out(
-        args,
-        to_json(result, args.published),
-        result_parts(result, args.published),
-        specs,
-        lambda path: write_page(path, result, args.root, specs, args.cache, args.published),
+    show_and_write(
+        args, PROTOCOL, result, own_provenance(args, specs), args.published,
+        lambda path: write_page(path, result, args.published, args.root, specs, args.cache),
     )
     return 0
-
-
-def merge(documents: list[dict[str, Any]]) -> Merged:
-    """Join shards; the report has no pictures.
-
-    Raises:
-        DataError: they do not belong together.
-    """
-    result = merge_results([from_json(document) for document in documents])
-    published = any('published' in document for document in documents)
-    return Merged(
-        to_json(result, published),
-        result_parts(result, published),
-        lambda path: write_page(path, result, published=published),
-    )

@@ -12,7 +12,7 @@ from mdnet_ros.evaluation.homography.accuracy_time import (
     draw_points,
     read_points,
 )
-from mdnet_ros.evaluation.reports.page import Column, Table, print_parts
+from mdnet_ros.evaluation.reports.tables import Column, Table, print_sections
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,6 @@ def run(args: argparse.Namespace) -> int:
         for point in found.points
     )
     left_out = [f'left out (no time or no accuracy): {name}' for name in found.left_out]
-    print_parts([Table(columns, tuple(rows), found.machine), *left_out])
+    print_sections([Table(columns, tuple(rows), found.machine), *left_out])
     draw_points(found, args.out)
     return 0

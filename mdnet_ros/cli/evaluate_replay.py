@@ -7,24 +7,21 @@ import importlib.util
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.cli.evaluate_common import (
-    Merged,
     add_extractor_arguments,
     add_output_arguments,
-    put_out,
+    own_provenance,
+    show_and_write,
 )
 from mdnet_ros.errors import DataError, MissingDependencyError
 from mdnet_ros.evaluation.replay.bag import BagSequence
 from mdnet_ros.evaluation.replay.frontend import FrontendSpec, frontend_specs
-from mdnet_ros.evaluation.replay.json_form import from_json, to_json
-from mdnet_ros.evaluation.replay.json_form import merge as merge_results
 from mdnet_ros.evaluation.replay.meter import BagMeter
 from mdnet_ros.evaluation.replay.protocol import evaluate
-from mdnet_ros.evaluation.replay.report import result_parts, write_page
+from mdnet_ros.evaluation.replay.report import PROTOCOL, write_page
 from mdnet_ros.evaluation.replay.results import BagResult, ReplaySettings
 from mdnet_ros.tracker.recording import read_tracks
 
@@ -49,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='inlier threshold of relative poses, px (default: 1)')
     parser.add_argument('--live', action='store_true',
                         help='run the tracker node over ROS 2 at the rate of the bag; for md2net, '
-                        'md2net-light and .safetensors paths')
+                        'md2net-light and .safetensors paths, also with @fp32 and the like')
     parser.add_argument('--part', nargs=2, type=float, default=(0.0, 1.0), metavar=('FROM', 'TO'),
                         help='part of each bag in order of time, e.g. 0.5 1 for the second half')
     parser.add_argument('--no-odometry', action='store_true', help='no visual odometry')
@@ -77,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         *args.part,
     )
     if args.live:
-        peers = [spec.name for spec in specs if spec.weights is None]
+        peers = [spec.name for spec in specs if spec.network is None]
         if peers:
             raise DataError(f"--live: the tracker node runs MD-Net's weights, not {peers[0]}")
         if settings.max_frames or (settings.start, settings.end) != (0.0, 1.0):
@@ -88,11 +85,9 @@ def run(args: argparse.Namespace) -> int:
         args.bag, specs, settings, args.ground_truth, args.extrinsics, args.shard,
         partial(_run_live, device=args.device) if args.live else None,
     )
-    put_out(
-        args,
-        to_json(result),
-        result_parts(result),
-        [spec.source.spec for spec in specs if spec.source is not None],
+    extractors = [spec.source.spec for spec in specs if spec.source is not None]
+    show_and_write(
+        args, PROTOCOL, result, own_provenance(args, extractors), False,
         lambda path: write_page(path, result),
     )
     return 0
@@ -109,8 +104,12 @@ def _run_live(
     from mdnet_ros.nodes.harness.live import run_live
     from mdnet_ros.tracker.settings import TrackerSettings
 
+    network = spec.network
+    if network is None:
+        raise DataError(f"--live: the tracker node runs MD-Net's weights, not {spec.name}")
     tracker = TrackerSettings(
-        weights=str(spec.weights), device=device, max_keypoints=settings.max_keypoints
+        weights=network.network, device=device, precision=network.precision,
+        runtime=network.runtime, max_keypoints=settings.max_keypoints,
     )
     meter = BagMeter(sequence, settings)
     with TemporaryDirectory(prefix='mdnet-live-') as folder, BagReader(sequence.path) as bag:
@@ -130,13 +129,3 @@ def _run_live(
             omitted.append(f'{sequence.name}: {spec.name}: {count} images dropped: {cause}')
     latencies = [round(float(value), 3) for value in live.latencies_ms]
     return meter.result(latencies, live.published - live.answered)
-
-
-def merge(documents: list[dict[str, Any]]) -> Merged:
-    """Join shards.
-
-    Raises:
-        DataError: they do not belong together.
-    """
-    result = merge_results([from_json(document) for document in documents])
-    return Merged(to_json(result), result_parts(result), lambda path: write_page(path, result))

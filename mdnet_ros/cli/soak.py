@@ -16,6 +16,7 @@ from mdnet_ros.demo.scene import Scene
 from mdnet_ros.errors import MissingDependencyError, SettingError
 from mdnet_ros.evaluation.endurance import SoakRun
 from mdnet_ros.evaluation.reports.plots import new_figure
+from mdnet_ros.evaluation.reports.tables import print_sections
 from mdnet_ros.features.weights import resolve_weights
 from mdnet_ros.files import write_bytes, write_json
 
@@ -73,8 +74,7 @@ def run(args: argparse.Namespace) -> int:
         'settings': changed_from_default(settings),
     }
     result = replace(result, about=about)
-    for table in result.tables():
-        table.print()
+    print_sections(result.tables())
     if args.json:
         write_json(args.json, result.to_json())
     if args.plot:

@@ -20,7 +20,8 @@ from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics
 from mdnet_ros.evaluation.tracks.truth import truth_of_bag
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.files import write_json
-from mdnet_ros.tracker.engine import Engine, load_extractor
+from mdnet_ros.tracker.configuration import load_configuration
+from mdnet_ros.tracker.engine import Engine
 from mdnet_ros.tracker.offline import track_bag
 from mdnet_ros.tracker.pictures import RunPictures
 
@@ -58,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
         info_topic = bag.camera_info_topic(image_topic, args.camera_info_topic)
         camera = bag.camera(info_topic, settings.rectified)
         statistics = SequenceStatistics(truth_of_bag(bag, image_topic, camera, args.pose_topic))
-        engine = Engine(settings, load_extractor(settings))
-        engine.camera = camera
+        engine = Engine(load_configuration(settings))
+        engine.cameras[0].model = camera
         folder = output_folder(args.out)
         count = bag.counts[image_topic]
         with (
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
             f'used, the first: {offline.problem}',
             file=sys.stderr,
         )
+    extractor = engine.configuration.extractor
     report = RunReport(
         frames_in=offline.frames_in,
         frames_processed=offline.frames_processed,
@@ -93,12 +95,12 @@ def run(args: argparse.Namespace) -> int:
             'bag': str(args.bag),
             'image_topic': image_topic,
             'camera_info_topic': info_topic,
-            'weights_sha256': engine.extractor.info.sha256,
-            'device': str(engine.extractor.device),
+            'weights_sha256': extractor.info.sha256,
+            'device': str(extractor.device),
             'settings': changed_from_default(settings),
         },
     )
-    report.print(f'mdnet track: {Path(args.bag).name}, {engine.extractor.name}')
+    report.table(f'mdnet track: {Path(args.bag).name}, {extractor.name}').print()
     document = report.to_json()
     write_json(folder / 'summary.json', document)
     if args.json:

@@ -110,16 +110,10 @@ def _overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print(summary: Any, out: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from mdnet_ros.evaluation.reports.tables import Column, Table
 
-    table = Table(title=f'Training: {out}')
-    table.add_column('figure')
-    table.add_column('value', justify='right')
-    for name in ('steps', 'pairs', 'seconds', 'images_per_second', 'waiting_share', 'device'):
-        table.add_row(name, str(getattr(summary, name)))
-    for name, value in summary.best.items():
-        table.add_row(f'best: {name}', f'{value:.3f}')
-    for complaint in summary.complaints:
-        table.add_row('WARNING', complaint)
-    Console().print(table)
+    names = ('steps', 'pairs', 'seconds', 'images_per_second', 'waiting_share', 'device')
+    rows = [(name, str(getattr(summary, name))) for name in names]
+    rows += [(f'best: {name}', f'{value:.3f}') for name, value in summary.best.items()]
+    rows += [('WARNING', complaint) for complaint in summary.complaints]
+    Table((Column('figure'), Column('value')), tuple(rows), f'Training: {out}').print()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdnet_ros.evaluation.reports.page import Column, Table
 from mdnet_ros.evaluation.reports.plots import PALETTE, new_figure
+from mdnet_ros.evaluation.reports.tables import Column, Table
 from mdnet_ros.evaluation.tracks.run import Latency
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mdnet_ros.errors import SettingError
 from mdnet_ros.features.network import NetworkOutput
 from mdnet_ros.features.types import PaddedFeatures
 
@@ -32,16 +33,31 @@ class DetectionSettings:
     """How keypoints are picked from the heatmaps.
 
     Attributes:
-        max_keypoints: the most keypoints of one image, shared evenly by the sets.
+        max_keypoints: the most keypoints of one image, at least 1, shared by the sets as evenly
+            as possible.
         score_threshold: keypoints scoring less are not valid; in [0, 1].
-        nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels.
-        border: keypoints closer to the image's edge than this are left out, pixels.
+        nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels; in
+            [0, ``MAX_NMS_RADIUS``].
+        border: keypoints closer to the image's edge than this are left out, pixels; at least 0.
+
+    Raises:
+        SettingError: if a setting is out of its range.
     """
 
     max_keypoints: int = 2048
     score_threshold: float = 0.0
     nms_radius: int = 2
     border: int = 8
+
+    def __post_init__(self) -> None:
+        if self.max_keypoints < 1:
+            raise SettingError(f'max_keypoints: expected at least 1, got {self.max_keypoints}')
+        if not 0.0 <= self.score_threshold <= 1.0:
+            raise SettingError(f'score_threshold: expected 0 to 1, got {self.score_threshold}')
+        if not 0 <= self.nms_radius <= MAX_NMS_RADIUS:
+            raise SettingError(f'nms_radius: expected 0 to {MAX_NMS_RADIUS}, got {self.nms_radius}')
+        if self.border < 0:
+            raise SettingError(f'border: expected at least 0, got {self.border}')
 
 
 def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
@@ -208,6 +224,29 @@ def _strongest(
     return best, index
 
 
+def limit_keypoints(valid: torch.Tensor, max_keypoints: int) -> torch.Tensor:
+    """Leave no more valid slots than the most keypoints of one image.
+
+    The sets share the number as evenly as possible: where it is no multiple of theirs, the first
+    sets may have one keypoint more than the others.
+
+    Args:
+        valid: (B, K, M) bool, best keypoints first; M is at most ``max_keypoints`` / K, rounded
+            up.
+        max_keypoints: the most keypoints of one image.
+
+    Returns:
+        (B, K, M) bool.
+    """
+    sets, slots = (int(length) for length in valid.shape[-2:])  # a tracer's are tensors
+    share, remainder = divmod(max_keypoints, sets)
+    if slots <= share:
+        return valid
+    row = torch.arange(sets, device=valid.device)[:, None]
+    slot = torch.arange(slots, device=valid.device)
+    return valid & ((slot < share) | (row < remainder))
+
+
 def detect(
     output: NetworkOutput,
     settings: DetectionSettings,
@@ -223,12 +262,13 @@ def detect(
         mask: (B, 1, H, W) bool, where keypoints may lie; everywhere if None.
 
     Returns:
-        K sets of M = max_keypoints // K slots, in pixels of the network's input.
+        K sets of M slots, in pixels of the network's input; M is ``max_keypoints`` / K, rounded
+        up, and at most ``max_keypoints`` slots of an image are valid.
     """
     logits = output.logits.contiguous().float()  # in this order each pass is over contiguous memory
     b, k, h, w = logits.shape
     height, width = image_size
-    m = min(max(1, settings.max_keypoints // k), h * w)
+    m = min(-(-settings.max_keypoints // int(k)), h * w)  # of a tensor ONNX would round to zero
     edge = max(settings.border, _REFINE_RADIUS)
     inside = torch.zeros((1, 1, h, w), dtype=torch.bool, device=logits.device)
     inside[..., edge : height - edge, edge : width - edge] = True
@@ -236,6 +276,7 @@ def detect(
     best, index = _strongest(logits, allowed, settings.nms_radius, m)
     scores = best.sigmoid()
     valid = (best > _EXCLUDED) & (scores >= settings.score_threshold)
+    valid = limit_keypoints(valid, settings.max_keypoints)
     keypoints = refine(logits, index)
     descriptors = sample_descriptors(
         output, keypoints.reshape(b, -1, 2), (h, w)

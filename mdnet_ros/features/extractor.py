@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -14,9 +14,10 @@ import torch
 
 from mdnet_ros.errors import ImageError, SettingError
 from mdnet_ros.features.backends import PRECISIONS, load_backend
-from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
+from mdnet_ros.features.detection import DetectionSettings
 from mdnet_ros.features.network import MIN_SIDE
-from mdnet_ros.features.types import Features, PaddedFeatures
+from mdnet_ros.features.packing import pack, unpack
+from mdnet_ros.features.types import Features, HostTables, PaddedFeatures
 from mdnet_ros.features.weights import WeightsInfo
 
 
@@ -96,7 +97,7 @@ class MDNetExtractor:
             that ``mdnet export`` wrote (``.onnx``, ``.torchscript``; images of one size only),
             or None for ``md2net``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        max_keypoints: the most keypoints of one image, shared evenly by the sets.
+        max_keypoints: the most keypoints of one image, shared by the sets as evenly as possible.
         score_threshold: keypoints scoring less are dropped; in [0, 1].
         nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels.
         border: keypoints closer to the edge of the image are left out, pixels.
@@ -127,16 +128,8 @@ class MDNetExtractor:
         max_side: int = 0,
         runtime: str = 'torch',
     ) -> None:
-        if max_keypoints < 1:
-            raise SettingError(f'max_keypoints: expected at least 1, got {max_keypoints}')
-        if not 0.0 <= score_threshold <= 1.0:
-            raise SettingError(f'score_threshold: expected 0 to 1, got {score_threshold}')
-        if not 0 <= nms_radius <= MAX_NMS_RADIUS:
-            raise SettingError(f'nms_radius: expected 0 to {MAX_NMS_RADIUS}, got {nms_radius}')
-        if border < 0:
-            raise SettingError(f'border: expected at least 0, got {border}')
-        if max_side and max_side < MIN_SIDE:
-            raise SettingError(f'max_side: expected 0 or at least {MIN_SIDE}, got {max_side}')
+        settings = DetectionSettings(max_keypoints, score_threshold, nms_radius, border)
+        self.max_side = max_side
         if precision not in ('auto', *PRECISIONS):
             raise SettingError(f"precision '{precision}': expected auto, {', '.join(PRECISIONS)}")
         self.device = choose_device(device)
@@ -147,8 +140,7 @@ class MDNetExtractor:
                 f"precision '{precision}': '{self.info.path}' has {self.backend.precision}"
             )
         self.name = self.info.path.stem
-        self.settings = DetectionSettings(max_keypoints, score_threshold, nms_radius, border)
-        self.max_side = max_side
+        self.settings = settings
         self.mask: np.ndarray | None = None
 
     @property
@@ -180,6 +172,21 @@ class MDNetExtractor:
     def settings(self, settings: DetectionSettings) -> None:
         self.backend.check(settings)
         self._settings = settings
+
+    @property
+    def max_side(self) -> int:
+        """Longer side that larger images are shrunk to, pixels; 0: never.
+
+        Raises:
+            SettingError: when set to a value that is neither 0 nor at least ``MIN_SIDE``.
+        """
+        return self._max_side
+
+    @max_side.setter
+    def max_side(self, max_side: int) -> None:
+        if max_side and max_side < MIN_SIDE:
+            raise SettingError(f'max_side: expected 0 or at least {MIN_SIDE}, got {max_side}')
+        self._max_side = max_side
 
     @property
     def dim(self) -> int:
@@ -231,11 +238,9 @@ class MDNetExtractor:
         regions = self._regions(masks or [None] * len(grays), size)
         padded = self.backend.run(batch, self.settings, regions)
         if size != (height, width):
-            padded = replace(padded, keypoints=_enlarged(padded.keypoints, size, (height, width)))
-        tables = _on_host(padded)
-        return [
-            self._features(tables[i], padded[i], (width, height)) for i in range(len(images))
-        ]
+            padded = _enlarged(padded, size, (height, width))
+        padded = replace(padded, host=_on_host(padded))
+        return [self._features(padded[i], (width, height)) for i in range(len(images))]
 
     def _shrink(self, grays: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, int]]:
         """Images no longer than ``max_side``, and their (height, width)."""
@@ -261,11 +266,11 @@ class MDNetExtractor:
                     region &= cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
         return torch.from_numpy(regions)
 
-    def _features(
-        self, tables: _Tables, padded: PaddedFeatures, image_size: tuple[int, int]
-    ) -> Features:
-        """One image's features from its tables; copies them only where some are not valid."""
-        keypoints, scores, descriptors, valid = tables
+    def _features(self, padded: PaddedFeatures, image_size: tuple[int, int]) -> Features:
+        """Make one image's features; copies its tables only where some are not valid."""
+        tables = _on_host(padded)
+        keypoints, scores = tables.keypoints[0], tables.scores[0]
+        descriptors, valid = tables.descriptors[0], tables.valid[0]
         sets = np.repeat(np.arange(self.num_sets, dtype=np.int32), valid.sum(1))
         in_order = True
         if not valid.all():
@@ -282,39 +287,30 @@ class MDNetExtractor:
         )
 
 
-class _Tables(NamedTuple):
-    """(K, M, 2) keypoints, (K, M) scores, (K, M, D) descriptors and (K, M) validity of an image."""
-
-    keypoints: np.ndarray
-    scores: np.ndarray
-    descriptors: np.ndarray
-    valid: np.ndarray
-
-
-def _on_host(features: PaddedFeatures) -> list[_Tables]:
-    """Each image's tables, by one download where they are elsewhere."""
+def _on_host(features: PaddedFeatures) -> HostTables:
+    """Return the tables on the host, by one download where they are not there yet."""
+    if features.host is not None:
+        return features.host
     if features.keypoints.device.type == 'cpu':
-        columns = (features.keypoints, features.scores, features.descriptors, features.valid)
-        return [_Tables(*rows) for rows in zip(*(c.numpy() for c in columns), strict=True)]
-    return [
-        _Tables(rows[..., :2], rows[..., 2], rows[..., 4:], rows[..., 3] > 0)
-        for rows in _packed(features).cpu().numpy()
-    ]
-
-
-def _packed(features: PaddedFeatures) -> torch.Tensor:
-    """(B, K, M, 4 + D) float32: x, y, score, 1 where valid, descriptor."""
-    columns = (
-        features.keypoints, features.scores[..., None], features.valid[..., None],
-        features.descriptors,
-    )
-    return torch.cat([column.float() for column in columns], -1)
+        return HostTables(*(tensor.numpy() for tensor in features.tensors()))
+    return unpack(pack(features).cpu().numpy())[0]
 
 
 def _enlarged(
+    features: PaddedFeatures, size: tuple[int, int], to: tuple[int, int]
+) -> PaddedFeatures:
+    """Move keypoints found in an image of a (height, width) to the same image in another size."""
+    host = features.host
+    if host is not None:
+        keypoints = _rescaled(torch.from_numpy(host.keypoints), size, to).numpy()
+        host = replace(host, keypoints=keypoints)
+    return replace(features, keypoints=_rescaled(features.keypoints, size, to), host=host)
+
+
+def _rescaled(
     keypoints: torch.Tensor, size: tuple[int, int], to: tuple[int, int]
 ) -> torch.Tensor:
-    """(..., 2) pixels of an image of a (height, width) as pixels of the same in another size."""
+    """Scale (..., 2) pixels of an image of a (height, width) to another size."""
     x, y = keypoints.unbind(-1)
     # Plain numbers: a tensor made of them would have to be uploaded, and waited for.
     x = (x + 0.5) * (to[1] / size[1]) - 0.5

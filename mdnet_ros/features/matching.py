@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from mdnet_ros.features.types import Features, Matches
+from mdnet_ros.features.types import Features, Matches, StepMatches
 
 #: What an impossible pair scores; below every cosine, and every product of 8-bit descriptors.
 _NEVER, _NEVER_INT = -2.0, -(2**31) + 1
@@ -193,13 +193,26 @@ def match_mutual_nearest(
         num_sets = max(a.num_sets, b.num_sets)
         a_desc, a_valid, a_rows = _by_set(a, num_sets)
         b_desc, b_valid, b_rows = _by_set(b, num_sets)
-    device = a_desc.device
-    found = mutual_nearest(a_desc, a_valid, b_desc.to(device), b_valid.to(device), exact)
-    partner, cosine = (table.cpu() for table in found)
-    keep = (partner >= 0) & (cosine >= min_similarity)
-    which, slot = np.nonzero(keep.numpy())
+    known = None if across_sets else _found_already(a, b)
+    if known is not None:
+        partner, cosine = known.partner, known.similarity
+    else:
+        device = a_desc.device
+        found = mutual_nearest(a_desc, a_valid, b_desc.to(device), b_valid.to(device), exact)
+        partner, cosine = (table.cpu().numpy() for table in found)
+    which, slot = np.nonzero((partner >= 0) & (cosine >= min_similarity))
     rows_a = a_rows[which, slot]
-    rows_b = b_rows[which, partner.numpy()[which, slot]]
+    rows_b = b_rows[which, partner[which, slot]]
     order = np.argsort(rows_a, kind='stable')
     indices = np.stack([rows_a, rows_b], axis=1)[order]
-    return Matches(indices=indices, similarity=cosine.numpy()[which, slot][order])
+    return Matches(indices=indices, similarity=cosine[which, slot][order])
+
+
+def _found_already(a: Features, b: Features) -> StepMatches | None:
+    """Return the matches from ``a`` to ``b`` if one pass found them with the features of ``a``."""
+    if a.padded is None or b.padded is None or not a.padded.matches or not b.padded.matches:
+        return None
+    matches, earlier = a.padded.matches[0], b.padded.matches[0]
+    if matches.previous is None or matches.previous() is not earlier:
+        return None
+    return matches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,44 @@ from mdnet_ros.errors import SettingError
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification, inlier_mask
 from mdnet_ros.features.matching import match_mutual_nearest
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+
+
+@dataclass(frozen=True)
+class TrackingSettings:
+    """Settings of a :class:`FrameTracker`.
+
+    Attributes:
+        max_gap: through how many frames a track may be missing and still keep its id.
+        min_similarity: matches with a lower cosine are dropped, in [-1, 1].
+        verification: geometric model that marks (not removes) outliers: ``none``,
+            ``fundamental`` or ``homography``.
+        max_error: distance to the model up to which a match is an inlier, pixels.
+        across_sets: match all keypoints against all, ignoring the sets (for comparison).
+        exact: compare descriptors in float32, see
+            :func:`~mdnet_ros.features.matching.mutual_nearest`.
+
+    Raises:
+        SettingError: if a setting is out of its range.
+    """
+
+    max_gap: int = 2
+    min_similarity: float = 0.0
+    verification: Verification = 'fundamental'
+    max_error: float = 2.0
+    across_sets: bool = False
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_gap < 0:
+            raise SettingError(f'max_gap: expected at least 0, got {self.max_gap}')
+        if not -1.0 <= self.min_similarity <= 1.0:
+            raise SettingError(f'min_similarity: expected -1 to 1, got {self.min_similarity}')
+        if self.verification not in VERIFICATIONS:
+            raise SettingError(
+                f"verification '{self.verification}': expected {', '.join(VERIFICATIONS)}"
+            )
+        if not self.max_error > 0:
+            raise SettingError(f'max_error: expected more than 0, got {self.max_error}')
 
 
 @dataclass(frozen=True)
@@ -96,20 +134,10 @@ class FrameTracker:
         across_sets: bool = False,
         exact: bool = False,
     ) -> None:
-        if max_gap < 0:
-            raise SettingError(f'max_gap: expected at least 0, got {max_gap}')
-        if verification not in VERIFICATIONS:
-            raise SettingError(
-                f"verification '{verification}': expected {', '.join(VERIFICATIONS)}"
-            )
-        if not max_error > 0:
-            raise SettingError(f'max_error: expected more than 0, got {max_error}')
-        self.max_gap = max_gap
-        self.min_similarity = min_similarity
-        self.verification = verification
-        self.max_error = max_error
-        self.across_sets = across_sets
-        self.exact = exact
+        #: May be replaced between two frames.
+        self.settings = TrackingSettings(
+            max_gap, min_similarity, verification, max_error, across_sets, exact
+        )
         self._next_id = 0
         self._previous: TrackedFrame | None = None
         self._lost: _Lost | None = None
@@ -181,9 +209,9 @@ class FrameTracker:
         matches = match_mutual_nearest(
             features,
             earlier,
-            across_sets=self.across_sets,
-            min_similarity=self.min_similarity,
-            exact=self.exact,
+            across_sets=self.settings.across_sets,
+            min_similarity=self.settings.min_similarity,
+            exact=self.settings.exact,
         )
         return matches.indices[:, 0], matches.indices[:, 1], matches.similarity
 
@@ -193,13 +221,14 @@ class FrameTracker:
             none = np.zeros(0, np.int64)
             return _link(none, none, np.zeros((0, 2), np.float32), none, np.zeros(0, np.float32))
 
-        for link in links:
-            link.inlier[:] = inlier_mask(
-                link.keypoints_prev, features.keypoints[link.indices], self.verification,
-                self.max_error, link.similarity,
-            )
-        columns = zip(*(vars(link).values() for link in links), strict=True)
-        return Correspondences(*(np.concatenate(parts) for parts in columns))
+        verified = [
+            replace(link, inlier=inlier_mask(
+                link.keypoints_prev, features.keypoints[link.indices],
+                self.settings.verification, self.settings.max_error, link.similarity,
+            ))
+            for link in links
+        ]
+        return Correspondences.concatenate(verified)
 
     def _remember(
         self,
@@ -209,7 +238,7 @@ class FrameTracker:
         lost_again: np.ndarray,
     ) -> _Lost | None:
         """Tracks missing from the frame just taken that may still come back."""
-        if previous is None or self.max_gap == 0:
+        if previous is None or self.settings.max_gap == 0:
             return None
         rows = np.nonzero(~previous_matched)[0]
         gone = _Lost(
@@ -222,7 +251,7 @@ class FrameTracker:
         )
         if lost is None or not len(lost.features):
             return gone
-        keep = np.nonzero(lost_again & (lost.missed < self.max_gap))[0]
+        keep = np.nonzero(lost_again & (lost.missed < self.settings.max_gap))[0]
         return _Lost(
             _join(_select(lost.features, keep), gone.features),
             np.concatenate([lost.rows[keep], gone.rows]),

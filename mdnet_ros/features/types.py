@@ -5,10 +5,52 @@ Pixel convention everywhere: x right, y down, integer coordinates at pixel centr
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+
+
+@dataclass(frozen=True)
+class HostTables:
+    """Features of B images on the host, K sets of M slots each, as they were downloaded.
+
+    Attributes:
+        keypoints: (B, K, M, 2) float32, x and y in pixels of the network's input.
+        scores: (B, K, M) float32.
+        descriptors: (B, K, M, D) float32.
+        valid: (B, K, M) bool.
+    """
+
+    keypoints: np.ndarray
+    scores: np.ndarray
+    descriptors: np.ndarray
+    valid: np.ndarray
+
+    def __getitem__(self, images: slice) -> HostTables:
+        """Take some images of the batch."""
+        return HostTables(
+            self.keypoints[images], self.scores[images], self.descriptors[images],
+            self.valid[images],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StepMatches:
+    """Matches of an image to the one before, found in the same pass as its features.
+
+    Attributes:
+        previous: weak reference to the :class:`StepMatches` of the image matched to; None for the
+            first image. Weak, so that a sequence does not keep all of its images in memory.
+        partner: (K, M) int64, slot in the same set of that image, or -1.
+        similarity: (K, M) float32, cosine of the two descriptors.
+    """
+
+    previous: weakref.ref[StepMatches] | None
+    partner: np.ndarray
+    similarity: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -23,19 +65,28 @@ class PaddedFeatures:
         scores: (B, K, M) float32 in [0, 1]; 0 where not valid.
         descriptors: (B, K, M, D) float, unit norm where valid.
         valid: (B, K, M) bool.
+        host: the same on the host, if it was downloaded already.
+        matches: of each image to the one before it, if the same pass found them; else empty.
     """
 
     keypoints: torch.Tensor
     scores: torch.Tensor
     descriptors: torch.Tensor
     valid: torch.Tensor
+    host: HostTables | None = field(default=None, repr=False, compare=False)
+    matches: tuple[StepMatches, ...] = field(default=(), repr=False, compare=False)
 
     def __getitem__(self, image: int) -> PaddedFeatures:
         """The features of one image of the batch, with B = 1."""
         s = slice(image, image + 1)
         return PaddedFeatures(
-            self.keypoints[s], self.scores[s], self.descriptors[s], self.valid[s]
+            self.keypoints[s], self.scores[s], self.descriptors[s], self.valid[s],
+            None if self.host is None else self.host[s], self.matches[s],
         )
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Keypoints, scores, descriptors and validity."""
+        return self.keypoints, self.scores, self.descriptors, self.valid
 
 
 @dataclass(frozen=True)
@@ -137,6 +188,18 @@ class Correspondences:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Correspondences]) -> Correspondences:
+        """Join the rows of several tables, in their order."""
+        return Correspondences(
+            np.concatenate([part.indices for part in parts]),
+            np.concatenate([part.indices_prev for part in parts]),
+            np.concatenate([part.keypoints_prev for part in parts]),
+            np.concatenate([part.stamps_prev for part in parts]),
+            np.concatenate([part.similarity for part in parts]),
+            np.concatenate([part.inlier for part in parts]),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the tracker tells about itself on ``/diagnostics``."""
+"""The tracker's counters and log lines, and its status on ``/diagnostics``."""
 
 from __future__ import annotations
 
@@ -7,41 +7,38 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.nodes.host import host_facts
+from mdnet_ros.tracker.job import CameraResult
 from mdnet_ros.tracker.settings import TrackerSettings
 
-#: How many frames the percentiles and rates look back.
+#: Number of the last frames that percentiles and rates are computed from.
 _WINDOW = 300
-#: Seconds after which a rate is no longer of now.
+#: Seconds after which an event no longer counts for a rate.
 _RECENT = 5.0
 #: Seconds without an image after which diagnostics say so.
 SILENCE = 2.0
-#: Seconds between two lines on the same cause when the second tells of something else.
+#: Seconds between two lines with the same cause and different texts.
 _OTHER_PERIOD = 0.5
-#: Diagnostics' name for the time of extraction and tracking, a part of the latency.
+#: Key of the time of extraction and tracking, which is a part of the latency.
 STEP = 'step p50/p95/p99 (ms)'
 _NUMBER = re.compile(r'\d+')
-_NAMES = {
-    DiagnosticStatus.OK: 'OK', DiagnosticStatus.WARN: 'WARN', DiagnosticStatus.ERROR: 'ERROR',
-}
 
 
 class Reporter:
-    """Logs each cause of trouble when it begins and then at most once in a while.
+    """Logs problems, the same one at most once in a period.
 
-    A cause whose text differs by more than its numbers from the last one told is told sooner:
-    a truncated image is another trouble than an unknown encoding.
+    A text that differs from the last one of the same cause by more than its numbers is logged
+    sooner: a truncated image is another problem than an unknown encoding.
 
     Args:
-        log: takes one line.
-        period: seconds between two lines on the same cause.
-        note: told of each trouble, logged or not: cause and text.
+        log: writes one line.
+        period: seconds between two lines with the same cause.
+        note: called with cause and text of each problem, logged or not.
     """
 
     def __init__(
@@ -57,7 +54,7 @@ class Reporter:
         self._last: dict[str, tuple[float, int, str]] = {}
 
     def __call__(self, cause: str, text: str) -> None:
-        """Tell of a cause (a short fixed name) with the present detail."""
+        """Report a problem by its cause, a short fixed name, and the text for this case."""
         if self._note is not None:
             self._note(cause, text)
         now = time.monotonic()
@@ -72,26 +69,24 @@ class Reporter:
         self._log(text + (f' ({unsaid} more times before)' if unsaid else ''))
 
 
-@dataclass
-class _Window:
-    """Recent events: when they happened (monotonic seconds)."""
+class _Times(deque[float]):
+    """Times of the last events, monotonic seconds."""
 
-    times: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    def __init__(self) -> None:
+        super().__init__(maxlen=_WINDOW)
 
-    def add(self, now: float) -> None:
-        self.times.append(now)
-
-    def intervals(self, now: float) -> np.ndarray:
-        recent = [t for t in self.times if now - t <= _RECENT]
-        return np.diff(recent)
+    def recent(self, now: float) -> list[float]:
+        """Return the times that count for a rate."""
+        return [t for t in self if now - t <= _RECENT]
 
     def rate(self, now: float) -> float:
-        intervals = self.intervals(now)
+        """Return the recent events per second."""
+        intervals = np.diff(self.recent(now))
         return float(1.0 / intervals.mean()) if len(intervals) and intervals.mean() > 0 else 0.0
 
 
 class Statistics:
-    """Counts what happens to frames. Every frame received is processed or counted as dropped."""
+    """Counts of a camera's frames: each one received is processed or dropped for a cause."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -101,96 +96,97 @@ class Statistics:
         self.repeated_stamps = 0
         self.dropped: Counter[str] = Counter()
         self.restarts: Counter[str] = Counter()
-        self.troubles: Counter[str] = Counter()
+        self.problems: Counter[str] = Counter()
         self._details: dict[str, str] = {}
         self.last_frame: TrackedFrame | None = None
         self.last_problem = ''
         self.last_arrival = -np.inf
-        self._arrivals = _Window()
-        self._outputs = _Window()
-        self._drops = _Window()
+        self._arrivals = _Times()
+        self._outputs = _Times()
+        self._drops = _Times()
         self._latencies: deque[float] = deque(maxlen=_WINDOW)
         self._steps: deque[float] = deque(maxlen=_WINDOW)
         self._stamp_ages: deque[float] = deque(maxlen=_WINDOW)
 
     def arrival(self) -> float:
-        """A frame was received; returns when (monotonic seconds)."""
+        """Count a frame that was received; returns the present time, monotonic seconds."""
         now = time.monotonic()
         with self._lock:
             self.received += 1
             self.last_arrival = now
-            self._arrivals.add(now)
+            self._arrivals.append(now)
         return now
 
     def drop(self, cause: str, detail: str = '') -> None:
-        """A received frame will not be processed."""
+        """Count a received frame that will not be processed."""
         with self._lock:
             self.dropped[cause] += 1
-            self._drops.add(time.monotonic())
+            self._drops.append(time.monotonic())
             self.last_problem = detail or self.last_problem
 
-    def trouble(self, cause: str, text: str) -> None:
-        """Something is not as it should be; the note of a :class:`Reporter`."""
+    def problem(self, cause: str, text: str) -> None:
+        """Count a problem; for the ``note`` of a :class:`Reporter`."""
         with self._lock:
-            self.troubles[cause] += 1
+            self.problems[cause] += 1
             self._details[cause] = self.last_problem = text
 
     def lost(self, count: int) -> None:
-        """Images were published but never came."""
+        """Count images that were published but not received."""
         with self._lock:
             self.lost_in_transport += count
 
     def done(
-        self, frame: TrackedFrame, arrived: float, step: float, stamp_age: float, restarted: str
+        self, result: CameraResult, arrived: float, step: float, stamp_age: float
     ) -> None:
-        """A frame's outputs were published.
+        """Count a frame whose tracks were published.
 
         Args:
-            frame: its tracks.
-            arrived: as :meth:`arrival` returned it.
-            step: seconds that extraction and tracking took, for the images taken together.
+            result: the result for the frame.
+            arrived: what :meth:`arrival` returned.
+            step: seconds that extraction and tracking took, for the images of the job together.
             stamp_age: seconds from the image's stamp to now.
-            restarted: the cause if tracks began anew with it, or empty.
         """
         now = time.monotonic()
         with self._lock:
             self.processed += 1
-            self.last_frame = frame
-            self._outputs.add(now)
+            self.last_frame = result.frame
+            self._outputs.append(now)
             self._latencies.append(now - arrived)
             self._steps.append(step)
             self._stamp_ages.append(stamp_age)
-            if restarted:
-                self.restarts[restarted] += 1
+            self.repeated_stamps += result.repeated
+            if result.restart is not None:
+                self.restarts[result.restart.cause] += 1
 
     def silence(self) -> float:
-        """Seconds since the last frame was received."""
+        """Return the seconds since the last frame was received."""
         return time.monotonic() - self.last_arrival
 
     def status(
-        self, settings: TrackerSettings, about: dict[str, str], trouble: str
+        self, settings: TrackerSettings, about: dict[str, str], silence_reason: str
     ) -> DiagnosticStatus:
-        """The present state.
+        """Return the status of the camera.
 
         Args:
-            settings: with the thresholds.
-            about: facts on model and device that are told as they are.
-            trouble: why no images come in, or empty.
+            settings: has the thresholds.
+            about: facts about network and device, which are added as they are.
+            silence_reason: why no images are received, or empty.
         """
         with self._lock:
             now = time.monotonic()
             rate_in, rate_out = self._arrivals.rate(now), self._outputs.rate(now)
-            intervals = self._arrivals.intervals(now)
-            drops = sum(1 for t in self._drops.times if now - t <= _RECENT)
-            arrivals = sum(1 for t in self._arrivals.times if now - t <= _RECENT)
+            arrivals, drops = self._arrivals.recent(now), self._drops.recent(now)
+            intervals = np.diff(arrivals)
             latency, step = _percentiles(self._latencies), _percentiles(self._steps)
             ages = _percentiles(self._stamp_ages)
-            # Drops and restarts are counted as such below.
-            others = sorted(self.troubles.keys() - self.dropped.keys() - self.restarts.keys())
-            links = self.last_frame.correspondences if self.last_frame else None
-            inliers = int(links.inlier.sum()) if links is not None else 0
-            problems = self._problems(
-                settings, trouble, now, rate_in, drops / max(1, arrivals), latency[0], inliers
+            # Drops and restarts have counts of their own below.
+            others = sorted(self.problems.keys() - self.dropped.keys() - self.restarts.keys())
+            matches = self.last_frame.correspondences if self.last_frame else None
+            inliers = int(matches.inlier.sum()) if matches is not None else 0
+            problems = self._exceeded(
+                settings, silence_reason, now, rate_in, len(drops) / max(1, len(arrivals)),
+                latency[0],
+                inliers,
             )
             values = {
                 'input rate (Hz)': f'{rate_in:.2f}',
@@ -208,9 +204,9 @@ class Statistics:
                 'restarts': str(sum(self.restarts.values())),
                 **{f'restarted: {why}': str(n) for why, n in sorted(self.restarts.items())},
                 'keypoints': str(len(self.last_frame.features)) if self.last_frame else '0',
-                'matches': str(len(links)) if links is not None else '0',
+                'matches': str(len(matches)) if matches is not None else '0',
                 'inliers': str(inliers),
-                **{f'trouble: {cause}': str(self.troubles[cause]) for cause in others},
+                **{f'trouble: {cause}': str(self.problems[cause]) for cause in others},
                 **{f'last {cause}': text for cause, text in sorted(self._details.items())},
                 'last problem': self.last_problem,
                 **host_facts(about.get('device', '')),
@@ -223,19 +219,20 @@ class Statistics:
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )
 
-    def _problems(
+    def _exceeded(
         self,
         settings: TrackerSettings,
-        trouble: str,
+        silence_reason: str,
         now: float,
         rate_in: float,
         drop_share: float,
         latency: float,
         inliers: int,
     ) -> list[tuple[bytes, str]]:
+        """Return level and text for each threshold that is exceeded."""
         warn, error = DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-        if trouble:
-            return [(error, trouble)]
+        if silence_reason:
+            return [(error, silence_reason)]
         if now - self.last_arrival > SILENCE:
             return [(warn, 'no image comes in')]
         problems = []
@@ -253,11 +250,6 @@ class Statistics:
         if self.processed > 1 and inliers < settings.warn_matches:
             problems.append((warn, f'{inliers} inlier matches, expected {settings.warn_matches}'))
         return problems
-
-
-def level_name(level: bytes) -> str:
-    """OK, WARN or ERROR."""
-    return _NAMES.get(level, 'STALE')
 
 
 def _percentiles(values: deque[float]) -> tuple[float, float, float]:

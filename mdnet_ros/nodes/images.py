@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from dataclasses import dataclass
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
@@ -52,6 +53,31 @@ def image_message(image: np.ndarray, header: object) -> Image:
     return message
 
 
+@dataclass(frozen=True)
+class ReceivedImage:
+    """An image message on its way through the node; decoded when it is needed.
+
+    Attributes:
+        message: the message.
+        stamp_ns: stamp of its header in nanoseconds.
+        received: when it was received, monotonic seconds.
+        converter: decodes it.
+    """
+
+    message: Image | CompressedImage
+    stamp_ns: int
+    received: float
+    converter: ImageConverter
+
+    def gray(self) -> np.ndarray:
+        """Return the pixels as :meth:`ImageConverter.gray` does."""
+        return self.converter.gray(self.message)
+
+    def bgr(self) -> np.ndarray:
+        """Return the pixels as :meth:`ImageConverter.bgr` does."""
+        return self.converter.bgr(self.message)
+
+
 class ImageConverter:
     """Turns image messages into pixels.
 
@@ -95,9 +121,8 @@ class ImageConverter:
         return self.backend == 'cv_bridge' and message.encoding in _CV_BRIDGE_ENCODINGS
 
     def _bridged(self, message: Image, encoding: str) -> np.ndarray:
-        if len(message.data) != message.height * message.step or not message.data:
-            # cv_bridge would read beyond, or say something nobody understands.
-            return decoding.decode_gray(*_fields(message))
+        # With wrong fields cv_bridge reads beyond the data, or gives an unclear reason.
+        decoding.check_image(*_fields(message))
         try:
             return np.asarray(self._bridge.imgmsg_to_cv2(message, encoding))
         except Exception as error:

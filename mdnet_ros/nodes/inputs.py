@@ -1,9 +1,9 @@
-"""The tracker's subscriptions to one camera, and why nothing comes in on them."""
+"""The tracker's subscriptions to one camera, and why no images are received."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
@@ -19,59 +19,61 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mdnet_ros.nodes.events import SubscriptionEventCallbacks
 from mdnet_ros.nodes.executors import QuickGroup
+from mdnet_ros.nodes.node_camera import NodeCamera
+from mdnet_ros.nodes.outputs import topic_below
 from mdnet_ros.tracker.settings import TrackerSettings
 
 _IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 
 
-def topic_below(camera: str, topic: str) -> str:
-    """The relative name of a topic of a camera; a camera without a name has it as it is."""
-    return f'{camera}/{topic}' if camera else topic
+class Receiver(Protocol):
+    """Handles the messages of the cameras."""
+
+    def on_image(self, camera: NodeCamera, message: Image | CompressedImage) -> None:
+        """Handle an image."""
+        ...
+
+    def on_camera_info(self, camera: NodeCamera, message: CameraInfo) -> None:
+        """Handle a calibration."""
+        ...
+
+    def on_mask(self, camera: NodeCamera, message: Image) -> None:
+        """Handle a region of interest."""
+        ...
 
 
 class Inputs:
-    """Subscribes to a camera.
+    """Subscribes to the topics of a camera.
+
+    Images that were published but not received are counted in the camera's statistics, where the
+    middleware numbers the messages and there is one publisher.
 
     Args:
-        node: which owns the subscriptions.
+        node: owns the subscriptions.
         settings: transport and quality of service.
-        camera: its name, below which the topics lie; empty: none.
-        on_image: takes each image message.
-        on_camera_info: takes each calibration.
-        on_mask: takes each region of interest; the last one published before is sent again.
-        on_lost: takes how many images were published but never came: the middleware's sequence
-            numbers tell, where there is one publisher and the distribution hands them out.
-        report: takes one line on trouble with the subscription, as soon as it is known.
+        camera: the camera.
+        receiver: handles the messages.
+
+    Attributes:
+        topic: the topic on which images are expected.
     """
 
     def __init__(
-        self,
-        node: Node,
-        settings: TrackerSettings,
-        camera: str,
-        on_image: Callable[[Any], None],
-        on_camera_info: Callable[[CameraInfo], None],
-        on_mask: Callable[[Image], None],
-        on_lost: Callable[[int], None],
-        report: Callable[[str], None],
+        self, node: Node, settings: TrackerSettings, camera: NodeCamera, receiver: Receiver
     ) -> None:
         self._node = node
-        self._on_lost = on_lost
-        self._report = report
+        self._camera = camera
+        self._receiver = receiver
         self._mismatch = ''
         self._compressed = settings.image_transport == 'compressed'
-        self._image = topic_below(camera, 'image')
-        self._mask = topic_below(camera, 'mask')
+        self._image = topic_below(camera.name, 'image')
+        self._mask = topic_below(camera.name, 'mask')
         base = node.resolve_topic_name(self._image)
-        #: The topic images are expected on.
-        self.topic = f'{base}/compressed' if self._compressed else base
-        self.topic = node.resolve_topic_name(self.topic)
-        self._asked = settings.qos_reliability
+        self.topic = node.resolve_topic_name(f'{base}/compressed' if self._compressed else base)
         reliability = (
-            ReliabilityPolicy.RELIABLE if self._asked == 'reliable'
+            ReliabilityPolicy.RELIABLE if settings.qos_reliability == 'reliable'
             else ReliabilityPolicy.BEST_EFFORT
         )
-        self._on_image = on_image
         take: Any = self._take  # rclpy's annotation forgets callbacks that take the message's info
         self._sequence: int | None = None
         # A slow parameter or service callback must not hold images up.
@@ -86,14 +88,15 @@ class Inputs:
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             node.create_subscription(
-                CameraInfo, topic_below(camera, 'camera_info'), on_camera_info,
+                CameraInfo, topic_below(camera.name, 'camera_info'),
+                partial(receiver.on_camera_info, camera),
                 QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
                 callback_group=QuickGroup(),
                 event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             node.create_subscription(
-                Image, self._mask, on_mask,
+                Image, self._mask, partial(receiver.on_mask, camera),
                 QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
                 callback_group=MutuallyExclusiveCallbackGroup(),
                 event_callbacks=SubscriptionEventCallbacks(
@@ -111,8 +114,8 @@ class Inputs:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
 
-    def trouble(self) -> str:
-        """Why no images come in and what to change, on one line; empty if nothing is found."""
+    def problem(self) -> str:
+        """Return why no images are received and what to change, on one line; empty: unknown."""
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         expected = _COMPRESSED if self._compressed else _IMAGE
         types = {info.topic_type for info in publishers}
@@ -157,8 +160,8 @@ class Inputs:
         if sequence is not None and last is not None and sequence > last + 1 and (
             self._node.count_publishers(self.topic) == 1
         ):
-            self._on_lost(sequence - last - 1)
-        self._on_image(message)
+            self._camera.statistics.lost(sequence - last - 1)
+        self._receiver.on_image(self._camera, message)
 
     def _incompatible(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
@@ -170,13 +173,14 @@ class Inputs:
         else:
             advice = f'set qos_overrides.{self.topic}.subscription.{policy.lower()}'
         self._mismatch = f"no images from a publisher of '{self.topic}': {policy} differs; {advice}"
-        self._report(self._mismatch)
+        self._camera.report('subscription', self._mismatch)
 
     def _incompatible_mask(self, event: Any) -> None:
         topic = self._node.resolve_topic_name(self._mask)
         policy = qos_policy_name_from_kind(event.last_policy_kind)
-        self._report(
+        self._camera.report(
+            'subscription',
             f"no mask from a publisher of '{topic}': {policy} differs; publish it reliable and "
             f'transient local (latched), or set qos_overrides.{topic}.subscription.'
-            f'{policy.lower()}'
+            f'{policy.lower()}',
         )

@@ -1,4 +1,4 @@
-"""A mailbox for one item between two threads: the newest wins."""
+"""A mailbox between two threads that holds one item: a new one replaces it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar('T')
 
 
 class Mailbox(Generic[T]):
-    """Holds the newest item until it is taken."""
+    """Holds the newest item until it is taken; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -17,11 +17,10 @@ class Mailbox(Generic[T]):
         self._closed = False
 
     def put(self, item: T) -> T | None:
-        """Leave an item.
+        """Put an item in, in place of the one there.
 
         Returns:
-            The item that was not taken in time and is lost now, or the given one if the mailbox
-            is closed; else None.
+            The item that was replaced, or the given one if the mailbox is closed; else None.
         """
         with self._changed:
             if self._closed:
@@ -31,14 +30,15 @@ class Mailbox(Generic[T]):
             return replaced
 
     def take(self) -> T | None:
-        """Wait for an item and take it; None once the mailbox is closed."""
+        """Wait for an item and take it out; returns None once the mailbox is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._item is not None or self._closed)
+            while self._item is None and not self._closed:
+                self._changed.wait()
             item, self._item = self._item, None
             return None if self._closed else item
 
     def close(self) -> T | None:
-        """End the waiting of :meth:`take`; returns an item nobody took."""
+        """Close the mailbox, which ends the wait in :meth:`take`; returns the item left in it."""
         with self._changed:
             item, self._item, self._closed = self._item, None, True
             self._changed.notify_all()

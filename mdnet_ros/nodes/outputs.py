@@ -1,4 +1,4 @@
-"""The tracker's publishers: what is written to which topic, only where somebody listens."""
+"""The tracker's publishers; a message is built only where somebody subscribes to it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from std_msgs.msg import Bool, Header
 
 from mdnet_ros.nodes.events import PublisherEventCallbacks
 from mdnet_ros.nodes.images import image_message
-from mdnet_ros.nodes.inputs import topic_below
 from mdnet_ros.nodes.messages import (
     correspondences_message,
     keypoints_message,
     stereo_message,
     tracks_message,
 )
-from mdnet_ros.tracker.camera import Processed
 from mdnet_ros.tracker.drawing import TrackDrawer
-from mdnet_ros.tracker.engine import StereoProcessed
+from mdnet_ros.tracker.job import CameraResult, ImageT, JobResult
 from mdnet_ros.tracker.settings import TrackerSettings
 
 #: Topic -> message type and queue length. Reliable, so that a subscriber of either kind matches.
@@ -41,13 +39,18 @@ _PAIR_TOPICS = {
 }
 
 
+def topic_below(camera: str, topic: str) -> str:
+    """Return the relative name of a topic of a camera; a camera without a name adds nothing."""
+    return f'{camera}/{topic}' if camera else topic
+
+
 class _Publishers:
-    """Publishers of some topics; what nobody listens to is not even built.
+    """Publishers of some topics.
 
     Args:
-        node: which owns them.
-        camera: name below which they lie; empty: none.
-        topics: message type and queue length of each.
+        node: owns the publishers.
+        camera: namespace of the topics; empty: none.
+        topics: message type and queue length of each topic.
     """
 
     def __init__(
@@ -65,13 +68,13 @@ class _Publishers:
         }
 
     def destroy(self) -> None:
-        """Take the topics away."""
+        """End the publishers."""
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers.clear()
 
-    def trouble(self) -> str:
-        """What is wrong around our topics and what to change, on one line; empty if nothing."""
+    def problem(self) -> str:
+        """Return what is wrong with our topics and what to change, on one line; empty: nothing."""
         for topic, publisher in list(self._publishers.items()):
             if self._node.count_publishers(publisher.topic_name) > 1:
                 return (
@@ -95,23 +98,23 @@ class _Publishers:
         return ''
 
     def wanted(self, topic: str) -> bool:
-        """Whether somebody listens."""
+        """Return whether somebody subscribes to a topic."""
         publisher = self._publishers.get(topic)
         return publisher is not None and publisher.get_subscription_count() > 0
 
     def __call__(self, topic: str, message: Callable[[], object]) -> None:
-        """Publish the message, or its serialised bytes, that a function makes, if one listens."""
+        """Publish what a function builds, a message or its bytes, if somebody subscribes to it."""
         publisher = self._publishers.get(topic)
         if publisher is not None and self.wanted(topic):
             publisher.publish(message())
 
 
 class Outputs:
-    """Publishes what came of a camera's frames.
+    """Publishes the results of a camera's frames.
 
     Args:
-        node: which owns the publishers.
-        camera: name below which the topics lie; empty: none.
+        node: owns the publishers.
+        camera: namespace of the topics; empty: none.
     """
 
     def __init__(self, node: LifecycleNode, camera: str = '') -> None:
@@ -120,20 +123,22 @@ class Outputs:
         self._publish = _Publishers(node, camera, _CAMERA_TOPICS)
 
     def destroy(self) -> None:
-        """Take the topics away."""
+        """End the publishers."""
         self._publish.destroy()
 
-    def trouble(self) -> str:
-        """What is wrong around our topics and what to change, on one line; empty if nothing."""
-        return self._publish.trouble()
+    def problem(self) -> str:
+        """Return what is wrong with our topics and what to change, on one line; empty: nothing."""
+        return self._publish.problem()
 
-    def publish_links(self, done: Processed, header: Header, settings: TrackerSettings) -> None:
+    def publish_tracks(
+        self, done: CameraResult, header: Header, settings: TrackerSettings
+    ) -> None:
         """Publish what odometry waits for: correspondences, restart and tracks.
 
         Args:
-            done: what came of the frame.
-            header: of the image, taken over as it is.
-            settings: what to publish.
+            done: the result for the image.
+            header: header of the image; the messages get the same.
+            settings: settings of the job.
         """
         self._publish('correspondences', lambda: correspondences_message(done.frame, header))
         layout, tracks = settings.vins_layout, done.tracks
@@ -147,9 +152,9 @@ class Outputs:
             )
 
     def publish_keypoints(
-        self, done: Processed, header: Header, settings: TrackerSettings
+        self, done: CameraResult, header: Header, settings: TrackerSettings
     ) -> None:
-        """Publish the keypoints; arguments as of :meth:`publish_links`."""
+        """Publish the keypoints; arguments as for :meth:`publish_tracks`."""
         self._publish(
             'keypoints',
             lambda: keypoints_message(done.frame, header, settings.descriptor_encoding),
@@ -157,18 +162,18 @@ class Outputs:
 
     def publish_overlay(
         self,
-        done: Processed,
+        done: CameraResult,
         header: Header,
         settings: TrackerSettings,
         image: Callable[[], np.ndarray],
     ) -> None:
-        """Draw and publish the overlay if it is wanted and due.
+        """Draw and publish the overlay if somebody subscribes to it and it is due.
 
         Args:
-            done: what came of the frame.
-            header: of the image.
-            settings: how to draw.
-            image: gives the (H, W, 3) uint8 BGR image; called only if it is drawn on.
+            done: the result for the image.
+            header: header of the image.
+            settings: settings of the job.
+            image: returns the (H, W, 3) uint8 BGR image; called only if it is drawn on.
         """
         if not settings.overlay or not self._publish.wanted('overlay'):
             self._drawer.reset()
@@ -180,7 +185,7 @@ class Outputs:
         now = time.monotonic()
         rate = settings.overlay_max_rate
         if rate and now - self._last_overlay < 1.0 / rate:
-            self._drawer.update(done.frame)  # the trails go on
+            self._drawer.update(done.frame)  # its trails must not miss a frame
             return
         self._last_overlay = now
         self._publish(
@@ -189,45 +194,37 @@ class Outputs:
 
 
 class PairOutputs:
-    """Publishes what came of a left and a right image together, without a camera's name.
+    """Publishes the results of a stereo pair, on topics without a camera's name.
 
     Args:
-        node: which owns the publishers.
+        node: owns the publishers.
     """
 
     def __init__(self, node: LifecycleNode) -> None:
         self._publish = _Publishers(node, '', _PAIR_TOPICS)
 
     def destroy(self) -> None:
-        """Take the topics away."""
+        """End the publishers."""
         self._publish.destroy()
 
-    def trouble(self) -> str:
-        """As :meth:`Outputs.trouble`."""
-        return self._publish.trouble()
+    def problem(self) -> str:
+        """Return what is wrong with our topics and what to change; see :meth:`Outputs.problem`."""
+        return self._publish.problem()
 
-    def publish(
-        self,
-        left: Processed,
-        right: Processed | None,
-        stereo: StereoProcessed | None,
-        header: Header,
-        settings: TrackerSettings,
-    ) -> None:
-        """Publish the matches, and the tracks of both in VINS-Fusion's layout.
+    def publish(self, result: JobResult[ImageT], header: Header) -> None:
+        """Publish the matches, and the tracks of both images in VINS-Fusion's layout.
 
         Args:
-            left: what came of the left image.
-            right: of the right one, if it could be used.
-            stereo: of both, if both could be used.
-            header: of the left image, taken over as it is.
-            settings: what to publish.
+            result: the result of a job whose left image (camera 0) could be used.
+            header: header of the left image; the messages get the same.
         """
-        if stereo is not None and right is not None:
+        left, stereo = result.cameras[0], result.stereo
+        if stereo is not None:
+            right = result.cameras[1]
             self._publish(
                 'stereo', lambda: stereo_message(left.frame, right.frame, stereo.matches, header)
             )
-        if settings.vins_layout != 'fusion':
+        if result.job.configuration.settings.vins_layout != 'fusion':
             return
         if left.restart is not None:
             self._publish('restart', lambda: Bool(data=True))

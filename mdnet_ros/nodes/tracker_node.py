@@ -1,8 +1,7 @@
-"""The tracker as a managed ROS 2 node."""
+"""The tracker as a ROS 2 lifecycle node."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -12,31 +11,31 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import Trigger
 
-from mdnet_ros.data.camera import camera_of_info
-from mdnet_ros.errors import DataError, ImageError, MDNetError
+from mdnet_ros.errors import MDNetError
 from mdnet_ros.nodes.diagnostics import SILENCE
 from mdnet_ros.nodes.events import PublisherEventCallbacks
 from mdnet_ros.nodes.images import ImageConverter
 from mdnet_ros.nodes.inputs import Inputs
+from mdnet_ros.nodes.node_camera import NodeCamera
 from mdnet_ros.nodes.outputs import Outputs, PairOutputs
 from mdnet_ros.nodes.parameters import changed_values, declare_settings
-from mdnet_ros.nodes.pipeline import Camera, Pipeline
-from mdnet_ros.tracker.engine import Engine, free_memory, load_extractor, read_mask
-from mdnet_ros.tracker.settings import SETTINGS
+from mdnet_ros.nodes.pipeline import Pipeline
+from mdnet_ros.tracker.configuration import free_memory, load_configuration
+from mdnet_ros.tracker.engine import Engine
+from mdnet_ros.tracker.settings import SETTINGS, TrackerSettings
 
-#: Seconds that stopping may take for the images in hand.
+#: Seconds to wait, when stopping, for the images that are being processed.
 _STOP_SECONDS = 1.5
 
 
 class TrackerNode(LifecycleNode):
-    """Camera topics in; keypoints, correspondences, tracks and an overlay out.
+    """Subscribes to cameras; publishes keypoints, correspondences, tracks and an overlay.
 
-    configure loads the network and makes the publishers, activate subscribes, deactivate
-    unsubscribes, cleanup lets the network go. In between the images go through a
-    :class:`~mdnet_ros.nodes.pipeline.Pipeline`.
+    configure loads the network and creates the publishers, activate subscribes, deactivate
+    unsubscribes, cleanup unloads the network and ends the publishers. While the node is active,
+    a :class:`~mdnet_ros.nodes.pipeline.Pipeline` processes the images.
 
     Raises:
         SettingError: if a parameter has a wrong value.
@@ -44,14 +43,16 @@ class TrackerNode(LifecycleNode):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('tracker', **kwargs)
-        self.settings = declare_settings(self)
+        self._unloaded = declare_settings(self)  # settings while there is no engine
+        self._engine: Engine | None = None
         self.error = ''  # why the last transition failed
         warn = self.get_logger().warning
         self._cameras = [
-            Camera(number, name, warn) for number, name in enumerate(self.settings.camera_names)
+            NodeCamera(number, name, warn)
+            for number, name in enumerate(self.settings.camera_names)
         ]
+        self._inputs: list[Inputs] = []  # in the order of the cameras; empty unless active
         self._converter = ImageConverter()
-        self._engine: Engine | None = None
         self._pair: PairOutputs | None = None
         self._pipeline: Pipeline | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -71,19 +72,26 @@ class TrackerNode(LifecycleNode):
             + (f' (cv_bridge: {self._converter.reason})' if self._converter.reason else '')
         )
 
-    # Lifecycle. rclpy swallows exceptions of these callbacks, so each tells its own.
+    @property
+    def settings(self) -> TrackerSettings:
+        """The values of the parameters."""
+        engine = self._engine
+        return self._unloaded if engine is None else engine.configuration.settings
+
+    # Lifecycle. rclpy swallows exceptions of these callbacks, so each logs its own.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the network and make the publishers."""
+        """Load the network and create the publishers."""
         try:
-            extractor = load_extractor(self.settings)
-            self._engine = Engine(self.settings, extractor)
+            configuration = load_configuration(self.settings)
+            self._engine = Engine(configuration)
             for camera in self._cameras:
                 camera.outputs = Outputs(self, camera.name)
             self._pair = PairOutputs(self) if self.settings.stereo else None
         except Exception as error:
-            self._let_go()
+            self._unload()
             return self._failed('configure', error)
+        extractor = configuration.extractor
         self.get_logger().info(
             f'{extractor.name} {extractor.info.sha256[:12]} on {extractor.device}, '
             f'{extractor.precision}'
@@ -91,50 +99,46 @@ class TrackerNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe and start the worker."""
+        """Subscribe and start the pipeline."""
         result = super().on_activate(state)
         try:
             if self._engine is None:
                 raise RuntimeError('not configured')
             pipeline = self._pipeline = Pipeline(
-                self._engine, self._cameras, self._pair, self._converter,
-                lambda: self.get_clock().now().nanoseconds,
+                self._engine, self._cameras, self._pair, self._converter, self.get_clock()
             )
             for camera in self._cameras:
-                camera.inputs = Inputs(
-                    self, self.settings, camera.name, partial(pipeline.add, camera),
-                    partial(self._on_camera_info, camera), partial(self._on_mask, camera),
-                    camera.statistics.lost, partial(camera.report, 'subscription'),
-                )
+                self._inputs.append(Inputs(self, self.settings, camera, pipeline))
         except Exception as error:
             self._stop()
+            super().on_deactivate(state)  # the publishers are active already
             return self._failed('activate', error)
-        topics = ', '.join(f"'{c.inputs.topic}'" for c in self._cameras if c.inputs is not None)
+        topics = ', '.join(f"'{inputs.topic}'" for inputs in self._inputs)
         self.get_logger().info(f'waiting for images on {topics}')
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, and publish what is in hand."""
+        """Unsubscribe, and publish the results of the last images."""
         self._stop()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let the network and the publishers go."""
-        self._let_go()
+        """Unload the network and end the publishers."""
+        self._unload()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop whatever is going on."""
+        """Stop, unload the network and end the publishers."""
         self._stop()
-        self._let_go()
+        self._unload()
         return TransitionCallbackReturn.SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Go back to unconfigured."""
+        """Return to the unconfigured state."""
         return self.on_shutdown(state)
 
     def close(self) -> None:
-        """End the work in hand; for the process's end."""
+        """Stop processing images; to be called before the process ends."""
         self._stop()
 
     def _failed(self, transition: str, error: Exception) -> TransitionCallbackReturn:
@@ -143,15 +147,14 @@ class TrackerNode(LifecycleNode):
         return TransitionCallbackReturn.FAILURE
 
     def _stop(self) -> None:
-        for camera in self._cameras:
-            if camera.inputs is not None:
-                camera.inputs.destroy()
-                camera.inputs = None
+        inputs, self._inputs = self._inputs, []
+        for one in inputs:
+            one.destroy()
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:
             pipeline.stop(_STOP_SECONDS)
 
-    def _let_go(self) -> None:
+    def _unload(self) -> None:
         for camera in self._cameras:
             if camera.outputs is not None:
                 camera.outputs.destroy()
@@ -159,55 +162,34 @@ class TrackerNode(LifecycleNode):
         if self._pair is not None:
             self._pair.destroy()
             self._pair = None
-        self._engine = None
+        self._unloaded, self._engine = self.settings, None
         free_memory()
 
-    # What comes beside the images.
-
-    def _on_camera_info(self, camera: Camera, message: CameraInfo) -> None:
-        engine = self._engine
-        if engine is None:
-            return
-        try:
-            engine.cameras[camera.number].model = camera_of_info(message, self.settings.rectified)
-        except DataError as error:
-            camera.report('camera_info', f'{error}; the last good one is kept')
-
-    def _on_mask(self, camera: Camera, message: Image) -> None:
-        engine = self._engine
-        if engine is None:
-            return
-        try:
-            empty = not message.width and not message.height
-            mask = None if empty else self._converter.gray(message)
-        except ImageError as error:
-            camera.report('mask', f'mask: {error}; the last good one is kept')
-            return
-        engine.cameras[camera.number].mask = mask
-
-    # Control.
+    # Parameters, services and diagnostics.
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        """Check and load all that the new values need; only then use them, all at once."""
         values = changed_values(parameters)
         if not values:
             return SetParametersResult(successful=True)
+        engine = self._engine
+        reload = any(SETTINGS[name].reloads for name in values)
         try:
             settings = self.settings.changed(values)
-            engine = self._engine
-            if engine is not None:
-                if any(SETTINGS[name].reloads for name in values):
-                    extractor = load_extractor(settings)
-                    engine.apply(settings, extractor=extractor)
-                    self.get_logger().info(
-                        f'loaded {extractor.name} {extractor.info.sha256[:12]} '
-                        f'on {extractor.device}'
-                    )
-                else:
-                    mask = read_mask(settings.mask) if 'mask' in values else None
-                    engine.apply(settings, mask=mask)
-            self.settings = settings
+            if engine is None:
+                self._unloaded = settings
+                return SetParametersResult(successful=True)
+            configuration = (
+                load_configuration(settings) if reload else engine.configuration.changed(settings)
+            )
         except (MDNetError, ValueError, RuntimeError) as error:
             return SetParametersResult(successful=False, reason=' '.join(str(error).split()))
+        engine.apply(configuration)
+        if reload:
+            extractor = configuration.extractor
+            self.get_logger().info(
+                f'loaded {extractor.name} {extractor.info.sha256[:12]} on {extractor.device}'
+            )
         return SetParametersResult(successful=True)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -216,7 +198,7 @@ class TrackerNode(LifecycleNode):
             response.success, response.message = False, 'not configured'
         else:
             engine.reset()
-            response.success, response.message = True, 'all tracks begin anew'
+            response.success, response.message = True, 'all tracks are restarted'
         return response
 
     def _publish_diagnostics(self) -> None:
@@ -224,14 +206,15 @@ class TrackerNode(LifecycleNode):
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 
-    def _status(self, camera: Camera) -> DiagnosticStatus:
-        inputs, engine, pipeline = camera.inputs, self._engine, self._pipeline
+    def _status(self, camera: NodeCamera) -> DiagnosticStatus:
+        inputs = dict(enumerate(self._inputs)).get(camera.number)
+        engine, pipeline = self._engine, self._pipeline
         stereo = pipeline.stereo if pipeline is not None else None
         state = self._state_machine.current_state[1]
         about = {'state': state, 'image backend': self._converter.backend}
-        trouble = ''
+        silence_reason = ''
         if engine is not None:
-            extractor = engine.extractor
+            extractor = engine.configuration.extractor
             about |= {
                 'device': str(extractor.device),
                 'precision': extractor.precision,
@@ -245,18 +228,18 @@ class TrackerNode(LifecycleNode):
                 'stereo check': stereo.calibration_error or 'calibrated',
             }
         for outputs in (camera.outputs, self._pair if camera.number == 0 else None):
-            if outputs is not None and (wrong := outputs.trouble()):
-                camera.report('output', wrong)
+            if outputs is not None and (problem := outputs.problem()):
+                camera.report('output', problem)
         if inputs is not None:
             about['image topic'] = inputs.topic
             silent = [c for c in self._cameras if c.statistics.silence() > SILENCE]
             if camera in silent:
-                trouble = inputs.trouble()
-                if trouble:
-                    camera.report('subscription', trouble)
+                silence_reason = inputs.problem()
+                if silence_reason:
+                    camera.report('subscription', silence_reason)
             elif silent:
-                trouble = f"not served: no images of {', '.join(c.name for c in silent)}"
-        status = camera.statistics.status(self.settings, about, trouble)
+                silence_reason = f"not served: no images of {', '.join(c.name for c in silent)}"
+        status = camera.statistics.status(self.settings, about, silence_reason)
         if inputs is None:
             status.message = state
             status.level = b'\x00'

@@ -32,19 +32,26 @@ class StampGrouper(Generic[T]):
 
     Args:
         cameras: how many.
-        max_difference_ns: no two stamps of a group lie farther apart than this; at 0 they are
-            equal.
     """
 
-    def __init__(self, cameras: int, max_difference_ns: int = 0) -> None:
-        self.max_difference_ns = max_difference_ns
+    def __init__(self, cameras: int) -> None:
         self._waiting: list[deque[tuple[int, T]]] = [deque() for _ in range(cameras)]
 
-    def add(self, camera: int, stamp_ns: int, item: T) -> Grouped[T]:
-        """Take an item of a camera."""
+    def add(
+        self, camera: int, stamp_ns: int, item: T, max_difference_ns: int = 0
+    ) -> Grouped[T]:
+        """Add an item of a camera.
+
+        Args:
+            camera: number of the camera.
+            stamp_ns: stamp of the item in nanoseconds.
+            item: the item.
+            max_difference_ns: no two stamps of a group lie farther apart than this; 0: they
+                are equal.
+        """
         queue = self._waiting[camera]
         queue.append((stamp_ns, item))
-        chosen = self._partners(camera, stamp_ns)
+        chosen = self._partners(camera, stamp_ns, max_difference_ns)
         if chosen is not None:
             return self._take(chosen)
         if len(queue) > _CAPACITY:
@@ -60,8 +67,10 @@ class StampGrouper(Generic[T]):
             queue.clear()
         return waiting
 
-    def _partners(self, camera: int, stamp_ns: int) -> list[int] | None:
-        """The place in each queue of what belongs to the newest item of a camera."""
+    def _partners(
+        self, camera: int, stamp_ns: int, max_difference_ns: int
+    ) -> list[int] | None:
+        """Return the place in each queue of what belongs to the newest item of a camera."""
         chosen = []
         for index, queue in enumerate(self._waiting):
             if index == camera:
@@ -74,7 +83,7 @@ class StampGrouper(Generic[T]):
                 -min((abs(stamp - stamp_ns), -place) for place, (stamp, _) in enumerate(queue))[1]
             )
         stamps = [queue[place][0] for queue, place in zip(self._waiting, chosen, strict=True)]
-        return chosen if max(stamps) - min(stamps) <= self.max_difference_ns else None
+        return chosen if max(stamps) - min(stamps) <= max_difference_ns else None
 
     def _take(self, chosen: list[int]) -> Grouped[T]:
         left_over: list[tuple[int, T]] = []

@@ -16,7 +16,6 @@ from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.tracker.clouds import correspondence_table, keypoint_table
 from mdnet_ros.tracker.engine import Engine
-from mdnet_ros.tracker.settings import TrackerSettings
 
 #: Cause under which the node, too, counts images it cannot use.
 BAD_IMAGE = 'bad image'
@@ -54,7 +53,7 @@ def track_bag(
     Args:
         bag: open.
         image_topic: as :meth:`BagReader.image_topic` gives it.
-        engine: of the node; its ``camera`` is used as it is.
+        engine: the node's engine; the calibration of its first camera is used as it is.
         topics: where ``/keypoints``, ``/correspondences`` and ``/tracks`` are written.
         on_frame: told of each tracked frame.
         progress: show a bar.
@@ -62,7 +61,7 @@ def track_bag(
     Raises:
         DataError: if there are no images, none of them can be used, or the bag is damaged.
     """
-    settings: TrackerSettings = engine.settings
+    settings = engine.configuration.settings
     drops: Counter[str] = Counter()
     problem = ''
     seconds: list[float] = []

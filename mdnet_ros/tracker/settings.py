@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from mdnet_ros.errors import SettingError
 from mdnet_ros.features.backends import PRECISIONS, RUNTIMES
-from mdnet_ros.features.detection import MAX_NMS_RADIUS
+from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification
 from mdnet_ros.features.network import MIN_SIDE
+from mdnet_ros.features.tracking import TrackingSettings
 from mdnet_ros.tracker.clouds import DESCRIPTOR_ENCODINGS, DescriptorEncoding
 from mdnet_ros.tracker.drawing import COLOUR_BY, ColourBy
 from mdnet_ros.tracker.vins import VINS_LAYOUTS, VinsLayout
@@ -90,7 +91,11 @@ def _setting(
 
 @dataclass(frozen=True)
 class TrackerSettings:
-    """Values of all parameters of the tracker node; :data:`SETTINGS` describes each."""
+    """Values of all parameters of the tracker node; :data:`SETTINGS` describes each.
+
+    Raises:
+        SettingError: for a value of the wrong type or out of range.
+    """
 
     weights: str = _setting(
         'md2net', 'Network: md2net, md2net-light, or the path of a .safetensors file or of one '
@@ -110,7 +115,8 @@ class TrackerSettings:
     threads: int = _setting(
         0, 'CPU threads of the network; 0 leaves the choice to torch.', 0, 256)
     max_keypoints: int = _setting(
-        2048, 'The most keypoints of one image, shared evenly by the sets.', 1, 65536)
+        2048, 'The most keypoints of one image, shared by the sets as evenly as possible.', 1,
+        65536)
     score_threshold: float = _setting(
         0.0, 'Keypoints scoring less are dropped.', 0.0, 1.0)
     nms_radius: int = _setting(
@@ -195,6 +201,29 @@ class TrackerSettings:
     warn_matches: int = _setting(
         20, 'Diagnostics warn when a frame has fewer inlier matches.', 0, 65536)
 
+    def __post_init__(self) -> None:
+        for setting in SETTINGS.values():
+            setting.check(getattr(self, setting.name))
+        if 0 < self.max_side < MIN_SIDE:
+            raise SettingError(f'max_side: expected 0 or at least {MIN_SIDE}, got {self.max_side}')
+        names = self.camera_names
+        for name in names:
+            if name and not re.fullmatch(_CAMERA_NAME, name):
+                raise SettingError(
+                    f"cameras: expected names of letters, digits and underscores, got '{name}'"
+                )
+        if len(set(names)) < len(names) or (len(names) > 1 and '' in names):
+            raise SettingError(f"cameras: expected different names, got '{self.cameras}'")
+        if self.stereo and len(names) != 2:
+            raise SettingError(
+                f"stereo: expected two names in cameras, left first, got '{self.cameras}'"
+            )
+        if self.error_latency < self.warn_latency:
+            raise SettingError(
+                f'error_latency: expected at least warn_latency ({self.warn_latency}), '
+                f'got {self.error_latency}'
+            )
+
     @property
     def camera_names(self) -> tuple[str, ...]:
         """The cameras' names; of a single camera without one the empty string."""
@@ -205,37 +234,28 @@ class TrackerSettings:
         """Whether descriptors are compared in float32."""
         return self.precision == 'fp32'
 
+    @property
+    def detection(self) -> DetectionSettings:
+        """The settings of the keypoint detection."""
+        return DetectionSettings(
+            self.max_keypoints, self.score_threshold, self.nms_radius, self.border
+        )
+
+    @property
+    def tracking(self) -> TrackingSettings:
+        """The settings of matching and tracking."""
+        return TrackingSettings(
+            self.max_gap, self.min_similarity, self.verification, self.max_error,
+            exact=self.exact,
+        )
+
     def changed(self, values: Mapping[str, Any]) -> TrackerSettings:
-        """These settings with some values replaced, checked.
+        """Return these settings with some values replaced.
 
         Raises:
             SettingError: for a value of the wrong type or out of range.
         """
-        for name, value in values.items():
-            SETTINGS[name].check(value)
-        settings = replace(self, **cast(Any, dict(values)))
-        if 0 < settings.max_side < MIN_SIDE:
-            raise SettingError(
-                f'max_side: expected 0 or at least {MIN_SIDE}, got {settings.max_side}'
-            )
-        names = settings.camera_names
-        for name in names:
-            if name and not re.fullmatch(_CAMERA_NAME, name):
-                raise SettingError(
-                    f"cameras: expected names of letters, digits and underscores, got '{name}'"
-                )
-        if len(set(names)) < len(names) or (len(names) > 1 and '' in names):
-            raise SettingError(f"cameras: expected different names, got '{settings.cameras}'")
-        if settings.stereo and len(names) != 2:
-            raise SettingError(
-                f"stereo: expected two names in cameras, left first, got '{settings.cameras}'"
-            )
-        if settings.error_latency < settings.warn_latency:
-            raise SettingError(
-                f'error_latency: expected at least warn_latency ({settings.warn_latency}), '
-                f'got {settings.error_latency}'
-            )
-        return settings
+        return replace(self, **cast(Any, dict(values)))
 
 
 #: Every parameter by name, in the order of the documentation.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import typing
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mdnet_ros.data.plain import from_plain, to_plain
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.network import CONFIGS, MDNetConfig
 from mdnet_ros.training.objective import LossWeights
@@ -118,8 +118,9 @@ class TrainingConfig:
         return dataclasses.replace(config, num_sets=self.num_sets) if self.num_sets else config
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in the file."""
-        return dataclasses.asdict(self)
+        """Return the plain values that the file would hold."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
 
 
 def config_from_dict(values: dict[str, Any]) -> TrainingConfig:
@@ -128,7 +129,8 @@ def config_from_dict(values: dict[str, Any]) -> TrainingConfig:
     Raises:
         DataError: an unknown key, or a value of the wrong type.
     """
-    return _build(TrainingConfig, values, 'training configuration')
+    config: TrainingConfig = from_plain(TrainingConfig, values, 'training configuration')
+    return config
 
 
 def load_config(path: str | Path | None, overrides: dict[str, Any]) -> TrainingConfig:
@@ -159,31 +161,3 @@ def load_config(path: str | Path | None, overrides: dict[str, Any]) -> TrainingC
                 raise DataError(f"config: '{key}': '{parent}' is not a table of settings")
         table[last] = value
     return config_from_dict(values)
-
-
-def _build(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise DataError(f'{where}: expected a table of settings, got {values!r}')
-    hints = typing.get_type_hints(kind)
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise DataError(f'{where}: unknown setting {unknown[0]!r}; known: {sorted(known)}')
-    return kind(**{
-        name: _convert(hints[name], value, f'{where}: {name}') for name, value in values.items()
-    })
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if is_dataclass(kind):
-        return _build(typing.cast(type, kind), value, where)
-    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 reads 1e-3 as text
-        except ValueError:
-            pass
-    elif isinstance(kind, type) and isinstance(value, kind) and not (
-        kind is int and isinstance(value, bool)
-    ):
-        return value
-    raise DataError(f'{where}: expected {kind.__name__}, got {value!r}')

@@ -1,4 +1,4 @@
-"""The model card: what weights were trained on, how, and what they measured."""
+"""The model card of a weights file: its training, its sources and its measured accuracy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from mdnet_ros.features.weights import WeightsInfo
 from mdnet_ros.training.curve import pairs_before
 
 _SIZE = (640, 480)
-#: Pixels at which the card shows MMA and MS.
-_THRESHOLDS = ('1', '2', '3')
 
 
 def read_attribution(path: Path) -> list[dict[str, str]]:
-    """Rows of a table with at least the columns ``source`` and ``licence``.
+    """Read a CSV table with at least the columns ``source`` and ``licence``.
 
     Raises:
         DataError: unreadable, or a column is missing.
@@ -40,48 +38,21 @@ def _count_table(title: str, values: list[str]) -> list[str]:
     return [*lines, '']
 
 
-def _evaluation_table(path: Path) -> list[str]:
-    """One row per extractor and group of a homography evaluation's JSON."""
-    try:
-        extractors = json.loads(path.read_text())['extractors']
-        rows = [
-            (name, group, result[group])
-            for name, result in extractors.items()
-            for group in ('overall', 'viewpoint', 'illumination')
-        ]
-        lines = [
-            '| extractor | sequences | ' + ' | '.join(f'MMA@{t}' for t in _THRESHOLDS)
-            + ' | ' + ' | '.join(f'MS@{t}' for t in _THRESHOLDS) + ' | rep@3 |',
-            '|---' * (3 + 2 * len(_THRESHOLDS)) + '|',
-        ]
-        for name, group, figures in rows:
-            values = [figures['mma'][t] for t in _THRESHOLDS]
-            values += [figures['ms'][t] for t in _THRESHOLDS]
-            values.append(figures['repeatability']['3'])
-            lines.append(f'| {name} | {group} | ' + ' | '.join(f'{v:.3f}' for v in values) + ' |')
-        return [*lines, '']
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"evaluation '{path}': not the JSON of 'mdnet evaluate homography': {error!r}"
-        ) from None
-
-
 def render_card(
     network: MDNet,
     info: WeightsInfo,
     attribution: Path | None,
-    evaluations: list[tuple[Path, str]],
+    evaluations: list[tuple[str, str]],
     notes: str,
 ) -> str:
-    """The card as Markdown.
+    """Render the card as Markdown.
 
     Args:
-        network: of the weights.
-        info: what the file says of itself.
+        network: network with the weights.
+        info: metadata of the weights file.
         attribution: table of the training photographs' sources and licences.
-        evaluations: JSON files of ``mdnet evaluate homography``, each with the command that
-            made it.
-        notes: what else a user should know; Markdown.
+        evaluations: tables of results in Markdown, each with the command that made it.
+        notes: further text for users, Markdown; empty: none.
     """
     training: dict[str, Any] = info.training
     config = info.config
@@ -126,8 +97,8 @@ def render_card(
             '| figure | value |', '|---|---|',
             *(f'| {name} | {value:.3f} |' for name, value in training['validation'].items()), '',
         ]
-    for path, command in evaluations:
-        lines += ['## Evaluation', '', f'`{command}`', '', *_evaluation_table(path)]
+    for table, command in evaluations:
+        lines += ['## Evaluation', '', f'`{command}`', '', table, '']
     lines += ['## Settings of the training', '', '```json',
               json.dumps(training.get('config', {}), indent=1), '```', '']
     return '\n'.join(lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
+from mdnet_ros.errors import SettingError
 from mdnet_ros.features.detection import (
     DetectionSettings,
     _ramp,
@@ -77,6 +80,33 @@ def test_refinement_anywhere(x: float, y: float) -> None:
     index = logits.flatten(2).argmax(-1, keepdim=True)
     place = refine(logits, index)[0, 0, 0]
     assert place.tolist() == pytest.approx([x, y], abs=0.02)
+
+
+@pytest.mark.parametrize('num_sets', [1, 2, 3])
+@pytest.mark.parametrize('count', [1, 2, 3, 4, 5, 7, 100])
+def test_the_sets_share_any_number_of_keypoints_exactly(num_sets: int, count: int) -> None:
+    torch.manual_seed(0)
+    found = detect(output_of(torch.randn(num_sets, H, W)), DetectionSettings(count), (H, W))
+    shares = found.valid[0].sum(-1)
+    assert shares.sum() == count
+    assert shares.max() - shares.min() <= 1
+    full = detect(output_of(torch.randn(num_sets, H, W)), DetectionSettings(num_sets), (H, W))
+    assert full.valid.all()
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [
+        {'max_keypoints': 0}, {'max_keypoints': -5}, {'score_threshold': -0.1},
+        {'score_threshold': float('nan')}, {'nms_radius': 99}, {'nms_radius': -1}, {'border': -1},
+    ],
+)
+def test_settings_out_of_range_are_refused_wherever_they_are_made(wrong: dict) -> None:
+    name = next(iter(wrong))
+    with pytest.raises(SettingError, match=f'{name}: expected'):
+        DetectionSettings(**wrong)
+    with pytest.raises(SettingError, match=f'{name}: expected'):
+        replace(DetectionSettings(), **wrong)
 
 
 def test_refinement_is_differentiable() -> None:
@@ -198,7 +228,7 @@ def test_fixed_shapes_and_shared_budget(num_sets: int) -> None:
             (found.keypoints.shape, found.scores.shape, found.descriptors.shape, found.valid.shape)
         )
         assert int(found.valid.sum()) <= budget
-    m = budget // num_sets
+    m = -(-budget // num_sets)  # rounded up
     assert shapes == {((1, num_sets, m, 2), (1, num_sets, m), (1, num_sets, m, 8),
                        (1, num_sets, m))}
     for tensor in (found.keypoints, found.scores, found.descriptors):

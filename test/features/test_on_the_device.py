@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mdnet_ros.features.backends.pytorch import WeightsBackend
 from mdnet_ros.features.detection import DetectionSettings, detect
-from mdnet_ros.features.extractor import MDNetExtractor, _enlarged, _packed
+from mdnet_ros.features.extractor import _enlarged
 from mdnet_ros.features.network import CONFIGS, MDNet, fuse
+from mdnet_ros.features.packing import pack
 
 
 class Crossings(TorchDispatchMode):
@@ -57,27 +56,11 @@ def test_no_value_is_asked_of_the_device(masked: bool) -> None:
     crossings, literals = Crossings(), Literals()
     with crossings, literals:
         found = detect(network(images), DetectionSettings(256), (120, 200), mask)
-        packed = _packed(found)
-        _enlarged(found.keypoints, (120, 200), (240, 400))
+        packed = pack(found)
+        _enlarged(found, (120, 200), (240, 400))
     assert packed.shape == (2, 2, 128, 4 + 64)
     assert crossings.found == literals.found == []
     with crossings, literals:  # both would be seen
         torch.ones(2).to('meta')
         found.scores.new_tensor([1.0, 2.0])
     assert len(crossings.found) == len(literals.found) == 1
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
-def test_cuda_is_waited_for_once(photo: np.ndarray) -> None:
-    extract = MDNetExtractor('md2net-light', 'cuda')
-    backend = extract.backend
-    assert isinstance(backend, WeightsBackend)
-    images = torch.from_numpy(photo[..., 1].copy())[None, None].pin_memory()
-    found = backend.run(images, extract.settings, None)
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode('error')
-    try:
-        packed = _packed(backend.run(images, extract.settings, None))
-    finally:
-        torch.cuda.set_sync_debug_mode('default')
-    torch.testing.assert_close(packed, _packed(found))

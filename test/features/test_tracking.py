@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from mdnet_ros import Features, FrameTracker, MDNetExtractor, TrackedFrame
 from mdnet_ros.errors import SettingError
+from mdnet_ros.features.tracking import TrackingSettings
 
 DIM = 16
 #: Descriptors of a hundred landmarks; no two resemble each other by more than 0.9.
@@ -228,11 +231,18 @@ def test_outliers_are_marked_not_removed_and_each_frame_has_its_own_geometry(
 
 @pytest.mark.parametrize(
     'settings',
-    [{'max_gap': -1}, {'verification': 'magic'}, {'max_error': 0.0}, {'max_error': float('nan')}],
+    [
+        {'max_gap': -1}, {'verification': 'magic'}, {'max_error': 0.0},
+        {'max_error': float('nan')}, {'min_similarity': 1.5}, {'min_similarity': float('nan')},
+    ],
 )
 def test_settings_out_of_range(settings: dict) -> None:
     with pytest.raises(SettingError, match=next(iter(settings))):
         FrameTracker(**settings)
+    t = FrameTracker()
+    with pytest.raises(SettingError, match=next(iter(settings))):
+        t.settings = replace(t.settings, **settings)
+    assert t.settings == TrackingSettings()
 
 
 HOMOGRAPHIES = {

@@ -32,7 +32,8 @@ from mdnet_ros.features.network import MDNet, MDNetConfig
 from mdnet_ros.features.weights import save_weights
 from mdnet_ros.nodes.host import open_files, resident_memory
 from mdnet_ros.nodes.images import ImageConverter, check, fill
-from mdnet_ros.tracker.engine import Engine, load_extractor
+from mdnet_ros.tracker.configuration import load_configuration
+from mdnet_ros.tracker.engine import Engine
 from mdnet_ros.tracker.settings import TrackerSettings
 
 UINT32 = st.one_of(
@@ -132,7 +133,7 @@ class Target:
             weights=str(weights), device='cpu', precision='fp32', max_keypoints=64, threads=1,
             vins_layout='fusion',
         )
-        self.engine = Engine(self._settings, load_extractor(self._settings))
+        self.engine = Engine(load_configuration(self._settings))
         self.converter = ImageConverter()
         self.outcomes: Counter[str] = Counter()
         self._served = 0
@@ -159,7 +160,7 @@ class Target:
         """Either a camera that gives tracks, or a DataError of one line."""
         message = deserialize_message(serialize_message(message), CameraInfo)
         try:
-            self.engine.camera = camera_of_info(message)
+            self.engine.cameras[0].model = camera_of_info(message)
         except DataError as refused:
             self._refused('CameraInfo', refused)
         else:

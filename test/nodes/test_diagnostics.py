@@ -8,6 +8,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 from mdnet_ros.nodes.diagnostics import STEP, Reporter, Statistics
 from mdnet_ros.nodes.host import host_facts, open_files, resident_memory, temperature
+from mdnet_ros.tracker.job import CameraResult, Restart
 from mdnet_ros.tracker.settings import TrackerSettings
 
 
@@ -23,14 +24,15 @@ def frame(inliers, matches=40):
     )
 
 
-def told(statistics, settings=None, trouble=''):
-    status = statistics.status(settings or TrackerSettings(), {'device': 'cpu'}, trouble)
+def told(statistics, settings=None, silence_reason=''):
+    status = statistics.status(settings or TrackerSettings(), {'device': 'cpu'}, silence_reason)
     return status.level, status.message, {v.key: v.value for v in status.values}
 
 
 def serve(statistics, inliers=30, times=3, restarted=''):
+    result = CameraResult(frame(inliers), restart=Restart(restarted) if restarted else None)
     for _ in range(times):
-        statistics.done(frame(inliers), statistics.arrival(), 0.02, 0.05, restarted)
+        statistics.done(result, statistics.arrival(), 0.02, 0.05)
 
 
 def test_a_working_tracker_is_ok():
@@ -66,7 +68,7 @@ def test_each_threshold_names_its_cause():
     assert values['last problem'] == 'step of 3'
 
     statistics = Statistics()
-    statistics.done(frame(30), statistics.arrival() - 3.0, 2.0, 0.0, '')
+    statistics.done(CameraResult(frame(30)), statistics.arrival() - 3.0, 2.0, 0.0)
     level, message, _ = told(statistics)
     assert level == DiagnosticStatus.ERROR
     assert 'latency 3' in message
@@ -81,7 +83,7 @@ def test_each_threshold_names_its_cause():
 def test_silence_and_its_reason():
     statistics = Statistics()
     assert told(statistics)[:2] == (DiagnosticStatus.WARN, 'no image comes in')
-    level, message, _ = told(statistics, trouble="no publisher on '/image'")
+    level, message, _ = told(statistics, silence_reason="no publisher on '/image'")
     assert level == DiagnosticStatus.ERROR
     assert message == "no publisher on '/image'"
 
@@ -121,7 +123,7 @@ def test_something_else_under_the_same_cause_is_told_soon(monkeypatch):
 
 def test_troubles_that_drop_no_frame_are_counted_too():
     statistics = Statistics()
-    report = Reporter(lambda line: None, note=statistics.trouble)
+    report = Reporter(lambda line: None, note=statistics.problem)
     report('camera_info', 'nine finite numbers')
     report('camera_info', 'nine finite numbers')
     statistics.drop('bad image', 'step of 3')

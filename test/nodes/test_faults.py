@@ -27,7 +27,9 @@ from mdnet_ros.nodes.host import open_files, resident_memory
 from mdnet_ros.nodes.images import fill
 from mdnet_ros.nodes.messages import read_tracked, stamp_nanoseconds
 from mdnet_ros.nodes.recorder import SUBSCRIBED
-from mdnet_ros.tracker.engine import Engine, load_extractor
+from mdnet_ros.tracker.configuration import load_configuration
+from mdnet_ros.tracker.engine import Engine
+from mdnet_ros.tracker.job import GrayImage, Job
 from mdnet_ros.tracker.settings import TrackerSettings
 
 SECOND = 10**9
@@ -516,14 +518,15 @@ def test_a_gpu_without_memory_hands_over_to_the_cpu(weights):
     """The real thing: this process may not take any more of the GPU's memory."""
     settings = TrackerSettings(weights=str(weights), device='cuda', max_keypoints=128)
     picture = np.random.default_rng(0).integers(0, 256, (1200, 1600), np.uint8)
-    engine = Engine(settings, load_extractor(settings))
+    engine = Engine(load_configuration(settings))
     engine.process(np.ascontiguousarray(picture[:120, :160]), 1)
     try:
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(1e-4)
-        done = engine.process(picture, 2)
+        result = engine.process_job(Job(engine.configuration, {0: GrayImage(picture, 2)}))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert done.fell_back
-    assert str(engine.extractor.device) == 'cpu'
-    assert not engine.process(picture, 3).fell_back
+    assert result.fell_back
+    assert str(engine.configuration.extractor.device) == 'cpu'
+    result = engine.process_job(Job(engine.configuration, {0: GrayImage(picture, 3)}))
+    assert not result.fell_back

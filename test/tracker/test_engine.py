@@ -14,7 +14,9 @@ from skimage import data
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.errors import ImageError, WeightsError
 from mdnet_ros.features.extractor import MDNetExtractor
-from mdnet_ros.tracker.engine import Engine, GrayImage, load_extractor, read_mask
+from mdnet_ros.tracker.configuration import Configuration, load_configuration, read_mask
+from mdnet_ros.tracker.engine import Engine
+from mdnet_ros.tracker.job import GrayImage, Job
 from mdnet_ros.tracker.settings import TrackerSettings
 
 SECOND = 10**9
@@ -25,6 +27,17 @@ def image(index=0, width=160):
     return np.ascontiguousarray(PICTURE[60:180, 2 * index : 2 * index + width])
 
 
+def change(engine, **values):
+    """Change some settings of an engine."""
+    configuration = engine.configuration
+    engine.apply(configuration.changed(configuration.settings.changed(values)))
+
+
+def process(engine, images):
+    """The result of a job of some images by camera number."""
+    return engine.process_job(Job(engine.configuration, images))
+
+
 @pytest.fixture
 def settings(weights):
     return TrackerSettings(weights=str(weights), device='cpu', max_keypoints=128)
@@ -32,13 +45,13 @@ def settings(weights):
 
 @pytest.fixture
 def engine(settings):
-    return Engine(settings, load_extractor(settings))
+    return Engine(load_configuration(settings))
 
 
 _THREADS_LEFT = """
 import os, sys, time
 import cv2, torch
-from mdnet_ros.tracker.engine import load_extractor
+from mdnet_ros.tracker.configuration import load_configuration
 from mdnet_ros.tracker.settings import TrackerSettings
 
 def threads():
@@ -47,7 +60,7 @@ def threads():
 cv2.setNumThreads(0)  # OpenCV keeps threads of its own
 torch.set_num_threads(2)
 before = threads()
-load_extractor(TrackerSettings(weights=sys.argv[1], device='cpu'))
+load_configuration(TrackerSettings(weights=sys.argv[1], device='cpu'))
 deadline = time.monotonic() + 20
 while threads() > before and time.monotonic() < deadline:
     time.sleep(0.01)
@@ -92,55 +105,53 @@ def test_a_bad_image_leaves_the_tracks_as_they_are(engine):
 
 def test_settings_change_between_frames(engine, settings):
     assert len(engine.process(image(), 1).frame.features) > 16
-    engine.apply(replace(settings, max_keypoints=16))
+    change(engine, max_keypoints=16)
     assert len(engine.process(image(), 2).frame.features) <= 16
-    engine.apply(replace(settings, min_similarity=1.0))
+    change(engine, min_similarity=1.0)
     engine.process(image(5), 3)
     assert not len(engine.process(image(25), 4).frame.correspondences)
     threads = torch.get_num_threads()
-    engine.apply(replace(settings, threads=1))
+    change(engine, threads=1)
     engine.process(image(), 5)
     assert torch.get_num_threads() == 1
-    engine.apply(replace(settings, threads=0))
+    change(engine, threads=0)
     engine.process(image(), 6)
     assert torch.get_num_threads() == threads
 
 
 def test_calibration_decides_whether_there_are_tracks(engine, settings):
-    engine.apply(replace(settings, vins_layout='mono'))
+    change(engine, vins_layout='mono')
     done = engine.process(image(), 1)
     assert done.tracks is None
     assert done.calibration_error == 'no camera_info yet'
     k = np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]])
-    engine.camera = CameraModel(640, 480, k, np.zeros(5))
+    engine.cameras[0].model = CameraModel(640, 480, k, np.zeros(5))
     assert '640x480, the image is 160x120' in engine.process(image(), 2).calibration_error
-    engine.camera = CameraModel(160, 120, k, np.zeros(5))
+    engine.cameras[0].model = CameraModel(160, 120, k, np.zeros(5))
     assert engine.process(image(0), 3).tracks is None  # the first is skipped
     done = engine.process(image(1), 4)
     assert not done.calibration_error
     assert len(done.tracks) > 0
 
 
-class NoMemory:
-    """Stands for a GPU whose memory is full."""
-
-    def __init__(self, extractor):
-        self.settings, self.max_side, self.mask = extractor.settings, 0, None
-        self.fixed_batch = None
+class NoMemory(MDNetExtractor):
+    """A network on a GPU whose memory is full."""
 
     def extract_batch(self, images, masks=None):
         raise torch.cuda.OutOfMemoryError('CUDA out of memory')
 
 
-def test_a_full_gpu_hands_over_to_the_cpu(engine):
+def test_a_full_gpu_hands_over_to_the_cpu(engine, settings):
     engine.process(image(0), 1)
-    engine.extractor = NoMemory(engine.extractor)
-    done = engine.process(image(1), 2)
-    assert done.fell_back
-    assert len(done.frame.features)
-    assert done.restart.cause == 'moved to the CPU'
-    assert not engine.process(image(2), 3).fell_back
-    assert str(engine.extractor.device) == 'cpu'
+    engine.apply(Configuration(settings, NoMemory(settings.weights, 'cpu')))
+    result = process(engine, {0: GrayImage(image(1), 2)})
+    assert result.fell_back
+    assert len(result.cameras[0].frame.features)
+    assert result.cameras[0].restart.cause == 'moved to the CPU'
+    result = process(engine, {0: GrayImage(image(2), 3)})
+    assert not result.fell_back
+    assert result.cameras[0].restart is None
+    assert str(engine.configuration.extractor.device) == 'cpu'
 
 
 def test_masks_are_checked(tmp_path):
@@ -159,9 +170,9 @@ def test_masks_are_checked(tmp_path):
 
 def test_what_cannot_be_loaded_is_named(settings):
     with pytest.raises(WeightsError, match='no such file'):
-        load_extractor(replace(settings, weights='/nowhere.safetensors'))
+        load_configuration(replace(settings, weights='/nowhere.safetensors'))
     with pytest.raises(ValueError, match='tpu'):
-        load_extractor(replace(settings, device='tpu'))
+        load_configuration(replace(settings, device='tpu'))
 
 
 class Counting(MDNetExtractor):
@@ -178,21 +189,21 @@ def counting(settings):
 
 def test_images_of_several_cameras_take_one_pass_and_give_what_each_gives_alone(settings, engine):
     three = replace(settings, cameras='a,b,c')
-    together = Engine(three, counting(three))
-    alone = [Engine(settings, load_extractor(settings)) for _ in range(3)]
+    together = Engine(Configuration(three, counting(three)))
+    alone = [Engine(load_configuration(settings)) for _ in range(3)]
     for index in (0, 1):
         images = {n: GrayImage(image(index + 5 * n), (1 + index) * SECOND) for n in range(3)}
-        group = together.process_group(images)
+        group = process(together, images)
         assert not group.refused
         assert group.stereo is None
         for number, one in images.items():
             expected = alone[number].process(one.pixels, one.stamp_ns).frame
-            got = group.done[number].frame
+            got = group.cameras[number].frame
             np.testing.assert_allclose(
                 got.features.keypoints, expected.features.keypoints, atol=1e-3
             )
             np.testing.assert_array_equal(got.track_ids, expected.track_ids)
-    assert together.extractor.passes == [3, 3]
+    assert together.configuration.extractor.passes == [3, 3]
 
 
 class OneByOne(Counting):
@@ -203,45 +214,46 @@ class OneByOne(Counting):
 
 def test_a_file_for_one_image_is_run_once_for_each(settings):
     two = replace(settings, cameras='a,b')
-    engine = Engine(two, OneByOne(two.weights, 'cpu', two.max_keypoints))
-    group = engine.process_group({n: GrayImage(image(n), 1) for n in (0, 1)})
-    assert group.done.keys() == {0, 1}
-    assert engine.extractor.passes == [1, 1]
+    engine = Engine(Configuration(two, OneByOne(two.weights, 'cpu', two.max_keypoints)))
+    group = process(engine, {n: GrayImage(image(n), 1) for n in (0, 1)})
+    assert group.cameras.keys() == {0, 1}
+    assert engine.configuration.extractor.passes == [1, 1]
 
 
 def test_other_sizes_take_another_pass_and_a_refused_image_harms_none(settings):
     three = replace(settings, cameras='a,b,c')
-    engine = Engine(three, counting(three))
-    group = engine.process_group({
+    engine = Engine(Configuration(three, counting(three)))
+    group = process(engine, {
         0: GrayImage(image(0), 1), 1: GrayImage(image(0, 200), 1), 2: GrayImage(image(1), 1)
     })
-    assert sorted(engine.extractor.passes) == [1, 2]
-    assert group.done.keys() == {0, 1, 2}
-    group = engine.process_group({
+    assert sorted(engine.configuration.extractor.passes) == [1, 2]
+    assert group.cameras.keys() == {0, 1, 2}
+    group = process(engine, {
         0: GrayImage(image(0), 2), 1: GrayImage(np.zeros((20, 20), np.uint8), 2),
         2: GrayImage(image(1), 2),
     })
-    assert group.done.keys() == {0, 2}
+    assert group.cameras.keys() == {0, 2}
     assert 'at least 32 px' in str(group.refused[1])
-    assert len(group.done[0].frame.correspondences)
-    group = engine.process_group({1: GrayImage(image(1, 200), 3)})
-    assert group.done[1].restart is None
-    assert len(group.done[1].frame.correspondences)
+    assert len(group.cameras[0].frame.correspondences)
+    group = process(engine, {1: GrayImage(image(1, 200), 3)})
+    assert group.cameras[1].restart is None
+    assert len(group.cameras[1].frame.correspondences)
 
 
 def test_each_camera_has_its_own_mask_beside_that_of_all(settings):
     two = replace(settings, cameras='a,b')
-    engine = Engine(two, load_extractor(two))
+    engine = Engine(load_configuration(two))
     engine.cameras[1].mask = np.zeros((12, 16), np.uint8)
     engine.cameras[1].mask[:, :8] = 255
-    group = engine.process_group({0: GrayImage(image(), 1), 1: GrayImage(image(), 1)})
-    x = [group.done[n].frame.features.keypoints[:, 0] for n in (0, 1)]
+    group = process(engine, {0: GrayImage(image(), 1), 1: GrayImage(image(), 1)})
+    x = [group.cameras[n].frame.features.keypoints[:, 0] for n in (0, 1)]
     assert x[0].max() > 100
     assert 0 < x[1].max() < 82
-    engine.extractor.mask = np.zeros((12, 16), np.uint8)
-    engine.extractor.mask[:, 4:] = 255
-    group = engine.process_group({0: GrayImage(image(), 2), 1: GrayImage(image(), 2)})
-    x = [group.done[n].frame.features.keypoints[:, 0] for n in (0, 1)]
+    mask = np.zeros((12, 16), np.uint8)
+    mask[:, 4:] = 255
+    engine.apply(replace(engine.configuration, mask=mask))
+    group = process(engine, {0: GrayImage(image(), 2), 1: GrayImage(image(), 2)})
+    x = [group.cameras[n].frame.features.keypoints[:, 0] for n in (0, 1)]
     assert x[0].min() > 38
     assert x[0].max() > 100
     assert 38 < x[1].min() <= x[1].max() < 82
@@ -251,7 +263,7 @@ def stereo_engine(settings):
     made = replace(settings, cameras='left,right', stereo=True, vins_layout='fusion',
                    min_similarity=0.8, max_error=1.0,
                    precision='fp32')  # an untrained network's descriptors differ by little
-    return Engine(made, load_extractor(made))
+    return Engine(load_configuration(made))
 
 
 def pair(index, disparity=12):
@@ -261,25 +273,25 @@ def pair(index, disparity=12):
 
 def test_stereo_says_what_its_matches_are_checked_by(settings):
     engine = stereo_engine(settings)
-    stereo = engine.process_group(pair(0)).stereo
+    stereo = process(engine, pair(0)).stereo
     assert stereo.calibration_error == 'no camera_info yet'
     assert stereo.right_tracks is None
     assert np.isnan(stereo.matches.disparity).all()
     k = np.array([[100.0, 0, 80], [0, 100, 60], [0, 0, 1]])
     for camera in engine.cameras:
         camera.model = CameraModel(160, 120, k, np.zeros(5))
-    assert 'in P of the left camera' in engine.process_group(pair(1)).stereo.calibration_error
+    assert 'in P of the left camera' in process(engine, pair(1)).stereo.calibration_error
     for camera, shift in zip(engine.cameras, (0, -10), strict=True):
         p = np.hstack([k, [[shift], [0], [0]]])
         camera.model = CameraModel(160, 120, k, np.zeros(5), p=p)
     for index in (2, 3, 4):
-        group = engine.process_group(pair(index))
+        group = process(engine, pair(index))
     stereo = group.stereo
     assert not stereo.calibration_error
     matches = stereo.matches
     assert matches.inlier.sum() > 20
     assert np.median(matches.disparity[matches.inlier]) == pytest.approx(12, abs=0.1)
-    left, right = group.done[0].tracks, stereo.right_tracks
+    left, right = group.cameras[0].tracks, stereo.right_tracks
     assert 10 < len(right) <= len(left)
     assert set(right.ids) <= set(left.ids)
-    assert engine.process_group({0: pair(5)[0]}).stereo is None  # the right image was refused
+    assert process(engine, {0: pair(5)[0]}).stereo is None  # the right image was refused

@@ -5,11 +5,11 @@ import pytest
 from mdnet_ros.tracker.grouping import StampGrouper
 
 
-def feed(grouper, items):
+def feed(grouper, items, max_difference_ns=0):
     """(groups, left over) after adding (camera, stamp) items; an item's content is itself."""
     groups, left_over = [], []
     for camera, stamp in items:
-        got = grouper.add(camera, stamp, (camera, stamp))
+        got = grouper.add(camera, stamp, (camera, stamp), max_difference_ns)
         left_over += [item for _, item in got.left_over]
         assert all(number == item[0] for number, item in got.left_over)
         if got.group is not None:
@@ -40,20 +40,20 @@ def test_a_missing_partner_is_left_over_with_the_next_group():
 
 
 def test_stamps_within_the_difference_belong_together():
-    grouper = StampGrouper(2, max_difference_ns=10)
+    grouper = StampGrouper(2)
     items = [(0, 0), (1, 8), (0, 100), (1, 111), (0, 200), (1, 210)]
-    groups, left_over = feed(grouper, items)
+    groups, left_over = feed(grouper, items, 10)
     assert groups == [((0, 0), (1, 8)), ((0, 200), (1, 210))]
     assert left_over == [(0, 100), (1, 111)]
 
 
 def test_the_nearest_is_taken_and_of_equals_the_newest():
-    grouper = StampGrouper(2, max_difference_ns=10)
-    groups, left_over = feed(grouper, [(0, 0), (0, 8), (0, 8), (1, 9)])
+    grouper = StampGrouper(2)
+    groups, left_over = feed(grouper, [(0, 0), (0, 8), (0, 8), (1, 9)], 10)
     assert groups == [((0, 8), (1, 9))]
     assert left_over == [(0, 0), (0, 8)]
     # All of a group lie within the difference, not only each within that of the newest.
-    groups, left_over = feed(StampGrouper(3, 10), [(0, 0), (1, 16), (2, 8)])
+    groups, left_over = feed(StampGrouper(3), [(0, 0), (1, 16), (2, 8)], 10)
     assert not groups
     assert not left_over
 

@@ -35,6 +35,8 @@ def test_every_default_is_allowed():
         ('overlay', 'yes', 'true or false'),
         ('vins_layout', 'okvis', 'none, mono, fusion'),
         ('max_side', 16, '0 or at least 32'),
+        ('max_keypoints', -5, '1 to 65536'),
+        ('nms_radius', 99, '1 to 7'),
         ('warn_latency', 5.0, 'error_latency'),
         ('cameras', 'left,left', 'different names'),
         ('cameras', 'left,', 'different names'),
@@ -47,6 +49,8 @@ def test_wrong_values_are_refused_with_what_was_expected(name, value, named):
     with pytest.raises(SettingError, match=named) as raised:
         TrackerSettings().changed({name: value})
     assert name in str(raised.value)
+    with pytest.raises(SettingError, match=named):
+        TrackerSettings(**{name: value})
 
 
 def test_cameras_have_names():

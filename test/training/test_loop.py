@@ -240,7 +240,7 @@ def test_configuration_file_and_overrides(tmp_path: Path) -> None:
     assert (config.batch, config.learning_rate, config.seed) == (4, 1e-3, 7)
     assert (config.losses.peaky, config.losses.similarity) == (0.5, 2.0)
     assert config_from_dict(config.to_dict()) == config
-    with pytest.raises(DataError, match='unknown setting'):
+    with pytest.raises(DataError, match='unknown key'):
         load_config(file, {'losses.nothing': 1})
 
 

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from mdnet_ros.cli.main import main
+from mdnet_ros.evaluation.homography.metrics import PairCounts
+from mdnet_ros.evaluation.homography.report import PROTOCOL
+from mdnet_ros.evaluation.homography.results import HomographySettings, SequenceResult
+from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
 from mdnet_ros.features.network import CONFIGS, MDNet, count_parameters
 from mdnet_ros.features.weights import save_weights
 
@@ -24,11 +28,14 @@ def weights(tmp_path: Path) -> Path:
 def test_card_holds_the_figures(weights: Path, tmp_path: Path) -> None:
     table = tmp_path / 'sources.csv'
     table.write_text('file,source,licence\na,github:x/y@1,MIT\nb,github:x/y@2,MIT\nc,z,CC0\n')
-    figures = {'mma': {'1': 0.1, '2': 0.2, '3': 0.345}, 'ms': {'1': 0.4, '2': 0.5, '3': 0.6},
-               'repeatability': {'3': 0.7}}
+    # Of 20 matches 2, 4, 6, … are within 1, 2, 3, … px; the images share 16 keypoints.
+    counts = tuple(range(2, 22, 2))
+    pair = PairCounts((10, 10), (8, 8), 20, counts, tuple(n // 2 for n in counts), counts, None)
+    sequence = SequenceResult('v_wall', 'viewpoint', (pair,), (10, 10), (1.0, 1.0))
+    mine = ExtractorResult('mine', 'MIT', (sequence,))
     result = tmp_path / 'h.json'
-    result.write_text(json.dumps({'extractors': {'mine': dict.fromkeys(
-        ('overall', 'viewpoint', 'illumination'), figures)}}))
+    measured = EvaluationResult(HomographySettings(), (mine,), ())
+    result.write_text(json.dumps(PROTOCOL.to_json(measured)))
     out = tmp_path / 'mine.md'
     code = main(['card', str(weights), '--out', str(out), '--attribution', str(table),
                  '--evaluation', str(result), 'mdnet evaluate homography --root D'])
@@ -38,7 +45,8 @@ def test_card_holds_the_figures(weights: Path, tmp_path: Path) -> None:
     assert f'{count_parameters(MDNet(CONFIGS["md2net-light"])):,}' in card
     assert '| MIT | 2 |' in card
     assert '| github:x/y | 2 |' in card
-    assert '| mine | overall | 0.100 | 0.200 | 0.345 | 0.400 | 0.500 | 0.600 | 0.700 |' in card
+    row = '| viewpoint | 0.100 | 0.200 | 0.300 | 0.125 | 0.250 | 0.375 | 0.375 |'
+    assert f'| mine {row}' in card
     assert '| ms_3px | 0.250 |' in card
     assert '`mdnet evaluate homography --root D`' in card
 

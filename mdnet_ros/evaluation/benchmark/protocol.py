@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import resource
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from mdnet_ros.baselines.registry import ExtractorSpec
+from mdnet_ros.data.plain import to_plain
 from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.benchmark.timing import (
     Rates,
@@ -147,11 +148,8 @@ class BenchmarkResult:
     unavailable: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON document."""
-        document = asdict(self)
-        folder = self.settings.weights_dir
-        document['settings']['weights_dir'] = None if folder is None else str(folder)
-        return {'benchmark': 'speed', **document}
+        """Return everything as a JSON document."""
+        return {'benchmark': 'speed', **to_plain(self)}
 
 
 def make_frames(width: int, height: int) -> list[np.ndarray]:

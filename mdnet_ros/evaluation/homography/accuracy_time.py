@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.homography.results import from_json
+from mdnet_ros.evaluation.homography.report import PROTOCOL
+from mdnet_ros.evaluation.homography.results import group_average
 from mdnet_ros.evaluation.reports.plots import PALETTE, new_figure
 from mdnet_ros.features.weights import CONFIGS
 from mdnet_ros.files import write_bytes
@@ -94,12 +95,13 @@ def read_points(
         for name in sorted(times.keys() & rows.keys()):
             raise DataError(f"times '{path}': '{name}' was timed in another file, too")
         times |= rows
-    result = from_json(_read(accuracy, 'protocol', 'homography', 'mdnet evaluate homography'))
+    document = _read(accuracy, 'protocol', 'homography', 'mdnet evaluate homography')
+    result = PROTOCOL.from_json(document, f"accuracy '{accuracy}'")
     budget = result.settings.max_keypoints
     if budget != keypoints:
         raise DataError(f"accuracy '{accuracy}': of {budget} keypoints, expected {keypoints}")
     mma = {
-        extractor.name: {g: extractor.group(g).metrics.mma[THRESHOLD] for g in GROUPS}
+        extractor.name: {g: group_average(extractor, g).metrics.mma[THRESHOLD] for g in GROUPS}
         for extractor in result.extractors
     }
     points = tuple(Point(name, times[name], mma[name]) for name in times if name in mma)

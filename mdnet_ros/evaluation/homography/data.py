@@ -14,8 +14,8 @@ import numpy as np
 
 from mdnet_ros.errors import DataError
 
-#: Images over 1600x1200 px that D2-Net (Dusmanu et al. 2019) left out, and everyone after it:
-#: 108 of the 116 sequences remain. (The misspelling is the data set's.)
+#: Sequences with images over 1600x1200 px. D2-Net (Dusmanu et al., CVPR 2019) and everyone after
+#: it measured the other 108 of 116. (The misspelling is the data set's.)
 LEFT_OUT = frozenset(
     {
         'i_contruction',
@@ -28,7 +28,7 @@ LEFT_OUT = frozenset(
         'v_talent',
     }
 )
-#: First letters of a folder's name -> group in reports.
+#: First letter of a folder's name to its group in reports.
 GROUPS = {'v': 'viewpoint', 'i': 'illumination'}
 _IMAGE_TYPES = frozenset(
     {'.png', '.ppm', '.pgm', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp'}
@@ -36,13 +36,13 @@ _IMAGE_TYPES = frozenset(
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """One sequence.
+class ImageSequence:
+    """Images of one scene with the homographies between them.
 
     Attributes:
-        name: of its folder.
+        name: name of its folder.
         images: paths of image 1, 2, …
-        homographies: (n - 1, 3, 3) float64, maps image 1 to image 2, 3, … in pixels, with
+        homographies: (n - 1, 3, 3) float64, maps pixels of image 1 to image 2, 3, …, with
             H[2, 2] > 0.
     """
 
@@ -52,16 +52,16 @@ class Sequence:
 
     @property
     def group(self) -> str:
-        """``viewpoint`` or ``illumination``."""
+        """What changes between the images: ``viewpoint`` or ``illumination``."""
         return GROUPS[self.name[0]]
 
 
 def list_sequences(root: Path, all_sequences: bool = False) -> list[Path]:
-    """Folders of the sequences of a data set, sorted by name.
+    """List the folders of a data set's sequences, sorted by name.
 
     Args:
-        root: of the data set.
-        all_sequences: also those that the usual protocol leaves out (:data:`LEFT_OUT`).
+        root: folder of the data set.
+        all_sequences: list those too that the usual protocol leaves out (:data:`LEFT_OUT`).
 
     Raises:
         DataError: if there is no such folder or no sequence in it.
@@ -80,7 +80,7 @@ def list_sequences(root: Path, all_sequences: bool = False) -> list[Path]:
     return folders
 
 
-def load_sequence(folder: Path) -> Sequence:
+def load_sequence(folder: Path) -> ImageSequence:
     """Find the images of a sequence and read its homographies.
 
     Raises:
@@ -101,7 +101,7 @@ def load_sequence(folder: Path) -> Sequence:
         if number not in images:
             raise DataError(f"sequence '{folder.name}': image {number} is missing")
     homographies = [read_homography(folder / f'H_1_{k}') for k in range(2, count + 1)]
-    return Sequence(
+    return ImageSequence(
         folder.name,
         tuple(images[number] for number in range(1, count + 1)),
         np.stack(homographies),
@@ -109,7 +109,10 @@ def load_sequence(folder: Path) -> Sequence:
 
 
 def read_homography(path: Path) -> np.ndarray:
-    """(3, 3) float64 with H[2, 2] > 0 from a text file.
+    """Read a homography from a text file.
+
+    Returns:
+        (3, 3) float64, scaled to H[2, 2] = 1.
 
     Raises:
         DataError: the file is missing, not 3x3 finite numbers, or cannot be inverted.

@@ -1,7 +1,7 @@
 """The metrics of homography benchmarks.
 
 A pair is an image ``a``, an image ``b`` and the homography that maps pixels of ``a`` to ``b``,
-scaled so that what the camera sees has a positive third coordinate (H[2, 2] > 0, as in HPatches).
+scaled so that visible points have a positive third coordinate (H[2, 2] > 0, as in HPatches).
 Empty and degenerate input counts as zero: no keypoints, no matches, no overlap, no model.
 """
 
@@ -27,20 +27,31 @@ _RANSAC_THRESHOLD = 3.0
 def match_errors(
     points_a: np.ndarray, points_b: np.ndarray, homography: np.ndarray
 ) -> np.ndarray:
-    """(M,) distance in ``b`` between where the match says and where the homography says, px."""
+    """Distances of matched keypoints in ``b`` from the warped keypoints of ``a``.
+
+    Args:
+        points_a: (M, 2) matched pixels of ``a``.
+        points_b: (M, 2) matched pixels of ``b``, row by row.
+        homography: (3, 3), maps pixels of ``a`` to ``b``.
+
+    Returns:
+        (M,) float64, pixels of ``b``.
+    """
     difference = project(homography, points_a) - np.asarray(points_b, np.float64).reshape(-1, 2)
     return np.linalg.norm(difference, axis=1)
 
 
 def estimate_homography(points_a: np.ndarray, points_b: np.ndarray) -> np.ndarray | None:
-    """Robust homography from matches: OpenCV's MAGSAC++, whose random numbers are always the same.
+    """Fit a homography to matches by OpenCV's MAGSAC++ (Barath et al., CVPR 2020).
+
+    OpenCV seeds it with a constant, so the same matches give the same homography.
 
     Args:
         points_a: (M, 2) pixels of ``a``.
         points_b: (M, 2) pixels of ``b``.
 
     Returns:
-        (3, 3), or None if there are too few matches or they agree on nothing.
+        (3, 3) float64, or None with fewer than four matches or without a model.
     """
     if len(points_a) < 4:
         return None
@@ -59,11 +70,13 @@ def estimate_homography(points_a: np.ndarray, points_b: np.ndarray) -> np.ndarra
 def corner_error(
     estimated: np.ndarray | None, homography: np.ndarray, size: tuple[int, int]
 ) -> float:
-    """Mean distance of an image's four corner pixels under two homographies.
+    """Mean distance between an image's four corner pixels warped by two homographies.
+
+    This is the error of SuperPoint's homography estimation (DeTone et al., CVPRW 2018).
 
     Args:
         estimated: (3, 3), or None where none was found.
-        homography: (3, 3), the truth.
+        homography: (3, 3), the true one.
         size: (width, height) of image ``a``.
 
     Returns:
@@ -81,19 +94,20 @@ def corner_error(
 
 
 def accuracy(errors: Sequence[float], threshold: float) -> float:
-    """Share of errors up to a threshold; 0 if there are none."""
+    """Share of errors up to a threshold, in [0, 1]; 0 if there are no errors."""
     return float(np.mean(np.asarray(errors) <= threshold)) if len(errors) else 0.0
 
 
 def area_under_curve(errors: Sequence[float], threshold: float) -> float:
     """Area under the recall over error curve up to a threshold, divided by the threshold.
 
-    As SuperGlue (Sarlin et al. 2020) computes it: recall i/n at the i-th smallest error, joined
-    by straight lines from (0, 0), constant from the last error below the threshold on.
+    The curve is that of SuperGlue (Sarlin et al., CVPR 2020): recall i/n at the i-th smallest of
+    n errors, joined by straight lines from (0, 0), constant from the last error below the
+    threshold on.
 
     Args:
         errors: one per pair; infinite where estimation failed.
-        threshold: in the errors' unit.
+        threshold: end of the curve, in the errors' unit.
 
     Returns:
         In [0, 1]; 0 if there are no errors.
@@ -110,18 +124,19 @@ def area_under_curve(errors: Sequence[float], threshold: float) -> float:
 
 
 @dataclass(frozen=True)
-class PairResult:
-    """Counts for one pair, from which every ratio is computed.
+class PairCounts:
+    """Counts of one image pair, from which every ratio is computed.
 
     Attributes:
-        keypoints: in ``a`` and ``b``.
-        shared: keypoints of ``a`` and of ``b`` that lie in the area the other image sees too.
-        matches: proposed matches.
-        correct: matches whose error is at most 1 … 10 px.
-        correct_shared: those of them whose keypoints both lie in the shared area.
-        repeated: shared keypoints, of ``a`` and ``b`` together, with a shared keypoint of the
-            other image within 1 … 10 px.
-        corner_error: of the homography estimated from the matches, pixels.
+        keypoints: number of keypoints in ``a`` and in ``b``.
+        shared: number of keypoints in ``a`` and in ``b`` that lie in the area both images see.
+        matches: number of proposed matches.
+        correct: number of matches whose error is at most 1, 2, … 10 px.
+        correct_shared: the same, only matches whose two keypoints both lie in the shared area.
+        repeated: number of shared keypoints, of ``a`` and ``b`` together, with a shared keypoint
+            of the other image within 1, 2, … 10 px.
+        corner_error: corner error of the homography estimated from the matches, pixels; None
+            where none was found.
     """
 
     keypoints: tuple[int, int]
@@ -130,19 +145,19 @@ class PairResult:
     correct: tuple[int, ...]
     correct_shared: tuple[int, ...]
     repeated: tuple[int, ...]
-    corner_error: float
+    corner_error: float | None
 
     def mma(self, threshold: int) -> float:
-        """Correct / proposed matches."""
+        """Correct / proposed matches, in [0, 1] (Mikolajczyk and Schmid, PAMI 2005)."""
         return self.correct[threshold - 1] / self.matches if self.matches else 0.0
 
     def matching_score(self, threshold: int) -> float:
-        """Correct matches / mean number of keypoints in the shared area of either image."""
+        """Correct matches / mean number of keypoints in the shared area of the two images."""
         total = sum(self.shared)
         return 2 * self.correct_shared[threshold - 1] / total if total else 0.0
 
     def repeatability(self, threshold: int) -> float:
-        """Share of the keypoints in the shared area that the other image has too."""
+        """Share of the keypoints in the shared area that are repeated in the other image."""
         total = sum(self.shared)
         return self.repeated[threshold - 1] / total if total else 0.0
 
@@ -153,13 +168,13 @@ def _count(distances: np.ndarray) -> tuple[int, ...]:
 
 def evaluate_pair(
     a: Features, b: Features, matches: Matches, homography: np.ndarray
-) -> PairResult:
-    """Measure one pair.
+) -> PairCounts:
+    """Count keypoints and matches of one pair, and estimate its homography.
 
     Args:
         a: features of the first image.
         b: features of the second image.
-        matches: between them.
+        matches: proposed matches between them.
         homography: (3, 3), maps pixels of ``a`` to ``b``.
     """
     in_b = project(homography, a.keypoints)
@@ -175,30 +190,30 @@ def evaluate_pair(
             nearest_distances(in_a[shared_b], a.keypoints[shared_a].astype(np.float64)),
         ]
     )
-    estimated = estimate_homography(points_a, points_b)
-    return PairResult(
+    error = corner_error(estimate_homography(points_a, points_b), homography, a.image_size)
+    return PairCounts(
         keypoints=(len(a), len(b)),
         shared=(int(shared_a.sum()), int(shared_b.sum())),
         matches=len(matches),
         correct=_count(errors),
         correct_shared=_count(errors[both]),
         repeated=_count(repeated),
-        corner_error=corner_error(estimated, homography, a.image_size),
+        corner_error=error if np.isfinite(error) else None,
     )
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Means over the pairs of a group; keys are pixels.
+class PairSummary:
+    """Averages over image pairs; keys are thresholds in pixels, values in [0, 1].
 
     Attributes:
-        pairs: how many pairs.
+        pairs: number of pairs.
         mma: mean matching accuracy.
-        ms: matching score.
-        repeatability: share of repeated keypoints.
-        homography_accuracy: share of pairs whose homography is that good.
-        homography_auc: area under the curve of the corner errors.
-        matches: mean proposed matches of a pair.
+        ms: mean matching score.
+        repeatability: mean share of repeated keypoints.
+        homography_accuracy: share of pairs whose corner error is at most the threshold.
+        homography_auc: area under the curve of the corner errors up to the threshold.
+        matches: mean number of proposed matches of a pair.
     """
 
     pairs: int
@@ -215,10 +230,10 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(listed)) if listed else 0.0
 
 
-def summarise(pairs: Sequence[PairResult]) -> Summary:
-    """Average over pairs, each pair with the same weight."""
-    errors = [pair.corner_error for pair in pairs]
-    return Summary(
+def summarise(pairs: Sequence[PairCounts]) -> PairSummary:
+    """Average over pairs, each with the same weight."""
+    errors = [np.inf if pair.corner_error is None else pair.corner_error for pair in pairs]
+    return PairSummary(
         pairs=len(pairs),
         mma={t: _mean(p.mma(t) for p in pairs) for t in THRESHOLDS},
         ms={t: _mean(p.matching_score(t) for p in pairs) for t in THRESHOLDS},

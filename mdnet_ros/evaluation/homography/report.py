@@ -1,4 +1,4 @@
-"""What the homography benchmark shows: tables in the terminal, one HTML page."""
+"""Tables and HTML page of the homography benchmark."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ import numpy as np
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.extraction import FeatureSource, load_image
-from mdnet_ros.evaluation.homography.data import load_sequence
+from mdnet_ros.evaluation.homography.data import GROUPS, load_sequence
 from mdnet_ros.evaluation.homography.metrics import HOMOGRAPHY_THRESHOLDS, THRESHOLDS, match_errors
-from mdnet_ros.evaluation.homography.protocol import (
-    ExtractorResult,
+from mdnet_ros.evaluation.homography.published import PUBLISHED
+from mdnet_ros.evaluation.homography.results import (
+    OVERALL,
     HomographyResult,
     SequenceResult,
     average,
+    extractor_figures,
+    group_average,
+    sequence_figures,
 )
-from mdnet_ros.evaluation.homography.published import PUBLISHED
-from mdnet_ros.evaluation.reports.page import Column, HtmlPage, Part, Table
+from mdnet_ros.evaluation.reports.page import HtmlPage
 from mdnet_ros.evaluation.reports.plots import PALETTE, bar_figure, draw_matches, new_figure
+from mdnet_ros.evaluation.reports.results import EvaluationProtocol, ExtractorResult
+from mdnet_ros.evaluation.reports.tables import Column, Section, Table
 from mdnet_ros.features.matching import match_mutual_nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GROUPS = ('viewpoint', 'illumination', 'overall')
+_GROUPS = (*GROUPS.values(), OVERALL)
 _SHOWN = (1, 2, 3)
 #: Matches within this many pixels are drawn as right, and bars are of this threshold.
 _RIGHT = 3
@@ -43,12 +48,12 @@ _DEFINITIONS = (
 
 
 def group_table(result: HomographyResult, group: str, published: bool = False) -> Table:
-    """One row per extractor: a group's averages.
+    """Averages of a group of sequences, a row for each extractor.
 
     Args:
-        result: of the evaluation.
+        result: result of the evaluation.
         group: ``viewpoint``, ``illumination`` or ``overall``.
-        published: append the published rows, marked as such.
+        published: append rows of published figures, marked as such.
     """
     columns = (
         Column('extractor'),
@@ -62,7 +67,7 @@ def group_table(result: HomographyResult, group: str, published: bool = False) -
     )
     rows: list[tuple[object, ...]] = []
     for extractor in result.extractors:
-        values = extractor.group(group)
+        values = group_average(extractor, group)
         m = values.metrics
         rows.append(
             (
@@ -81,16 +86,22 @@ def group_table(result: HomographyResult, group: str, published: bool = False) -
         if group in row.mma:
             ms = row.ms.get(group, (None, None, None))
             rows.append((f'{row.name} (published)', *row.mma[group], *ms, *[None] * 7))
-    pairs = max((e.group(group).metrics.pairs for e in result.extractors), default=0)
+    pairs = max((group_average(e, group).metrics.pairs for e in result.extractors), default=0)
     return Table(
         columns, tuple(rows), f'{group}, {pairs} pairs', frozenset(range(measured, len(rows)))
     )
 
 
 def sequence_table(result: HomographyResult, metric: str, threshold: int) -> Table:
-    """One row per sequence, one column per extractor; ``metric`` is ``mma`` or ``ms``."""
-    names = sorted({s.name for e in result.extractors for s in e.sequences})
-    found = [{s.name: s for s in e.sequences} for e in result.extractors]
+    """One metric of each sequence, a row for each sequence and a column for each extractor.
+
+    Args:
+        result: result of the evaluation.
+        metric: ``mma`` or ``ms``.
+        threshold: threshold of the metric, pixels.
+    """
+    names = sorted(result.part_names())
+    found = [{s.name: s for s in e.parts} for e in result.extractors]
     rows = []
     for name in names:
         cells: list[float | None] = []
@@ -108,37 +119,47 @@ def sequence_table(result: HomographyResult, metric: str, threshold: int) -> Tab
     return Table(columns, tuple(rows), f'{metric.upper()}@{threshold} of each sequence')
 
 
-def result_parts(result: HomographyResult, published: bool = False) -> list[Part]:
-    """What the terminal shows."""
+def accuracy_table(result: HomographyResult) -> Table:
+    """MMA, MS and repeatability, a row for each extractor and group of sequences."""
+    columns = (
+        Column('extractor'), Column('sequences'),
+        *(Column(f'{metric}@{t}', 3) for metric in ('MMA', 'MS') for t in _SHOWN),
+        Column(f'Rep@{_RIGHT}', 3),
+    )  # fmt: skip
+    rows = []
+    for extractor in result.extractors:
+        for group in reversed(_GROUPS):
+            m = group_average(extractor, group).metrics
+            cells = [values[t] for values in (m.mma, m.ms) for t in _SHOWN]
+            rows.append((extractor.name, group, *cells, m.repeatability[_RIGHT]))
+    return Table(columns, tuple(rows))
+
+
+def sections(result: HomographyResult, published: bool = False) -> list[Section]:
+    """Tables and lines of a result, for the terminal and text files."""
     return [
-        *(
-            group_table(result, group, published)
-            for group in GROUPS
-            if any(e.group(group).metrics.pairs for e in result.extractors)
-        ),
+        *(group_table(result, group, published) for group in _measured_groups(result)),
         sequence_table(result, 'mma', _RIGHT),
-        *left_out_lines(result),
+        *result.omitted_lines(),
     ]
 
 
-def left_out_lines(result: HomographyResult) -> list[str]:
-    """What could not be measured, one line each."""
+def _measured_groups(result: HomographyResult) -> list[str]:
     return [
-        f'left out: {entry.sequence}'
-        + (f' for {entry.extractor}' if entry.extractor else '')
-        + f': {entry.reason}'
-        for entry in result.left_out
+        group
+        for group in _GROUPS
+        if any(group_average(e, group).metrics.pairs for e in result.extractors)
     ]
 
 
 def _curves(result: HomographyResult) -> Figure:
-    """MMA over the threshold, a panel per group."""
-    groups = [g for g in GROUPS if any(e.group(g).metrics.pairs for e in result.extractors)]
+    """Plot MMA over the threshold, a panel for each group."""
+    groups = _measured_groups(result)
     figure = new_figure(4.0 * len(groups) + 1.6, 3.6)
     axes = list(np.atleast_1d(figure.subplots(1, len(groups), sharey=True)))
     for axis, group in zip(axes, groups, strict=True):
         for i, extractor in enumerate(result.extractors):
-            mma = extractor.group(group).metrics.mma
+            mma = group_average(extractor, group).metrics.mma
             axis.plot(
                 THRESHOLDS, [mma[t] for t in THRESHOLDS], label=extractor.name,
                 color=PALETTE[i % len(PALETTE)], linestyle=('-', '--', ':')[i // len(PALETTE) % 3],
@@ -151,12 +172,12 @@ def _curves(result: HomographyResult) -> Figure:
 
 
 def _bars(result: HomographyResult) -> Figure:
-    """MMA, MS and repeatability of the extractors beside each other."""
+    """Plot MMA, MS and repeatability of the extractors side by side."""
     return bar_figure(
         [extractor.name for extractor in result.extractors],
         {
             f'{metric.upper() if len(metric) < 4 else metric}@{_RIGHT}, overall': [
-                getattr(e.group().metrics, metric)[_RIGHT] for e in result.extractors
+                getattr(group_average(e).metrics, metric)[_RIGHT] for e in result.extractors
             ]
             for metric in ('mma', 'ms', 'repeatability')
         },
@@ -165,22 +186,22 @@ def _bars(result: HomographyResult) -> Figure:
 
 @dataclass(frozen=True)
 class _WorstPair:
-    """A pair to be shown: image 1 against image ``number``."""
+    """A pair to be shown as a picture: image 1 against image ``number``."""
 
     sequence: str
     number: int
     mma: float
 
 
-def _worst_pairs(extractor: ExtractorResult) -> list[_WorstPair]:
-    """The worst pair of each of the worst sequences."""
+def _worst_pairs(extractor: ExtractorResult[SequenceResult]) -> list[_WorstPair]:
+    """Find the pair with the least MMA of each sequence, and of these the worst."""
 
     def worst(sequence: SequenceResult) -> _WorstPair:
         scores = [pair.mma(_RIGHT) for pair in sequence.pairs]
         index = int(np.argmin(scores))
         return _WorstPair(sequence.name, index + 2, scores[index])
 
-    return sorted(map(worst, extractor.sequences), key=lambda pair: pair.mma)[:_WORST]
+    return sorted(map(worst, extractor.parts), key=lambda pair: pair.mma)[:_WORST]
 
 
 def _add_pictures(
@@ -218,20 +239,20 @@ def _add_pictures(
 def write_page(
     path: Path,
     result: HomographyResult,
+    published: bool = False,
     root: Path | None = None,
     specs: Sequence[ExtractorSpec] = (),
     cache: Path | None = None,
-    published: bool = False,
 ) -> None:
     """Write the report as one HTML page.
 
     Args:
-        path: of the page.
-        result: to show.
-        root: of the data set, for pictures of the worst pairs; None: no pictures.
+        path: file to write.
+        result: result to show.
+        published: show published figures beside, marked as such.
+        root: folder of the data set, for pictures of the worst pairs; None: no pictures.
         specs: extractors to show pictures of.
-        cache: where their features lie.
-        published: show published figures beside, marked.
+        cache: folder of their cached features; None: extract again.
 
     Raises:
         DataError: the page cannot be written.
@@ -239,7 +260,7 @@ def write_page(
     """
     settings = result.settings
     size = f'longer side at most {settings.max_side} px' if settings.max_side else 'native size'
-    count = len({s.name for e in result.extractors for s in e.sequences})
+    count = len(result.part_names())
     page = HtmlPage(
         'Homography benchmark',
         f'HPatches layout, {count} sequences, at most {settings.max_keypoints} keypoints, {size}'
@@ -247,15 +268,14 @@ def write_page(
         + ('' if settings.exact else ', descriptors compared in 8 bits where that is faster'),
     )
     page.opening(
-        left_out_lines(result),
+        result.omitted_lines(),
         _DEFINITIONS,
         'for the 108 sequences of HPatches. They can be compared with measured ones only where '
         'those are of the same sequences.' if published else '',
     )
-    for group in reversed(GROUPS):
-        if any(e.group(group).metrics.pairs for e in result.extractors):
-            page.heading(group.capitalize())
-            page.table(group_table(result, group, published))
+    for group in reversed(_measured_groups(result)):
+        page.heading(group.capitalize())
+        page.table(group_table(result, group, published))
     page.heading('Accuracy over the threshold')
     page.figure(_curves(result), 'Mean matching accuracy over the error a match may have')
     page.heading('Side by side')
@@ -269,3 +289,9 @@ def write_page(
             _add_pictures(page, result, FeatureSource(spec, cache), root)
     page.licences((e.name, e.licence) for e in result.extractors)
     page.write(path)
+
+
+PROTOCOL = EvaluationProtocol(
+    'homography', HomographyResult, extractor_figures, sequence_figures, sections, write_page,
+    PUBLISHED,
+)

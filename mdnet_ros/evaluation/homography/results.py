@@ -1,168 +1,126 @@
-"""Results of the homography benchmark as JSON, and back; shards merged into one.
+"""Results of the homography benchmark, and their averages over sequences.
 
-The ratios are there to be read; the counts of every pair are there too, so that shards merge
-exactly (an area under a curve is not the mean of its parts').
+The counts of every pair are kept, so that averages over any group of sequences are exact: an area
+under a curve is not the mean of its parts' areas.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.homography.metrics import PairResult
-from mdnet_ros.evaluation.homography.protocol import (
-    ExtractorResult,
-    GroupResult,
-    HomographyResult,
-    HomographySettings,
-    LeftOut,
-    SequenceResult,
-    average,
-)
-from mdnet_ros.evaluation.homography.published import PUBLISHED
+import numpy as np
 
-PROTOCOL = 'homography'
-_GROUPS = ('overall', 'viewpoint', 'illumination')
+from mdnet_ros.evaluation.homography.data import GROUPS
+from mdnet_ros.evaluation.homography.metrics import PairCounts, PairSummary, summarise
+from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
+
+#: Name of the group of all sequences.
+OVERALL = 'overall'
 
 
-def _keyed(values: dict[int, float]) -> dict[str, float]:
-    return {str(threshold): round(value, 6) for threshold, value in values.items()}
+@dataclass(frozen=True)
+class HomographySettings:
+    """Everything that decides the figures besides extractors and images.
+
+    Attributes:
+        max_keypoints: the most keypoints of one image.
+        max_side: images are shrunk to this longer side, pixels; 0: native size.
+        all_sequences: measure all sequences, not only those of the 108-sequence protocol.
+        across_sets: match keypoints of all sets with each other.
+        exact: compare descriptors in float32, as
+            :func:`~mdnet_ros.features.matching.mutual_nearest` does.
+    """
+
+    max_keypoints: int = 2048
+    max_side: int = 0
+    all_sequences: bool = False
+    across_sets: bool = False
+    exact: bool = True
 
 
-def group_to_json(group: GroupResult) -> dict[str, Any]:
-    """Averages of a group as the JSON has them."""
-    metrics = group.metrics
+@dataclass(frozen=True)
+class SequenceResult:
+    """One extractor on one sequence.
+
+    Attributes:
+        name: name of the sequence.
+        group: ``viewpoint`` or ``illumination``.
+        pairs: image 1 against image 2, 3, …
+        keypoints: number of keypoints of each image.
+        milliseconds: time that extracting each image took, in the run that extracted it.
+    """
+
+    name: str
+    group: str
+    pairs: tuple[PairCounts, ...]
+    keypoints: tuple[int, ...]
+    milliseconds: tuple[float, ...]
+
+
+HomographyResult = EvaluationResult[HomographySettings, ExtractorResult[SequenceResult]]
+
+
+@dataclass(frozen=True)
+class SequenceSummary:
+    """Averages over several sequences.
+
+    Attributes:
+        metrics: averages over all their pairs.
+        keypoints: mean number of keypoints of an image.
+        milliseconds: mean time to extract an image.
+    """
+
+    metrics: PairSummary
+    keypoints: float
+    milliseconds: float
+
+
+def average(sequences: Iterable[SequenceResult]) -> SequenceSummary:
+    """Average sequences: every pair has the same weight, and so has every image."""
+    listed = list(sequences)
+    keypoints = [count for s in listed for count in s.keypoints]
+    milliseconds = [time for s in listed for time in s.milliseconds]
+    return SequenceSummary(
+        summarise([pair for s in listed for pair in s.pairs]),
+        float(np.mean(keypoints)) if keypoints else 0.0,
+        float(np.mean(milliseconds)) if milliseconds else 0.0,
+    )
+
+
+def group_average(
+    extractor: ExtractorResult[SequenceResult], group: str = OVERALL
+) -> SequenceSummary:
+    """Average an extractor's sequences of ``viewpoint``, ``illumination`` or ``overall``."""
+    return average(s for s in extractor.parts if group in (OVERALL, s.group))
+
+
+def extractor_figures(extractor: ExtractorResult[SequenceResult]) -> dict[str, Any]:
+    """Averages of each group, as the JSON shows them."""
+    groups = (OVERALL, *GROUPS.values())
+    return {group: _figures(group_average(extractor, group)) for group in groups}
+
+
+def sequence_figures(sequence: SequenceResult) -> dict[str, Any]:
+    """Averages of one sequence, as the JSON shows them."""
+    return _figures(average([sequence]))
+
+
+def _figures(summary: SequenceSummary) -> dict[str, Any]:
+    metrics = summary.metrics
     return {
-        'mma': _keyed(metrics.mma),
-        'ms': _keyed(metrics.ms),
-        'repeatability': _keyed(metrics.repeatability),
-        'homography_accuracy': _keyed(metrics.homography_accuracy),
-        'homography_auc': _keyed(metrics.homography_auc),
-        'keypoints': round(group.keypoints, 2),
+        'mma': _by_threshold(metrics.mma),
+        'ms': _by_threshold(metrics.ms),
+        'repeatability': _by_threshold(metrics.repeatability),
+        'homography_accuracy': _by_threshold(metrics.homography_accuracy),
+        'homography_auc': _by_threshold(metrics.homography_auc),
+        'keypoints': round(summary.keypoints, 2),
         'matches': round(metrics.matches, 2),
-        'ms_per_image': round(group.milliseconds, 3),
+        'ms_per_image': round(summary.milliseconds, 3),
         'pairs': metrics.pairs,
     }
 
 
-def _pair_to_json(pair: PairResult) -> dict[str, Any]:
-    values = asdict(pair)
-    values['corner_error'] = pair.corner_error if math.isfinite(pair.corner_error) else None
-    return values
-
-
-def _pair_from_json(values: dict[str, Any]) -> PairResult:
-    error = values['corner_error']
-    return PairResult(
-        keypoints=(values['keypoints'][0], values['keypoints'][1]),
-        shared=(values['shared'][0], values['shared'][1]),
-        matches=int(values['matches']),
-        correct=tuple(values['correct']),
-        correct_shared=tuple(values['correct_shared']),
-        repeated=tuple(values['repeated']),
-        corner_error=math.inf if error is None else float(error),
-    )
-
-
-def _sequence_to_json(sequence: SequenceResult) -> dict[str, Any]:
-    return {
-        'group': sequence.group,
-        **group_to_json(average([sequence])),
-        'images': [
-            {'keypoints': count, 'ms': round(time, 3)}
-            for count, time in zip(sequence.keypoints, sequence.milliseconds, strict=True)
-        ],
-        'pair_counts': [_pair_to_json(pair) for pair in sequence.pairs],
-    }
-
-
-def _sequence_from_json(name: str, values: dict[str, Any]) -> SequenceResult:
-    return SequenceResult(
-        name,
-        values['group'],
-        tuple(_pair_from_json(pair) for pair in values['pair_counts']),
-        tuple(int(image['keypoints']) for image in values['images']),
-        tuple(float(image['ms']) for image in values['images']),
-    )
-
-
-def to_json(result: HomographyResult, published: bool = False) -> dict[str, Any]:
-    """A result as a JSON document.
-
-    Args:
-        result: to write.
-        published: add published figures, under a key of their own.
-    """
-    document: dict[str, Any] = {
-        'protocol': PROTOCOL,
-        'settings': asdict(result.settings),
-        'left_out': [asdict(entry) for entry in result.left_out],
-        'extractors': {
-            extractor.name: {
-                'licence': extractor.licence,
-                **{name: group_to_json(extractor.group(name)) for name in _GROUPS},
-                'sequences': {s.name: _sequence_to_json(s) for s in extractor.sequences},
-            }
-            for extractor in result.extractors
-        },
-    }
-    if published:
-        document['published'] = [asdict(row) for row in PUBLISHED]
-    return document
-
-
-def from_json(document: dict[str, Any]) -> HomographyResult:
-    """Rebuild a result from its JSON document.
-
-    Raises:
-        DataError: it is not one.
-    """
-    try:
-        return HomographyResult(
-            HomographySettings(**document['settings']),
-            tuple(
-                ExtractorResult(
-                    name,
-                    values['licence'],
-                    tuple(_sequence_from_json(n, s) for n, s in values['sequences'].items()),
-                )
-                for name, values in document['extractors'].items()
-            ),
-            tuple(LeftOut(**entry) for entry in document['left_out']),
-        )
-    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise DataError(f'results: not of the homography protocol: {error!r}') from None
-
-
-def merge(results: Sequence[HomographyResult]) -> HomographyResult:
-    """Join results of different sequences or extractors.
-
-    Raises:
-        DataError: the settings differ, or an extractor has a sequence twice.
-    """
-    settings = results[0].settings
-    licences: dict[str, str] = {}
-    sequences: dict[str, dict[str, SequenceResult]] = {}
-    for result in results:
-        if result.settings != settings:
-            raise DataError(f'results: settings differ: {settings} and {result.settings}')
-        for extractor in result.extractors:
-            licences[extractor.name] = extractor.licence
-            own = sequences.setdefault(extractor.name, {})
-            for sequence in extractor.sequences:
-                if sequence.name in own:
-                    raise DataError(
-                        f"results: '{extractor.name}' has sequence '{sequence.name}' twice"
-                    )
-                own[sequence.name] = sequence
-    return HomographyResult(
-        settings,
-        tuple(
-            ExtractorResult(name, licences[name], tuple(own[key] for key in sorted(own)))
-            for name, own in sequences.items()
-        ),
-        tuple(dict.fromkeys(entry for result in results for entry in result.left_out)),
-    )
+def _by_threshold(values: dict[int, float]) -> dict[str, float]:
+    return {str(threshold): round(value, 6) for threshold, value in values.items()}

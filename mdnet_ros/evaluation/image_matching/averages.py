@@ -1,35 +1,37 @@
-"""Results of image matching as averages.
+"""Averages of image-matching results.
 
-Scenes have the same weight, as in the benchmark; inside a scene pairs have, and inside multiview
-first the subsets of one size and then the sizes.
+Every scene has the same weight, as in the benchmark (Jin et al., IJCV 2021). Within a scene, every
+pair has the same weight in the stereo task; in the multiview task the subsets of one size are
+averaged first, and then the sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
-from mdnet_ros.evaluation.image_matching.results import ExtractorResult, SceneResult
-from mdnet_ros.evaluation.image_matching.subsets import BagResult
+from mdnet_ros.evaluation.image_matching.results import MatchedExtractor, SceneResult
+from mdnet_ros.evaluation.image_matching.subsets import SubsetResult
 from mdnet_ros.evaluation.pose import mean_average_accuracy
 
-#: Degrees at which the shares of good pairs are given.
+#: Pose errors at which shares of pairs are given, degrees.
 DEGREES = tuple(range(1, 11))
 
 
 @dataclass(frozen=True)
 class StereoSummary:
-    """Averages over pairs; the names are the benchmark's.
+    """Averages over pairs of the stereo task; the benchmark's names in parentheses.
 
     Attributes:
-        pairs: how many.
+        pairs: number of pairs.
         features: keypoints of an image (NF).
         matches: proposed matches of a pair.
-        inliers: of the robust pose (NI).
-        repeatability: at 3 px (Rep); None without depth maps.
-        matching_score: at 3 px (MS); None without depth maps.
+        inliers: inliers of the robust pose of a pair (NI).
+        repeatability: repeatability at 3 px (Rep); None without depth maps.
+        matching_score: matching score at 3 px (MS); None without depth maps.
         accuracy: share of pairs with a pose error below each of :data:`DEGREES`.
         mean_accuracy: mAA(10°).
     """
@@ -46,19 +48,19 @@ class StereoSummary:
 
 @dataclass(frozen=True)
 class MultiviewSummary:
-    """Averages over reconstructed subsets; the names are the benchmark's.
+    """Averages over subsets of the multiview task; the benchmark's names in parentheses.
 
     Attributes:
-        bags: how many.
-        registered: share of the images.
-        matches: verified by COLMAP, of a pair (NM).
-        landmarks: NL.
-        track_length: TL.
-        ate: None where no subset had three registered cameras.
+        subsets: number of subsets.
+        registered: share of the images that were registered.
+        matches: matches of a pair that COLMAP verified (NM).
+        landmarks: triangulated points (NL).
+        track_length: images that a point is seen in (TL).
+        ate: absolute trajectory error; None where no subset had three registered cameras.
         mean_accuracy: mAA(10°).
     """
 
-    bags: int
+    subsets: int
     registered: float
     matches: float
     landmarks: float
@@ -68,13 +70,13 @@ class MultiviewSummary:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of what is known, or None."""
+    """Mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
 def mean_or_zero(values: Iterable[float]) -> float:
-    """Mean, 0 of nothing."""
+    """Mean, or 0 if there are no values."""
     return _mean(values) or 0.0
 
 
@@ -110,22 +112,22 @@ def average_stereo(parts: Sequence[StereoSummary]) -> StereoSummary:
     )
 
 
-def _multiview_of(bags: Sequence[BagResult]) -> MultiviewSummary:
+def _multiview_of(subsets: Sequence[SubsetResult]) -> MultiviewSummary:
     return MultiviewSummary(
-        bags=len(bags),
-        registered=mean_or_zero(bag.registered / bag.size for bag in bags),
-        matches=mean_or_zero(bag.matches for bag in bags),
-        landmarks=mean_or_zero(bag.landmarks for bag in bags),
-        track_length=mean_or_zero(bag.track_length for bag in bags),
-        ate=_mean(bag.ate for bag in bags),
-        mean_accuracy=mean_or_zero(bag.accuracy for bag in bags),
+        subsets=len(subsets),
+        registered=mean_or_zero(subset.registered / subset.size for subset in subsets),
+        matches=mean_or_zero(subset.matches for subset in subsets),
+        landmarks=mean_or_zero(subset.landmarks for subset in subsets),
+        track_length=mean_or_zero(subset.track_length for subset in subsets),
+        ate=_mean(subset.ate for subset in subsets),
+        mean_accuracy=mean_or_zero(subset.accuracy for subset in subsets),
     )
 
 
 def multiview_by_size(scene: SceneResult) -> dict[int, MultiviewSummary]:
     """Averages over the subsets of each size."""
-    sizes = sorted({bag.size for bag in scene.bags})
-    return {size: _multiview_of([b for b in scene.bags if b.size == size]) for size in sizes}
+    sizes = sorted({subset.size for subset in scene.subsets})
+    return {size: _multiview_of([s for s in scene.subsets if s.size == size]) for size in sizes}
 
 
 def average_multiview(parts: Sequence[MultiviewSummary]) -> MultiviewSummary | None:
@@ -133,7 +135,7 @@ def average_multiview(parts: Sequence[MultiviewSummary]) -> MultiviewSummary | N
     if not parts:
         return None
     return MultiviewSummary(
-        bags=sum(part.bags for part in parts),
+        subsets=sum(part.subsets for part in parts),
         registered=mean_or_zero(part.registered for part in parts),
         matches=mean_or_zero(part.matches for part in parts),
         landmarks=mean_or_zero(part.landmarks for part in parts),
@@ -148,12 +150,33 @@ def multiview_of(scene: SceneResult) -> MultiviewSummary | None:
     return average_multiview(list(multiview_by_size(scene).values()))
 
 
-def overall_stereo(extractor: ExtractorResult) -> StereoSummary:
-    """Average over the scenes."""
-    return average_stereo([stereo_of(scene) for scene in extractor.scenes])
+def overall_stereo(extractor: MatchedExtractor) -> StereoSummary:
+    """Average the stereo task over the scenes."""
+    return average_stereo([stereo_of(scene) for scene in extractor.parts])
 
 
-def overall_multiview(extractor: ExtractorResult) -> MultiviewSummary | None:
-    """Average over the scenes with subsets."""
-    parts = [multiview_of(scene) for scene in extractor.scenes]
+def overall_multiview(extractor: MatchedExtractor) -> MultiviewSummary | None:
+    """Average the multiview task over the scenes that have subsets; None if none has."""
+    parts = [multiview_of(scene) for scene in extractor.parts]
     return average_multiview([part for part in parts if part is not None])
+
+
+def extractor_figures(extractor: MatchedExtractor) -> dict[str, Any]:
+    """Averages over all scenes, as the JSON shows them."""
+    multiview = overall_multiview(extractor)
+    return {
+        'stereo': asdict(overall_stereo(extractor)),
+        'multiview': asdict(multiview) if multiview else None,
+        'ms_per_image': mean_or_zero(scene.milliseconds for scene in extractor.parts),
+    }
+
+
+def scene_figures(scene: SceneResult) -> dict[str, Any]:
+    """Averages of one scene, as the JSON shows them."""
+    multiview = multiview_of(scene)
+    by_size = multiview_by_size(scene)
+    return {
+        'stereo': asdict(stereo_of(scene)),
+        'multiview': asdict(multiview) if multiview else None,
+        'multiview_by_size': {str(size): asdict(part) for size, part in by_size.items()},
+    }

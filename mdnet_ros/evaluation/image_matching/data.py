@@ -17,10 +17,10 @@ from mdnet_ros.errors import DataError, MissingDependencyError
 from mdnet_ros.evaluation.image_matching.scene import Scene, SceneSettings, View
 from mdnet_ros.evaluation.image_matching.selection import (
     VISIBILITY_FILE,
-    draw_bags,
+    draw_subsets,
     pairs_by_angle,
     pairs_from_file,
-    read_bags,
+    read_subsets,
 )
 
 try:
@@ -78,13 +78,13 @@ def load_scene(folder: Path, settings: SceneSettings) -> Scene:
         source = f'baseline angle up to {settings.max_angle:g} degrees'
     if not pairs:
         raise DataError(f'{base}: expected image pairs, found none by {source}')
-    bags = read_bags(base / 'sub_set', views, settings, omitted)
-    if not bags:
-        bags = draw_bags(list(views), pairs, settings, rng)
+    subsets = read_subsets(base / 'sub_set', views, settings, omitted)
+    if not subsets:
+        subsets = draw_subsets(list(views), pairs, settings, rng)
     if settings.max_pairs and len(pairs) > settings.max_pairs:
         chosen = sorted(rng.permutation(len(pairs))[: settings.max_pairs])
         pairs = [pairs[i] for i in chosen]
-    return Scene(folder.name, views, tuple(pairs), source, tuple(bags), tuple(omitted))
+    return Scene(folder.name, views, tuple(pairs), source, tuple(subsets), tuple(omitted))
 
 
 def read_calibration(path: Path) -> tuple[np.ndarray, Pose]:

@@ -33,7 +33,7 @@ class ViewFeatures:
 
 
 @dataclass(frozen=True)
-class PairResult:
+class StereoResult:
     """One image pair measured.
 
     Attributes:
@@ -132,7 +132,7 @@ def transfer(
 
 
 def repeatability(a: ViewFeatures, b: ViewFeatures) -> float | None:
-    """As in :class:`PairResult`."""
+    """As in :class:`StereoResult`."""
     if a.depth is None or b.depth is None:
         return None
     shares = []
@@ -165,7 +165,7 @@ def matching_score(a: ViewFeatures, b: ViewFeatures, matches: np.ndarray) -> flo
 
 def measure_pair(
     a: ViewFeatures, b: ViewFeatures, matches: np.ndarray, threshold: float, seed: int = 0
-) -> PairResult:
+) -> StereoResult:
     """Estimate the relative pose of a pair from its matches and judge it.
 
     Args:
@@ -183,7 +183,7 @@ def measure_pair(
     inliers = fit.inliers if fit is not None else np.zeros(len(matches), bool)
     truth = relative_pose(a.view, b.view)
     rotation, translation = pose_errors(truth, fit.b_from_a if fit is not None else None)
-    return PairResult(
+    return StereoResult(
         names=(a.view.name, b.view.name),
         matches=len(matches),
         inliers=int(inliers.sum()),

@@ -1,4 +1,4 @@
-"""The Image Matching Benchmark: extract, match, estimate poses, reconstruct, scene by scene."""
+"""The Image Matching Benchmark (Jin et al., IJCV 2021), run scene by scene."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from mdnet_ros.evaluation.extraction import FeatureSource, LoadedImage, load_ima
 from mdnet_ros.evaluation.image_matching.data import find_scenes, load_scene, read_depth
 from mdnet_ros.evaluation.image_matching.pairs import ViewFeatures, match_with_ratio, measure_pair
 from mdnet_ros.evaluation.image_matching.results import (
-    ExtractorResult,
     ImageMatchingResult,
     ImageMatchingSettings,
+    MatchedExtractor,
     MatchingChoice,
     SceneResult,
 )
 from mdnet_ros.evaluation.image_matching.scene import Scene, SceneSettings, without_views
-from mdnet_ros.evaluation.image_matching.subsets import measure_bag
-from mdnet_ros.evaluation.pose import mean_average_accuracy, solver_name
+from mdnet_ros.evaluation.image_matching.subsets import measure_subset
+from mdnet_ros.evaluation.pose import mean_average_accuracy
+from mdnet_ros.evaluation.reports.results import EvaluationResult
 
 #: Inlier thresholds tried on a validation scene, pixels.
 THRESHOLDS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -40,13 +41,13 @@ def evaluate(
 ) -> ImageMatchingResult:
     """Measure extractors on scenes in the layout of the Image Matching Benchmark.
 
-    Scenes and images that are broken are left out and named; features are cached, so an
-    interrupted evaluation continues when it is started again.
+    Broken scenes and images are left out and named. Features are cached, so an interrupted
+    evaluation continues when it is started again.
 
     Args:
-        root: of the data set, or a single scene.
-        specs: the extractors.
-        settings: of the protocol.
+        root: folder of the data set, or of a single scene.
+        specs: extractors to measure.
+        settings: settings of the protocol.
         cache: folder for features; None: no cache.
         shard: (i, n): only every n-th scene, from the i-th on; i from 1 to n.
 
@@ -93,11 +94,10 @@ def evaluate(
                 measured[source.spec.name].append(result)
     if not any(measured.values()) and len(progress):
         raise DataError(f'{root}: no scene could be measured: {"; ".join(omitted[:3])}')
-    return ImageMatchingResult(
+    return EvaluationResult(
         settings,
-        solver_name(),
         tuple(
-            ExtractorResult(spec.name, spec.licence, choice, tuple(measured[spec.name]))
+            MatchedExtractor(spec.name, spec.licence, tuple(measured[spec.name]), choice)
             for spec, choice in zip(specs, choices, strict=True)
         ),
         tuple(dict.fromkeys(omitted)),
@@ -107,7 +107,7 @@ def evaluate(
 def _load(
     folder: Path, settings: SceneSettings, omitted: list[str]
 ) -> tuple[Scene, dict[str, LoadedImage]]:
-    """A scene and its images; those that cannot be read are named and left out."""
+    """Read a scene and its images; images that cannot be read are left out and named."""
     scene = load_scene(folder, settings)
     images, broken = {}, []
     for view in scene.views.values():
@@ -126,7 +126,7 @@ def _extract(
     source: FeatureSource,
     omitted: list[str],
 ) -> dict[str, tuple[ViewFeatures, float]]:
-    """Features, depth and milliseconds of every image of a scene."""
+    """Return features and depth of every image of a scene by name, and extraction times in ms."""
     names = list(scene.views)
     extractions = source.features_of([images[name] for name in names])
     found = {}
@@ -147,7 +147,7 @@ def _choose(
     source: FeatureSource,
     settings: ImageMatchingSettings,
 ) -> MatchingChoice:
-    """The threshold (and ratio) with the best mAA(10°) on the validation scene.
+    """Choose the inlier threshold, and the ratio where asked, with the best mAA(10°) on a scene.
 
     Between equals, the smaller mean error (cut at 10 degrees) decides.
     """
@@ -185,6 +185,7 @@ def _measure_scene(
     settings: ImageMatchingSettings,
     omitted: list[str],
 ) -> SceneResult:
+    """Measure one extractor on the pairs and subsets of a scene."""
     seed = settings.scene.seed
     extracted = _extract(scene, images, source, omitted)
     views = {name: view for name, (view, _) in extracted.items()}
@@ -199,15 +200,15 @@ def _measure_scene(
         measure_pair(views[a], views[b], matches(a, b), choice.threshold, seed)
         for a, b in scene.pairs
     ]
-    bags = []
-    for names in scene.bags if settings.multiview else ():
+    subsets = []
+    for names in scene.subsets if settings.multiview else ():
         rows = {(a, b): matches(a, b) for a, b in combinations(names, 2)}
-        bags.append(measure_bag(names, views, rows, settings.known_intrinsics, seed))
+        subsets.append(measure_subset(names, views, rows, settings.known_intrinsics, seed))
     return SceneResult(
         name=scene.name,
         pair_source=scene.pair_source,
         keypoints=float(np.mean([len(view.features) for view in views.values()])),
         milliseconds=float(np.mean([milliseconds for _, milliseconds in extracted.values()])),
         pairs=tuple(pairs),
-        bags=tuple(bags),
+        subsets=tuple(subsets),
     )

@@ -1,4 +1,4 @@
-"""What image matching shows: tables in the terminal, one HTML page."""
+"""Tables and HTML page of image matching."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ from mdnet_ros.evaluation.image_matching.averages import (
     DEGREES,
     MultiviewSummary,
     StereoSummary,
+    extractor_figures,
     multiview_of,
     overall_multiview,
     overall_stereo,
+    scene_figures,
     stereo_of,
 )
 from mdnet_ros.evaluation.image_matching.data import find_scenes, load_scene
 from mdnet_ros.evaluation.image_matching.pairs import match_with_ratio, relative_pose
 from mdnet_ros.evaluation.image_matching.published import PUBLISHED_IMB
 from mdnet_ros.evaluation.image_matching.results import ImageMatchingResult
-from mdnet_ros.evaluation.reports.page import Column, HtmlPage, Part, Table
+from mdnet_ros.evaluation.reports.page import HtmlPage
 from mdnet_ros.evaluation.reports.plots import PALETTE, bar_figure, draw_matches, new_figure
+from mdnet_ros.evaluation.reports.results import EvaluationProtocol
+from mdnet_ros.evaluation.reports.tables import Column, Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,13 +76,13 @@ def _cells(stereo: StereoSummary, multiview: MultiviewSummary | None) -> tuple[o
 
 
 def overall_table(result: ImageMatchingResult, published: bool = False) -> Table:
-    """One row per extractor, the mean of the scenes.
+    """Averages over the scenes, a row for each extractor.
 
     Args:
-        result: of the evaluation.
-        published: append the published rows, marked as such.
+        result: result of the evaluation.
+        published: append rows of published figures, marked as such.
     """
-    measured = [e for e in result.extractors if e.scenes]
+    measured = [e for e in result.extractors if e.parts]
     rows: list[tuple[object, ...]] = [
         (
             extractor.name,
@@ -98,36 +102,31 @@ def overall_table(result: ImageMatchingResult, published: bool = False) -> Table
             )
         )
     columns = (Column('extractor'), *_COLUMNS, Column('threshold [px]'), Column('ratio'))
-    scenes = {scene.name for extractor in measured for scene in extractor.scenes}
     return Table(
-        columns, tuple(rows), f'overall, {len(scenes)} scenes',
+        columns, tuple(rows), f'overall, {len(result.part_names())} scenes',
         frozenset(range(len(measured), len(rows))),
     )
 
 
 def scene_table(result: ImageMatchingResult, name: str) -> Table:
-    """One row per extractor on one scene."""
+    """Averages of one scene, a row for each extractor."""
     rows, caption = [], name
-    for extractor in result.extractors:
-        for scene in extractor.scenes:
-            if scene.name == name:
-                rows.append((extractor.name, *_cells(stereo_of(scene), multiview_of(scene))))
-                sizes = sorted({bag.size for bag in scene.bags})
-                caption = (
-                    f'{name}: {len(scene.pairs)} pairs by {scene.pair_source}, {len(scene.bags)} '
-                    f'subsets' + (f' of {", ".join(map(str, sizes))} images' if sizes else '')
-                )
+    for extractor, scene in result.of_part(name):
+        rows.append((extractor.name, *_cells(stereo_of(scene), multiview_of(scene))))
+        sizes = ', '.join(str(n) for n in sorted({subset.size for subset in scene.subsets}))
+        caption = (
+            f'{name}: {len(scene.pairs)} pairs by {scene.pair_source}, {len(scene.subsets)} '
+            'subsets' + (f' of {sizes} images' if sizes else '')
+        )
     return Table((Column('extractor'), *_COLUMNS), tuple(rows), caption)
 
 
-def scene_names(result: ImageMatchingResult) -> list[str]:
-    """Of all scenes that were measured, sorted."""
-    return sorted({scene.name for e in result.extractors for scene in e.scenes})
-
-
-def protocol_lines(result: ImageMatchingResult) -> list[str]:
-    """How poses were estimated and filtered, and what was left out, one line each."""
-    lines = [f'poses by {result.solver}; mutual nearest neighbours inside each keypoint set']
+def matching_lines(result: ImageMatchingResult) -> list[str]:
+    """Lines that say how poses were estimated and how each extractor's matches were filtered."""
+    lines = [
+        f'poses by {result.settings.pose_solver}; mutual nearest neighbours inside each '
+        'keypoint set'
+    ]
     for extractor in result.extractors:
         choice = extractor.choice
         ratio = f'ratio {choice.ratio:g}' if choice.ratio < 1 else 'no ratio test'
@@ -135,24 +134,25 @@ def protocol_lines(result: ImageMatchingResult) -> list[str]:
         if choice.chosen_on is not None:
             how = f'chosen on {choice.chosen_on} (mAA {choice.validation_accuracy:.3f} there)'
         lines.append(f'{extractor.name}: inliers within {choice.threshold:g} px, {ratio}; {how}')
-    return lines + [f'left out: {line}' for line in result.omitted]
+    return lines
 
 
-def result_parts(result: ImageMatchingResult, published: bool = False) -> list[Part]:
-    """What the terminal shows."""
+def sections(result: ImageMatchingResult, published: bool = False) -> list[Section]:
+    """Tables and lines of a result, for the terminal and text files."""
     return [
-        *(scene_table(result, name) for name in scene_names(result)),
+        *(scene_table(result, name) for name in sorted(result.part_names())),
         overall_table(result, published),
-        *protocol_lines(result),
+        *matching_lines(result),
+        *result.omitted_lines(),
     ]
 
 
 def _curves(result: ImageMatchingResult) -> Figure:
-    """Share of good pairs over the error, stereo."""
+    """Plot the share of stereo pairs below a pose error over that error."""
     figure = new_figure(7.5, 3.8)
     axis = figure.subplots()
     for i, extractor in enumerate(result.extractors):
-        if extractor.scenes:
+        if extractor.parts:
             accuracy = overall_stereo(extractor).accuracy
             axis.plot(DEGREES, accuracy, label=extractor.name, color=PALETTE[i % len(PALETTE)])
     axis.set(xlabel='pose error [°]', ylabel='share of pairs', xlim=(1, 10), ylim=(0, 1.02))
@@ -162,8 +162,8 @@ def _curves(result: ImageMatchingResult) -> Figure:
 
 
 def _bars(result: ImageMatchingResult) -> Figure:
-    """Stereo and multiview mAA of the extractors beside each other."""
-    measured = [e for e in result.extractors if e.scenes]
+    """Plot stereo and multiview mAA of the extractors side by side."""
+    measured = [e for e in result.extractors if e.parts]
     multiview = [overall_multiview(e) for e in measured]
     return bar_figure(
         [extractor.name for extractor in measured],
@@ -177,9 +177,9 @@ def _bars(result: ImageMatchingResult) -> Figure:
 def _add_pictures(
     page: HtmlPage, result: ImageMatchingResult, source: FeatureSource, root: Path
 ) -> None:
-    """The pairs with the largest errors, each scene's worst first."""
+    """Draw the matches of the pair with the largest error of each of the worst scenes."""
     extractor = next(e for e in result.extractors if e.name == source.spec.name)
-    worst = [(scene, max(scene.pairs, key=lambda pair: pair.error)) for scene in extractor.scenes]
+    worst = [(scene, max(scene.pairs, key=lambda pair: pair.error)) for scene in extractor.parts]
     worst.sort(key=lambda entry: -entry[1].error)
     folders = {folder.name: folder for folder in find_scenes(root)}
     for scene, pair in worst[:_WORST]:
@@ -212,46 +212,47 @@ def _add_pictures(
 def write_page(
     path: Path,
     result: ImageMatchingResult,
+    published: bool = False,
     root: Path | None = None,
     specs: Sequence[ExtractorSpec] = (),
     cache: Path | None = None,
-    published: bool = False,
 ) -> None:
     """Write the report as one HTML page.
 
     Args:
-        path: of the page.
-        result: to show.
-        root: of the data set, for pictures of the worst pairs; None: no pictures.
+        path: file to write.
+        result: result to show.
+        published: show published figures beside, marked as such.
+        root: folder of the data set, for pictures of the worst pairs; None: no pictures.
         specs: extractors to show pictures of.
-        cache: where their features lie.
-        published: show published figures beside, marked.
+        cache: folder of their cached features; None: extract again.
 
     Raises:
         DataError: the page cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
+    scenes = sorted(result.part_names())
     page = HtmlPage(
         'Image matching',
-        f'Image Matching Benchmark layout, {len(scene_names(result))} scenes, at most '
+        f'Image Matching Benchmark layout, {len(scenes)} scenes, at most '
         f'{result.settings.max_keypoints} keypoints',
     )
     page.opening(
-        (f'left out: {line}' for line in result.omitted),
+        result.omitted_lines(),
         _DEFINITIONS,
         'for the test scenes of the benchmark; they cannot be compared with other scenes.'
         if published else '',
     )
     page.heading('Overall')
     page.table(overall_table(result, published))
-    for line in protocol_lines(result)[: 1 + len(result.extractors)]:
+    for line in matching_lines(result):
         page.text(line)
     page.heading('Accuracy over the pose error')
     page.figure(_curves(result), 'Share of stereo pairs below a pose error, mean of the scenes')
     page.heading('Side by side')
     page.figure(_bars(result))
     page.heading('Scenes')
-    for name in scene_names(result):
+    for name in scenes:
         page.table(scene_table(result, name))
     if root is not None:
         page.heading('Worst pairs')
@@ -261,3 +262,7 @@ def write_page(
     page.write(path)
 
 
+PROTOCOL = EvaluationProtocol(
+    'image-matching', ImageMatchingResult, extractor_figures, scene_figures, sections, write_page,
+    PUBLISHED_IMB,
+)

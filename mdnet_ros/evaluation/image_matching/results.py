@@ -1,27 +1,31 @@
-"""What image matching gives."""
+"""Results of image matching."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from mdnet_ros.evaluation.image_matching.pairs import PairResult
+from mdnet_ros.evaluation.image_matching.pairs import StereoResult
 from mdnet_ros.evaluation.image_matching.scene import SceneSettings
-from mdnet_ros.evaluation.image_matching.subsets import BagResult
+from mdnet_ros.evaluation.image_matching.subsets import SubsetResult
+from mdnet_ros.evaluation.pose import solver_name
+from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
 
 
 @dataclass(frozen=True)
 class ImageMatchingSettings:
-    """What decides the figures, besides extractors and images.
+    """Everything that decides the figures besides extractors and images.
 
     Attributes:
         max_keypoints: the most keypoints of one image.
-        scene: which pairs and subsets are taken.
-        threshold: of the robust pose, pixels, where no validation scene chooses it.
-        ratio: of the ratio test, 1: none; None: chosen on the validation scene.
-        validation_scene: the scene on which each extractor's threshold is chosen; it is not
+        scene: which pairs and subsets are measured.
+        threshold: inlier threshold of the robust pose, pixels, where no validation scene
+            chooses it.
+        ratio: threshold of the ratio test, 1: none; None: chosen on the validation scene.
+        validation_scene: scene on which each extractor's thresholds are chosen; it is not
             measured then.
         multiview: reconstruct subsets, too.
         known_intrinsics: give COLMAP the calibration; the benchmark does not.
+        pose_solver: library that estimates the relative poses.
     """
 
     max_keypoints: int = 2048
@@ -31,6 +35,7 @@ class ImageMatchingSettings:
     validation_scene: str | None = None
     multiview: bool = True
     known_intrinsics: bool = False
+    pose_solver: str = field(default_factory=solver_name)
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,10 @@ class MatchingChoice:
     """How one extractor's matches are filtered.
 
     Attributes:
-        threshold: of the robust pose, pixels.
-        ratio: of the ratio test; 1: none.
-        chosen_on: the validation scene, or None where the user fixed both.
-        validation_accuracy: mAA(10°) there.
+        threshold: inlier threshold of the robust pose, pixels.
+        ratio: threshold of the ratio test; 1: none.
+        chosen_on: name of the validation scene; None where the user fixed both.
+        validation_accuracy: mAA(10°) on the validation scene.
     """
 
     threshold: float
@@ -55,44 +60,28 @@ class SceneResult:
     """One extractor on one scene.
 
     Attributes:
-        name: of the scene.
-        pair_source: how the pairs were chosen.
-        keypoints: mean of an image.
-        milliseconds: mean time to extract an image, when it was.
-        pairs: stereo.
-        bags: multiview.
+        name: name of the scene.
+        pair_source: how the pairs were chosen, in words.
+        keypoints: mean number of keypoints of an image.
+        milliseconds: mean time to extract an image, in the run that extracted it.
+        pairs: the image pairs of the stereo task.
+        subsets: the reconstructed subsets of the multiview task.
     """
 
     name: str
     pair_source: str
     keypoints: float
     milliseconds: float
-    pairs: tuple[PairResult, ...]
-    bags: tuple[BagResult, ...]
+    pairs: tuple[StereoResult, ...]
+    subsets: tuple[SubsetResult, ...]
 
 
 @dataclass(frozen=True)
-class ExtractorResult:
-    """One extractor on a data set."""
+class MatchedExtractor(ExtractorResult[SceneResult]):
+    """One extractor on a data set, with the filter of its matches."""
 
-    name: str
-    licence: str
+    parts: tuple[SceneResult, ...]
     choice: MatchingChoice
-    scenes: tuple[SceneResult, ...]
 
 
-@dataclass(frozen=True)
-class ImageMatchingResult:
-    """A whole evaluation.
-
-    Attributes:
-        settings: of the protocol.
-        solver: the library that estimated the poses.
-        extractors: in the order they were asked for.
-        omitted: what was left out and why, one line each.
-    """
-
-    settings: ImageMatchingSettings
-    solver: str
-    extractors: tuple[ExtractorResult, ...]
-    omitted: tuple[str, ...]
+ImageMatchingResult = EvaluationResult[ImageMatchingSettings, MatchedExtractor]

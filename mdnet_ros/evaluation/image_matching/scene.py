@@ -12,7 +12,7 @@ from mdnet_ros.data.poses import Pose
 from mdnet_ros.errors import DataError
 
 #: Sizes of the benchmark's image subsets for multiview reconstruction.
-BAG_SIZES = (5, 10, 25, 100)
+SUBSET_SIZES = (5, 10, 25, 100)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Scene:
         views: by name, sorted.
         pairs: names of the two images of each stereo pair.
         pair_source: how they were chosen, in words.
-        bags: names of the images of each subset to reconstruct.
+        subsets: names of the images of each subset to reconstruct.
         omitted: what could not be used and why, one line each.
     """
 
@@ -51,7 +51,7 @@ class Scene:
     views: dict[str, View]
     pairs: tuple[tuple[str, str], ...]
     pair_source: str
-    bags: tuple[tuple[str, ...], ...]
+    subsets: tuple[tuple[str, ...], ...]
     omitted: tuple[str, ...]
 
 
@@ -63,15 +63,15 @@ class SceneSettings:
         max_pairs: at most so many stereo pairs, drawn at random; 0: all.
         max_angle: without a visibility file, pairs whose baseline spans at most this angle
             at the scene are taken, degrees.
-        bag_sizes: sizes of the subsets to reconstruct; larger ones than the scene are left out.
-        bags_per_size: at most so many of each size.
+        subset_sizes: sizes of the subsets to reconstruct; larger ones than the scene are left out.
+        subsets_per_size: at most so many of each size.
         seed: of every draw.
     """
 
     max_pairs: int = 0
     max_angle: float = 60.0
-    bag_sizes: tuple[int, ...] = BAG_SIZES
-    bags_per_size: int = 5
+    subset_sizes: tuple[int, ...] = SUBSET_SIZES
+    subsets_per_size: int = 5
     seed: int = 0
 
 
@@ -89,5 +89,5 @@ def without_views(scene: Scene, names: Sequence[str]) -> Scene:
         scene,
         views={name: view for name, view in scene.views.items() if name not in gone},
         pairs=pairs,
-        bags=tuple(bag for bag in scene.bags if not gone & set(bag)),
+        subsets=tuple(subset for subset in scene.subsets if not gone & set(subset)),
     )

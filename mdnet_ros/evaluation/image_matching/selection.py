@@ -66,25 +66,25 @@ def pairs_from_file(
     return pairs
 
 
-def read_bags(
+def read_subsets(
     folder: Path, views: dict[str, View], settings: SceneSettings, omitted: list[str]
 ) -> list[tuple[str, ...]]:
     """Subsets of a scene's own files; one with an image that is not there is named."""
-    bags = []
-    for size in settings.bag_sizes:
+    subsets = []
+    for size in settings.subset_sizes:
         files = sorted(folder.glob(f'{size}bag_*.txt'))
-        for path in files[: settings.bags_per_size]:
+        for path in files[: settings.subsets_per_size]:
             names = [Path(line.strip()).stem for line in path.read_text().splitlines()]
             names = [name for name in names if name]
             missing = [name for name in names if name not in views]
             if missing:
                 omitted.append(f'{path}: {missing[0]} is not there')
             elif len(names) >= 3:
-                bags.append(tuple(names))
-    return bags
+                subsets.append(tuple(names))
+    return subsets
 
 
-def draw_bags(
+def draw_subsets(
     names: list[str],
     pairs: list[tuple[str, str]],
     settings: SceneSettings,
@@ -95,19 +95,19 @@ def draw_bags(
     for a, b in pairs:
         neighbours[a].add(b)
         neighbours[b].add(a)
-    bags: list[tuple[str, ...]] = []
-    for size in settings.bag_sizes:
+    subsets: list[tuple[str, ...]] = []
+    for size in settings.subset_sizes:
         found: set[tuple[str, ...]] = set()
-        for _ in range(4 * settings.bags_per_size):
-            if size > len(names) or len(found) == settings.bags_per_size:
+        for _ in range(4 * settings.subsets_per_size):
+            if size > len(names) or len(found) == settings.subsets_per_size:
                 break
-            bag = {names[rng.integers(len(names))]}
-            while len(bag) < size:
-                reachable = sorted(set().union(*(neighbours[name] for name in bag)) - bag)
+            subset = {names[rng.integers(len(names))]}
+            while len(subset) < size:
+                reachable = sorted(set().union(*(neighbours[name] for name in subset)) - subset)
                 if not reachable:
                     break
-                bag.add(reachable[rng.integers(len(reachable))])
-            if len(bag) == size:
-                found.add(tuple(sorted(bag)))
-        bags.extend(sorted(found))
-    return bags
+                subset.add(reachable[rng.integers(len(reachable))])
+            if len(subset) == size:
+                found.add(tuple(sorted(subset)))
+        subsets.extend(sorted(found))
+    return subsets

@@ -23,7 +23,7 @@ MIN_CAMERAS = 3
 
 
 @dataclass(frozen=True)
-class BagResult:
+class SubsetResult:
     """One subset reconstructed and judged.
 
     Attributes:
@@ -46,13 +46,13 @@ class BagResult:
     ate: float | None
 
 
-def measure_bag(
+def measure_subset(
     names: Sequence[str],
     views: Mapping[str, ViewFeatures],
     matches: Mapping[tuple[str, str], np.ndarray],
     known_intrinsics: bool = False,
     seed: int = 0,
-) -> BagResult:
+) -> SubsetResult:
     """Reconstruct a subset and compare it with the truth.
 
     Args:
@@ -83,7 +83,7 @@ def measure_bag(
         a, b = (model.world_to_camera.get(name) for name in (i, j))
         found = b @ a.inverse() if a is not None and b is not None else None
         errors.append(max(pose_errors(relative_pose(views[i].view, views[j].view), found)))
-    return BagResult(
+    return SubsetResult(
         size=len(names),
         registered=len(model.world_to_camera),
         matches=float(np.mean(model.verified_matches)) if model.verified_matches else 0.0,

@@ -1,4 +1,4 @@
-"""What a replay runs frame by frame: an extractor with the tracker of the robot, or KLT."""
+"""Front ends of a replay: an extractor with the tracker of the robot, or optical flow (KLT)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import numpy as np
 from mdnet_ros.baselines.registry import ExtractorSpec, parse_extractors
 from mdnet_ros.evaluation.extraction import FeatureSource, LoadedImage, image_key
 from mdnet_ros.evaluation.klt import KltTracker
-from mdnet_ros.features.backends import NETWORK_SUFFIXES
 from mdnet_ros.features.tracking import FrameTracker
 from mdnet_ros.features.types import TrackedFrame
-from mdnet_ros.features.weights import CONFIGS
 
 #: Name of the optical-flow peer among the extractors.
 KLT = KltTracker.name
@@ -23,7 +21,7 @@ KLT = KltTracker.name
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """A tracked frame and what it cost, milliseconds."""
+    """A tracked frame and the time it took, milliseconds."""
 
     frame: TrackedFrame
     milliseconds: float
@@ -33,10 +31,10 @@ class Frontend(Protocol):
     """Turns images into tracked frames."""
 
     def track(self, image: np.ndarray, stamp_ns: int) -> TimedFrame:
-        """Take the next image, (H, W) uint8 gray.
+        """Track the next image, (H, W) uint8 gray.
 
         Raises:
-            ImageError: it cannot be used.
+            ImageError: if the image cannot be used.
         """
         ...
 
@@ -44,18 +42,20 @@ class Frontend(Protocol):
 class ExtractorFrontend:
     """An extractor and the :class:`FrameTracker` that runs on the robot.
 
-    Features come from the cache where they are there; the time counted is then that of the
-    extraction that filled it.
+    Where features come from the cache, the time is that of the extraction that filled it.
 
     Args:
-        source: of features.
+        source: extracts the features, or reads them from the cache.
         max_gap: through how many frames a track may be missing.
-        max_error: of the verification, pixels.
+        max_error: distance to the geometric model up to which a match is an inlier, pixels.
+        exact: compare descriptors in float32, as the node does with ``precision:=fp32``.
     """
 
-    def __init__(self, source: FeatureSource, max_gap: int = 2, max_error: float = 2.0) -> None:
+    def __init__(
+        self, source: FeatureSource, max_gap: int = 2, max_error: float = 2.0, exact: bool = False
+    ) -> None:
         self._source = source
-        self._tracker = FrameTracker(max_gap=max_gap, max_error=max_error)
+        self._tracker = FrameTracker(max_gap=max_gap, max_error=max_error, exact=exact)
 
     def track(self, image: np.ndarray, stamp_ns: int) -> TimedFrame:
         """As :meth:`Frontend.track`."""
@@ -67,11 +67,11 @@ class ExtractorFrontend:
 
 
 class KltFrontend:
-    """Optical flow.
+    """Optical flow (KLT).
 
     Args:
         max_keypoints: the most tracks at a time.
-        max_error: of the verification, pixels.
+        max_error: distance to the geometric model up to which a match is an inlier, pixels.
     """
 
     def __init__(self, max_keypoints: int, max_error: float = 2.0) -> None:
@@ -86,38 +86,43 @@ class KltFrontend:
 
 @dataclass(frozen=True)
 class FrontendSpec:
-    """A front end that can be made afresh for every bag.
+    """A front end of which a new one can be made for every bag.
 
     Attributes:
-        name: what reports call it.
-        licence: of its code and weights.
-        max_keypoints: of one image.
-        source: of features; None: KLT.
-        weights: of MD-Net, as the tracker node takes them; None for peers.
+        name: its name in reports.
+        licence: licence of its code and weights.
+        max_keypoints: the most keypoints of one image.
+        source: extracts the features; None: KLT.
     """
 
     name: str
     licence: str
     max_keypoints: int
     source: FeatureSource | None
-    weights: str | None = None
+
+    @property
+    def network(self) -> ExtractorSpec | None:
+        """The network that the tracker node can run; None for peers."""
+        if self.source is None or not self.source.spec.is_ours:
+            return None
+        return self.source.spec
 
     def create(self) -> Frontend:
-        """A front end that has seen nothing yet."""
+        """Make a front end that has not tracked any image yet."""
         if self.source is None:
             return KltFrontend(self.max_keypoints)
-        return ExtractorFrontend(self.source)
+        return ExtractorFrontend(self.source, exact=self.source.spec.exact)
 
 
 def frontend_specs(
     text: str, max_keypoints: int, device: str, weights_dir: Path | None, cache: Path | None
 ) -> list[FrontendSpec]:
-    """Front ends of a comma-separated list of extractors and ``klt``.
+    """Parse a comma-separated list of extractors and ``klt``.
 
     Raises:
-        DataError: a name is unknown, missing, or two would be reported under one name.
-        WeightsError: weights are missing.
-        MissingDependencyError: a library is not installed.
+        DataError: if a name is unknown, missing, or two would be reported under one name.
+        WeightsError: if weights are missing.
+        MissingDependencyError: if a library is not installed.
     """
     names = [part.strip() for part in text.split(',') if part.strip()]
     peers = [name for name in names if name != KLT]
@@ -131,8 +136,6 @@ def frontend_specs(
             found.append(FrontendSpec(KLT, 'Apache-2.0 (OpenCV)', max_keypoints, None))
             continue
         spec = specs[name]
-        ours = spec.text in CONFIGS or spec.text.endswith(NETWORK_SUFFIXES)
         source = FeatureSource(spec, cache)
-        weights = spec.text if ours else None
-        found.append(FrontendSpec(spec.name, spec.licence, max_keypoints, source, weights))
+        found.append(FrontendSpec(spec.name, spec.licence, max_keypoints, source))
     return found

@@ -14,12 +14,8 @@ from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.evaluation.replay.bag import BagSequence, open_bag
 from mdnet_ros.evaluation.replay.frontend import FrontendSpec
 from mdnet_ros.evaluation.replay.meter import BagMeter
-from mdnet_ros.evaluation.replay.results import (
-    BagResult,
-    FrontendResult,
-    ReplayResult,
-    ReplaySettings,
-)
+from mdnet_ros.evaluation.replay.results import BagResult, ReplayResult, ReplaySettings
+from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
 
 #: Runs a front end over a bag; appends to the list what it had to leave out.
 Runner = Callable[[BagSequence, FrontendSpec, ReplaySettings, list[str]], BagResult]
@@ -81,9 +77,9 @@ def evaluate(
             omitted.append(str(error))
     if chosen and not any(measured.values()):
         raise DataError(f'bags: none could be measured: {"; ".join(omitted[:3])}')
-    return ReplayResult(
+    return EvaluationResult(
         settings,
-        tuple(FrontendResult(s.name, s.licence, tuple(measured[s.name])) for s in specs),
+        tuple(ExtractorResult(s.name, s.licence, tuple(measured[s.name])) for s in specs),
         tuple(dict.fromkeys(omitted)),
     )
 

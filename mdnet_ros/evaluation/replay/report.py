@@ -1,4 +1,4 @@
-"""What replayed bags show: tables in the terminal, one HTML page."""
+"""Tables and HTML page of replayed bags."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mdnet_ros.evaluation.replay.json_form import latency_percentiles, mean_rate
-from mdnet_ros.evaluation.replay.results import BagResult, ReplayResult
-from mdnet_ros.evaluation.reports.page import Column, HtmlPage, Part, Table
+from mdnet_ros.evaluation.replay.results import (
+    BagResult,
+    ReplayResult,
+    bag_figures,
+    latency_percentiles,
+    mean_rate,
+)
+from mdnet_ros.evaluation.reports.page import HtmlPage
 from mdnet_ros.evaluation.reports.plots import PALETTE, new_figure
+from mdnet_ros.evaluation.reports.results import EvaluationProtocol
+from mdnet_ros.evaluation.reports.tables import Column, Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +34,7 @@ _DEFINITIONS = (
 
 
 def track_table(result: ReplayResult, name: str) -> Table:
-    """One row per front end: tracks and cost on a bag."""
+    """Tracks and times on one bag, a row for each front end."""
     rows, caption = [], name
     for frontend_name, bag in _of_bag(result, name):
         latency = latency_percentiles(bag)
@@ -54,7 +61,7 @@ def track_table(result: ReplayResult, name: str) -> Table:
 
 
 def pose_table(result: ReplayResult, name: str) -> Table:
-    """One row per front end: relative poses and odometry on a bag."""
+    """Relative poses and visual odometry on one bag, a row for each front end."""
     rows = []
     distances: list[int] = []
     for frontend_name, bag in _of_bag(result, name):
@@ -85,28 +92,22 @@ def pose_table(result: ReplayResult, name: str) -> Table:
 
 
 def _of_bag(result: ReplayResult, name: str) -> list[tuple[str, BagResult]]:
-    return [(f.name, bag) for f in result.frontends for bag in f.bags if bag.name == name]
+    return [(frontend.name, bag) for frontend, bag in result.of_part(name)]
 
 
-def bag_names(result: ReplayResult) -> list[str]:
-    """Of all bags that were measured, in order."""
-    return list(dict.fromkeys(bag.name for f in result.frontends for bag in f.bags))
-
-
-def result_parts(result: ReplayResult) -> list[Part]:
-    """What the terminal shows."""
-    tables = (
-        table(result, name) for name in bag_names(result) for table in (track_table, pose_table)
-    )
-    return [*tables, *(f'left out: {line}' for line in result.omitted)]
+def sections(result: ReplayResult) -> list[Section]:
+    """Tables and lines of a result, for the terminal and text files."""
+    names = result.part_names()
+    tables = (table(result, name) for name in names for table in (track_table, pose_table))
+    return [*tables, *result.omitted_lines()]
 
 
 def _colours(result: ReplayResult) -> dict[str, str]:
-    return {f.name: PALETTE[i % len(PALETTE)] for i, f in enumerate(result.frontends)}
+    return {f.name: PALETTE[i % len(PALETTE)] for i, f in enumerate(result.extractors)}
 
 
 def _trajectory(result: ReplayResult, name: str) -> Figure | None:
-    """The paths in the plane in which the true one extends most."""
+    """Plot the paths in the plane in which the true one extends most."""
     found = [
         (frontend, bag.odometry.errors)
         for frontend, bag in _of_bag(result, name)
@@ -133,7 +134,7 @@ def _trajectory(result: ReplayResult, name: str) -> Figure | None:
 
 
 def _relative(result: ReplayResult, name: str) -> Figure | None:
-    """Accuracy of relative poses over the frame distance."""
+    """Plot the accuracy of relative poses over the frame distance."""
     found = [(frontend, bag) for frontend, bag in _of_bag(result, name) if bag.distances]
     if not found:
         return None
@@ -151,7 +152,7 @@ def _relative(result: ReplayResult, name: str) -> Figure | None:
 
 
 def _latency(result: ReplayResult, name: str) -> Figure:
-    """Histogram of the time a frame takes."""
+    """Plot a histogram of the time of a frame."""
     found = _of_bag(result, name)
     figure = new_figure(7.5, 3.2)
     axis = figure.subplots()
@@ -175,11 +176,11 @@ def write_page(path: Path, result: ReplayResult) -> None:
         DataError: the page cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
-    names = bag_names(result)
+    names = result.part_names()
     page = HtmlPage(
         'Replay', f'{", ".join(names)}; at most {result.settings.max_keypoints} keypoints'
     )
-    page.opening((f'left out: {line}' for line in result.omitted), _DEFINITIONS)
+    page.opening(result.omitted_lines(), _DEFINITIONS)
     for name in names:
         page.heading(name)
         page.table(track_table(result, name))
@@ -190,5 +191,12 @@ def write_page(path: Path, result: ReplayResult) -> None:
         if relative is not None:
             page.figure(relative, 'Relative poses over the distance of the frames')
         page.figure(_latency(result, name), 'Extraction and tracking of a frame')
-    page.licences((f.name, f.licence) for f in result.frontends)
+    page.licences((f.name, f.licence) for f in result.extractors)
     page.write(path)
+
+
+PROTOCOL = EvaluationProtocol(
+    'replay', ReplayResult, lambda _: {}, bag_figures,
+    sections=lambda result, _: sections(result),  # no figures are published for bags
+    write_page=lambda path, result, _: write_page(path, result),
+)

@@ -1,25 +1,33 @@
-"""What replayed bags give."""
+"""Results of replayed bags.
+
+There are no averages over bags: errors of different places and speeds do not average.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
 from mdnet_ros.evaluation.tracks.statistics import SequenceSummary
 from mdnet_ros.evaluation.trajectory import TrajectoryErrors
 
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """What decides the figures, besides front ends and bags.
+    """Everything that decides the figures besides front ends and bags.
 
     Attributes:
         max_keypoints: the most keypoints of one image.
-        image_topic: None: the bag's only one.
-        pose_topic: of the ground truth; None: the bag's only one.
-        max_frames: of each bag's part, from its start; 0: all.
+        image_topic: topic of the images; None: the bag's only one.
+        pose_topic: topic of the ground truth; None: the bag's only one.
+        max_frames: the most frames of each bag; 0: all.
         threshold: inlier threshold of relative poses, pixels.
         odometry: run visual odometry, too.
-        start, end: part of each bag to replay, as shares of its images.
+        start: where in each bag the replay starts, as a share of its images in [0, 1].
+        end: where it ends.
     """
 
     max_keypoints: int = 1024
@@ -34,14 +42,15 @@ class ReplaySettings:
 
 @dataclass(frozen=True)
 class DistanceResult:
-    """Relative poses, from shared tracks, of images some frames apart.
+    """Relative poses of images some frames apart, estimated from the tracks they share.
 
     Attributes:
-        distance: frames apart.
-        pairs: with ground truth.
-        failed: of these, without an estimate.
-        rotation: median error where there is an estimate, degrees; None without any.
-        translation: the same of the direction, its sign counted; None without any.
+        distance: frames from one image to the other.
+        pairs: number of image pairs with ground truth.
+        failed: number of these without an estimate.
+        rotation: median rotation error of the estimates, degrees; None without any.
+        translation: median error of the translation direction, degrees in [0, 180]; None
+            without any.
         accuracy: mAA(10°) of the larger error; failed pairs count as wrong. Where the camera
             moved less than 5 mm only the rotation counts.
     """
@@ -56,13 +65,13 @@ class DistanceResult:
 
 @dataclass(frozen=True)
 class OdometryResult:
-    """A monocular visual odometry on the tracks.
+    """Monocular visual odometry from the tracks.
 
     Attributes:
         located: share of the frames that got a pose.
-        bridged: frames whose pose came from the frame before alone.
-        restarts: times the map was lost.
-        errors: against the truth; None where they cannot be compared.
+        bridged: number of frames whose pose came from the frame before alone.
+        restarts: number of times the map was lost.
+        errors: errors of the trajectory; None where it cannot be compared with the truth.
     """
 
     located: float
@@ -76,15 +85,15 @@ class BagResult:
     """One front end on one bag.
 
     Attributes:
-        name: of the bag.
+        name: name of the bag.
         input_rate: frames per second of the bag, by its stamps.
-        summary: of keypoints, matches, tracks and precision.
-        coverage: share of the cells of a 10 by 8 grid with a track, mean of the frames.
-        milliseconds: of each frame, extraction and tracking; of a live run, from the image
+        summary: keypoints, matches, tracks and precision.
+        coverage: share of the cells of a 10 by 8 grid with a track, mean over the frames.
+        milliseconds: time of each frame: extraction and tracking; in a live run, from the image
             sent to the answer received.
-        dropped: frames a robot would have dropped at the bag's rate, the newest winning; of a
-            live run, frames that were dropped.
-        distances: without ground truth empty.
+        dropped: number of frames a robot would have dropped at the bag's rate, the newest
+            winning; in a live run, number of frames that were dropped.
+        distances: errors of relative poses; empty without ground truth.
         odometry: None without a calibrated camera, or if not asked for.
     """
 
@@ -98,19 +107,25 @@ class BagResult:
     odometry: OdometryResult | None
 
 
-@dataclass(frozen=True)
-class FrontendResult:
-    """One front end on all bags."""
+ReplayResult = EvaluationResult[ReplaySettings, ExtractorResult[BagResult]]
 
-    name: str
-    licence: str
-    bags: tuple[BagResult, ...]
+#: Percentiles of the latency that are given.
+PERCENTILES = (50, 90, 99)
 
 
-@dataclass(frozen=True)
-class ReplayResult:
-    """A whole evaluation; ``omitted`` names what was left out and why, one line each."""
+def latency_percentiles(bag: BagResult) -> dict[int, float]:
+    """Percentiles of the time of a frame, milliseconds."""
+    values = np.percentile(bag.milliseconds, PERCENTILES)
+    return {p: float(value) for p, value in zip(PERCENTILES, values, strict=True)}
 
-    settings: ReplaySettings
-    frontends: tuple[FrontendResult, ...]
-    omitted: tuple[str, ...]
+
+def mean_rate(bag: BagResult) -> float:
+    """Frames per second that the front end could process."""
+    mean = float(np.mean(bag.milliseconds))
+    return 1e3 / mean if mean > 0 else 0.0
+
+
+def bag_figures(bag: BagResult) -> dict[str, Any]:
+    """Averages over the frames of one bag, as the JSON shows them."""
+    latency = latency_percentiles(bag)
+    return {'hz': mean_rate(bag), 'latency_ms': {f'p{p}': v for p, v in latency.items()}}

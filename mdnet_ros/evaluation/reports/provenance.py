@@ -1,4 +1,4 @@
-"""Where figures come from: the command, the day, the machine, the versions and the weights."""
+"""Provenance of figures: the command, the date, the machine, the versions and the weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 
 from mdnet_ros.baselines.common import file_digest
 from mdnet_ros.baselines.registry import ExtractorSpec
-from mdnet_ros.errors import DataError
+from mdnet_ros.data.plain import from_plain
 
 #: Distributions whose versions decide figures, besides OpenCV.
 _LIBRARIES = ('mdnet_ros', 'torch', 'numpy', 'kornia', 'poselib', 'pycolmap', 'evo')
@@ -30,12 +30,12 @@ class Provenance:
     """How one run came to its figures.
 
     Attributes:
-        command: that was typed, with paths cut to their last part.
-        date: of the run, year-month-day, UTC.
+        command: the command line, with paths cut to their last part.
+        date: day of the run, year-month-day, UTC.
         machine: processor, system and accelerator.
-        versions: of the libraries, by name.
+        versions: versions of the libraries, by name.
         weights: SHA-256 of the weights of each extractor that has some, hexadecimal.
-        remark: of whoever ran it; empty: none.
+        remark: text that the user added; empty: none.
     """
 
     command: str
@@ -46,7 +46,7 @@ class Provenance:
     remark: str = ''
 
     def lines(self) -> list[str]:
-        """As the head of a text file."""
+        """Return lines for the head of a text file."""
         versions = ', '.join(f'{name} {version}' for name, version in self.versions.items())
         return [
             f'$ {self.command}',
@@ -57,20 +57,16 @@ class Provenance:
             *([f'remark: {self.remark}'] if self.remark else []),
         ]
 
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON document."""
-        return asdict(self)
-
 
 def provenance(
     arguments: Sequence[str], specs: Iterable[ExtractorSpec], remark: str = ''
 ) -> Provenance:
-    """What is to be told of a run that takes place now.
+    """Record how a run that takes place now comes to its figures.
 
     Args:
-        arguments: of the command ``mdnet``.
+        arguments: arguments of the command ``mdnet``.
         specs: the extractors that are measured.
-        remark: to be shown with it.
+        remark: text to be shown with it.
 
     Raises:
         WeightsError: weights are missing.
@@ -86,20 +82,25 @@ def provenance(
     )
 
 
-def provenances_of(document: dict[str, Any]) -> list[Provenance]:
-    """Of a JSON document of ``mdnet evaluate``; it has several where it was merged.
+def provenances_of(document: dict[str, Any], where: str) -> list[Provenance]:
+    """Read the provenance of a JSON document of ``mdnet evaluate``.
+
+    Args:
+        document: parsed JSON.
+        where: what an error names, such as the file.
+
+    Returns:
+        One entry; several where the document was merged.
 
     Raises:
-        DataError: it has them, but not as they are written.
+        DataError: the provenance is malformed.
     """
-    try:
-        return [Provenance(**part) for part in document.get('provenance', [])]
-    except TypeError as error:
-        raise DataError(f'results: provenance: {error}') from None
+    sources = document.get('provenance', [])
+    return list(from_plain(tuple[Provenance, ...], sources, f'{where}: provenance'))
 
 
 def _machine() -> str:
-    """Processor, cores, system, and the GPU where there is one."""
+    """Name the processor, its cores, the system, and the GPU where there is one."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()

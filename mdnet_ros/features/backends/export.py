@@ -236,7 +236,7 @@ def compare(
     for images in batches:
         expected = PaddedFeatures(*(t.cpu() for t in module(images.to(device))))
         result = backend.run(images, backend.export.settings, None)
-        got = PaddedFeatures(*(t.cpu() for t in vars(result).values()))
+        got = PaddedFeatures(*(t.cpu() for t in result.tensors()))
         distance = torch.cdist(
             expected.keypoints, got.keypoints, compute_mode='donot_use_mm_for_euclid_dist'
         )

@@ -18,7 +18,7 @@ from mdnet_ros.errors import (
     SettingError,
     WeightsError,
 )
-from mdnet_ros.features.detection import DetectionSettings
+from mdnet_ros.features.detection import DetectionSettings, limit_keypoints
 from mdnet_ros.features.network import MDNetConfig
 from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.features.weights import MAX_FILE_BYTES, WeightsInfo
@@ -129,9 +129,10 @@ class ExportedBackend:
                 f'got {count} of {images.shape[-1]}x{images.shape[-2]}'
             )
         found = PaddedFeatures(*self._call(images))
-        m = max(1, settings.max_keypoints // self.export.config.num_sets)
+        m = -(-settings.max_keypoints // self.export.config.num_sets)
         keypoints, scores = found.keypoints[:, :, :m], found.scores[:, :, :m]
         valid = found.valid[:, :, :m] & (scores >= settings.score_threshold)
+        valid = limit_keypoints(valid, settings.max_keypoints)
         if mask is not None:
             x, y = keypoints.round().long().unbind(-1)
             image = torch.arange(count, device=valid.device)[:, None, None]

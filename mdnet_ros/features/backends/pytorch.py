@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from mdnet_ros.features.backends.base import PRECISIONS, find_keypoints, run_network
 from mdnet_ros.features.backends.cpu_network import CpuNetwork
+from mdnet_ros.features.backends.frame_step import FrameSteps
 from mdnet_ros.features.detection import DetectionSettings
 from mdnet_ros.features.network import MDNet, NetworkOutput, fuse
 from mdnet_ros.features.types import PaddedFeatures
@@ -16,12 +18,18 @@ from mdnet_ros.features.weights import load_weights
 
 
 class WeightsBackend:
-    """PyTorch, from a weights file: images of any size, all settings free.
+    """Runs a weights file with PyTorch: images of any size, all settings free.
 
     Args:
         weights: a shipped name, a path, or None for the default.
         device: where to run.
         precision: a key of :data:`PRECISIONS`.
+        graphs: on CUDA, capture the work on a frame as a graph.
+
+    Attributes:
+        network: (B, 1, H, W) images to dense output, on the device.
+        steps: the passes of fixed shapes, see :mod:`mdnet_ros.features.backends.frame_step`; None
+            starts kernels one by one.
 
     Raises:
         WeightsError: the file is missing or corrupt.
@@ -30,32 +38,48 @@ class WeightsBackend:
     fixed_size: tuple[int, int] | None = None
     fixed_batch: int | None = None
 
-    def __init__(self, weights: str | Path | None, device: torch.device, precision: str) -> None:
+    def __init__(
+        self,
+        weights: str | Path | None,
+        device: torch.device,
+        precision: str,
+        graphs: bool = True,
+    ) -> None:
         network, self.info = load_weights(weights)
         self.device = device
         self.precision = precision
-        self._run_network, self._autocast = self._prepare(network.requires_grad_(False))
+        self.network, self._autocast = self._prepare(network.requires_grad_(False))
+        self.steps: FrameSteps | None = None
+        if graphs and device.type == 'cuda':
+            self.steps = FrameSteps(self.network, device, self._autocast, capture=True)
 
     def _prepare(
         self, network: MDNet
     ) -> tuple[Callable[[torch.Tensor], NetworkOutput], torch.dtype]:
-        """What runs the network, and for which type of PyTorch's autocast."""
+        """Return the network ready for the device, and the type for PyTorch's autocast."""
         dtype = PRECISIONS[self.precision]
         if self.device.type == 'cpu':
             return CpuNetwork(network, dtype), torch.float32
         fused = fuse(network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Autocast would cast these weights anew for each frame. The projection of the descriptors
+        # is applied in float32.
+        for module in fused.modules():
+            if isinstance(module, nn.Conv2d) and module is not fused.descriptor_head[2]:
+                module.to(dtype)
         return fused, dtype
 
     def check(self, settings: DetectionSettings) -> None:
-        """As :meth:`Backend.check`; all can be done."""
+        """Accept all settings; see :meth:`Backend.check`."""
 
     @torch.inference_mode()
     def run(
         self, images: torch.Tensor, settings: DetectionSettings, mask: torch.Tensor | None
     ) -> PaddedFeatures:
-        """As :meth:`Backend.run`."""
+        """Find keypoints; see :meth:`Backend.run`."""
+        if self.steps is not None:
+            return self.steps.run(images, settings, mask)
         return find_keypoints(
-            self._run_network,
+            self.network,
             images.to(self.device, non_blocking=True),
             (images.shape[0], images.shape[2], images.shape[3]),
             settings,
@@ -65,6 +89,6 @@ class WeightsBackend:
 
     @torch.inference_mode()
     def run_network(self, images: torch.Tensor) -> NetworkOutput:
-        """The dense output alone, of (B, 1, H, W) uint8 images on the host."""
+        """Return the dense output alone, of (B, 1, H, W) uint8 images on the host."""
         shape = (images.shape[0], images.shape[2], images.shape[3])
-        return run_network(self._run_network, images.to(self.device), shape, self._autocast)
+        return run_network(self.network, images.to(self.device), shape, self._autocast)

@@ -55,7 +55,7 @@ def test_points_are_what_the_files_say(folder: Path) -> None:
     for point in found.points:
         assert point.milliseconds == times[point.name]['extraction']['median_ms']
         for group in ('viewpoint', 'illumination'):
-            written = accuracies[point.name][group]['mma']['3']
+            written = accuracies[point.name]['figures'][group]['mma']['3']
             assert point.mma[group] == pytest.approx(written, abs=1e-6)
 
 
@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path) -> None:
         ([speed], folder / 'nothing.json', SIZE, 50, 'cannot be read'),
         ([tmp_path / 'list.json'], accuracy, SIZE, 50, 'expected the JSON of mdnet benchmark'),
         ([tmp_path / 'bare.json'], accuracy, SIZE, 50, 'not of mdnet benchmark'),
-        ([speed], tmp_path / 'bare_accuracy.json', SIZE, 50, 'not of the homography protocol'),
+        ([speed], tmp_path / 'bare_accuracy.json', SIZE, 50, 'in layout 1, expected layout 2'),
     ]
     for times, accuracies, size, keypoints, message in cases:
         with pytest.raises(DataError, match=message):

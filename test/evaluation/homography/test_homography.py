@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -23,8 +24,10 @@ from mdnet_ros.evaluation.homography.data import (
     load_sequence,
     read_homography,
 )
-from mdnet_ros.evaluation.homography.protocol import HomographySettings, evaluate
-from mdnet_ros.evaluation.homography.results import from_json, merge, to_json
+from mdnet_ros.evaluation.homography.protocol import evaluate
+from mdnet_ros.evaluation.homography.report import PROTOCOL
+from mdnet_ros.evaluation.homography.results import HomographySettings, group_average
+from mdnet_ros.evaluation.reports.results import merge
 
 SIZE = (256, 224)
 WARPS = {
@@ -70,34 +73,34 @@ def broken_root(root: Path, tmp_path: Path) -> Path:
 def run_rootsift(root: Path, cache: Path | None = None, **settings: int | bool) -> dict:
     specs = parse_extractors('rootsift', 300, 'cpu', None)
     result = evaluate(root, specs, HomographySettings(max_keypoints=300, **settings), cache)
-    return to_json(result)
+    return PROTOCOL.to_json(result)
 
 
 def test_known_warps_are_measured_as_such(root: Path) -> None:
     document = run_rootsift(root)
     values = document['extractors']['rootsift']
-    assert set(values['sequences']) == {'v_face', 'v_man', 'i_face'}
-    assert values['overall']['pairs'] == 6
-    assert values['viewpoint']['pairs'] == 4
-    assert values['illumination']['pairs'] == 2
+    figures = values['figures']
+    assert set(values['parts']) == {'v_face', 'v_man', 'i_face'}
+    assert figures['overall']['pairs'] == 6
+    assert figures['viewpoint']['pairs'] == 4
+    assert figures['illumination']['pairs'] == 2
     for group in ('overall', 'viewpoint', 'illumination'):
-        assert list(values[group]['mma']) == [str(t) for t in range(1, 11)]
-        assert values[group]['mma']['3'] > 0.8
-        assert values[group]['homography_auc']['5'] > 0.7
-        assert 0.2 < values[group]['ms']['3'] <= 1.0
-        assert values[group]['keypoints'] <= 300
-        assert values[group]['ms_per_image'] > 0
-    sequences = values['sequences'].values()
-    mean = np.mean([pair['correct'][2] / pair['matches'] for s in sequences
-                    for pair in s['pair_counts']])
-    assert values['overall']['mma']['3'] == pytest.approx(mean, abs=1e-6)
+        assert list(figures[group]['mma']) == [str(t) for t in range(1, 11)]
+        assert figures[group]['mma']['3'] > 0.8
+        assert figures[group]['homography_auc']['5'] > 0.7
+        assert 0.2 < figures[group]['ms']['3'] <= 1.0
+        assert figures[group]['keypoints'] <= 300
+        assert figures[group]['ms_per_image'] > 0
+    mean = np.mean([pair['correct'][2] / pair['matches'] for s in values['parts'].values()
+                    for pair in s['pairs']])
+    assert figures['overall']['mma']['3'] == pytest.approx(mean, abs=1e-6)
 
 
 def test_left_out_names_are_a_default(root: Path) -> None:
     assert len(LEFT_OUT) == 8
     assert [p.name for p in list_sequences(root)] == ['i_face', 'v_face', 'v_man']
     assert len(list_sequences(root, all_sequences=True)) == 4
-    assert 'i_dc' in run_rootsift(root, all_sequences=True)['extractors']['rootsift']['sequences']
+    assert 'i_dc' in run_rootsift(root, all_sequences=True)['extractors']['rootsift']['parts']
 
 
 def test_second_run_reads_the_cache_and_gives_the_same(root: Path, tmp_path: Path) -> None:
@@ -152,24 +155,28 @@ def test_cache_keeps_everything(tmp_path: Path, root: Path) -> None:
     assert found.features.image_size == SIZE
 
 
+def through_json(result):
+    document = json.loads(json.dumps(PROTOCOL.to_json(result), allow_nan=False))
+    return PROTOCOL.from_json(document, 'results')
+
+
 def test_shards_merge_to_the_whole(root: Path, tmp_path: Path) -> None:
     specs = parse_extractors('rootsift', 300, 'cpu', None)
     settings = HomographySettings(max_keypoints=300)
     whole = evaluate(root, specs, settings, tmp_path)
+    assert through_json(whole) == whole
     parts = [
-        from_json(json.loads(json.dumps(to_json(
-            evaluate(root, specs, settings, tmp_path, shard=(i, 2))
-        ))))
-        for i in (1, 2)
+        through_json(evaluate(root, specs, settings, tmp_path, shard=(i, 2))) for i in (1, 2)
     ]
-    assert [len(p.extractors[0].sequences) for p in parts] == [2, 1]
-    merged = to_json(merge(parts))
-    # through JSON as the parts came, which rounds the milliseconds
-    assert merged == to_json(from_json(json.loads(json.dumps(to_json(whole)))))
-    with pytest.raises(DataError, match='twice'):
+    assert [len(p.extractors[0].parts) for p in parts] == [2, 1]
+    assert merge(parts) == whole
+    with pytest.raises(DataError, match="'i_face' twice"):
         merge([parts[0], parts[0]])
-    with pytest.raises(DataError, match='settings differ'):
+    with pytest.raises(DataError, match='settings differ: max_keypoints 301 and 300'):
         merge([parts[0], evaluate(root, specs, HomographySettings(301), tmp_path)])
+    renamed = replace(whole.extractors[0], licence='other', parts=())
+    with pytest.raises(DataError, match="'rootsift' differs: licence"):
+        merge([whole, replace(whole, extractors=(renamed,))])
 
 
 def test_size_limit_maps_pixels_exactly() -> None:
@@ -201,14 +208,14 @@ def test_size_limit_keeps_exact_keypoints_exact(root: Path, tmp_path: Path) -> N
     specs = parse_extractors(f'precomputed:{folder}', 100, 'cpu', None)
     for max_side in (0, 128, 100):
         result = evaluate(root, specs, HomographySettings(100, max_side))
-        assert [s.name for s in result.extractors[0].sequences] == ['v_face', 'v_man']
-        metrics = result.extractors[0].group().metrics
+        assert [s.name for s in result.extractors[0].parts] == ['v_face', 'v_man']
+        metrics = group_average(result.extractors[0]).metrics
         assert metrics.mma[1] == 1.0
         assert metrics.repeatability[1] == 1.0
         assert metrics.homography_auc[1] > 0.99
         # The third sequence has no features there: named, and for that extractor alone.
-        (left_out,) = result.left_out
-        assert (left_out.sequence, left_out.extractor) == ('i_face', 'perfect')
+        (omitted,) = result.omitted
+        assert omitted.startswith('i_face for perfect: ')
 
 
 def break_missing_homography(folder: Path) -> str:
@@ -255,19 +262,17 @@ def break_missing_image(folder: Path) -> str:
 def test_broken_sequence_is_named_and_the_others_measured(broken_root: Path, damage) -> None:
     reason = damage(broken_root / 'v_face')
     document = run_rootsift(broken_root)
-    assert set(document['extractors']['rootsift']['sequences']) == {'v_man', 'i_face'}
-    (entry,) = document['left_out']
-    assert entry['sequence'] == 'v_face'
-    assert entry['extractor'] is None
-    assert reason in entry['reason']
-    assert 'v_face' in entry['reason']
-    assert '\n' not in entry['reason']
+    assert set(document['extractors']['rootsift']['parts']) == {'v_man', 'i_face'}
+    (line,) = document['omitted']
+    assert line.startswith('v_face: ')
+    assert reason in line
+    assert '\n' not in line
 
 
 def test_flat_images_give_zeros_not_nan(tmp_path: Path) -> None:
     write_sequence(tmp_path / 'i_flat', np.full((SIZE[1], SIZE[0], 3), 90, np.uint8), '.png', False)
     document = run_rootsift(tmp_path)
-    overall = document['extractors']['rootsift']['overall']
+    overall = document['extractors']['rootsift']['figures']['overall']
     assert overall['mma'] == {str(t): 0.0 for t in range(1, 11)}
     assert overall['keypoints'] == 0.0
     json.dumps(document, allow_nan=False)
@@ -313,7 +318,7 @@ def test_command_merges(root: Path, tmp_path: Path) -> None:
     merged = tmp_path / 'all.json'
     html = tmp_path / 'all.html'
     assert main(['evaluate', 'merge', *paths, '--json', str(merged), '--html', str(html)]) == 0
-    assert json.loads(merged.read_text())['extractors']['orb']['overall']['pairs'] == 6
+    assert json.loads(merged.read_text())['extractors']['orb']['figures']['overall']['pairs'] == 6
     assert html.stat().st_size > 10_000
 
 
@@ -357,12 +362,27 @@ def test_wrong_shard_is_refused(shard: str, root: Path) -> None:
     assert caught.value.code == 2
 
 
-def test_merge_refuses_what_is_not_a_result(tmp_path: Path, capsys) -> None:
+def test_merge_refuses_what_is_not_a_result(root: Path, tmp_path: Path, capsys) -> None:
+    whole = run_rootsift(root)
+    capsys.readouterr()  # the progress bar
+    documents = {
+        'cannot be read': 'not json',
+        'expected the JSON of mdnet evaluate': '{"protocol": "merge"}',
+        'layout 1, expected layout 2': '{"protocol": "homography", "extractors": {}}',
+        'layout 3, expected layout 2': json.dumps({**whole, 'layout': 3}),
+        'extractors: expected a table': json.dumps({**whole, 'extractors': []}),
+        "settings: unknown key 'size'": json.dumps({**whole, 'settings': {'size': 1}}),
+        'omitted: expected tuple': json.dumps({**whole, 'omitted': None}),
+        "provenance: 0: 'command' is missing": json.dumps({**whole, 'provenance': [{}]}),
+    }
     path = tmp_path / 'x.json'
-    for text in ('not json', '[]', '{}', '{"protocol": "homography"}'):
+    for message, text in documents.items():
         path.write_text(text)
         assert main(['evaluate', 'merge', str(path), '--json', str(tmp_path / 'y.json')]) == 2
-        assert 'results' in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert error.startswith(f"mdnet: error: results '{path}'")
+        assert message in error
+        assert error.count('\n') == 1
     assert not (tmp_path / 'y.json').exists()
 
 

@@ -89,27 +89,27 @@ def test_end_to_end(data, tmp_path, capsys):
         '--published',
     )  # fmt: skip
     assert code == 0
-    hall = report['extractors']['sift']['scenes']['hall']
-    assert hall['stereo']['pairs'] == 9
-    assert hall['stereo']['mean_accuracy'] > 0.8
-    assert hall['stereo']['inliers'] > 50
-    assert 0.2 < hall['stereo']['repeatability'] <= 1
-    assert hall['stereo']['matching_score'] > 0.8
-    assert hall['multiview']['bags'] == 1
-    assert hall['bags'][0]['registered'] == 5
-    assert hall['bags'][0]['accuracy'] > 0.8
-    assert hall['bags'][0]['landmarks'] > 50
-    assert hall['bags'][0]['ate'] < 0.2
-    assert any('im-0-gone' in line for line in report['left_out'])
-    plain = report['extractors']['sift']['scenes']['plain']
+    hall = report['extractors']['sift']['parts']['hall']
+    assert hall['figures']['stereo']['pairs'] == 9
+    assert hall['figures']['stereo']['mean_accuracy'] > 0.8
+    assert hall['figures']['stereo']['inliers'] > 50
+    assert 0.2 < hall['figures']['stereo']['repeatability'] <= 1
+    assert hall['figures']['stereo']['matching_score'] > 0.8
+    assert hall['figures']['multiview']['subsets'] == 1
+    assert hall['subsets'][0]['registered'] == 5
+    assert hall['subsets'][0]['accuracy'] > 0.8
+    assert hall['subsets'][0]['landmarks'] > 50
+    assert hall['subsets'][0]['ate'] < 0.2
+    assert any('im-0-gone' in line for line in report['omitted'])
+    plain = report['extractors']['sift']['parts']['plain']
     # Without depth maps these are missing, not zero.
-    assert plain['stereo']['repeatability'] is None
-    assert plain['stereo']['matching_score'] is None
-    assert plain['multiview'] is None  # four images are no subset of five
-    overall = report['extractors']['sift']['overall']['stereo']
-    both = [s['stereo']['mean_accuracy'] for s in (hall, plain)]
+    assert plain['figures']['stereo']['repeatability'] is None
+    assert plain['figures']['stereo']['matching_score'] is None
+    assert plain['figures']['multiview'] is None  # four images are no subset of five
+    overall = report['extractors']['sift']['figures']['stereo']
+    both = [s['figures']['stereo']['mean_accuracy'] for s in (hall, plain)]
     assert overall['mean_accuracy'] == pytest.approx(np.mean(both))
-    assert overall['repeatability'] == hall['stereo']['repeatability']
+    assert overall['repeatability'] == hall['figures']['stereo']['repeatability']
     assert 'published' in report
     page = html.read_text()
     assert 'data:image/jpeg' in page
@@ -125,7 +125,7 @@ def test_validation_scene_shards_and_merge(data, tmp_path):
     choice = report['extractors']['orb']['choice']
     assert choice['chosen_on'] == 'plain'
     assert 0 < choice['validation_accuracy'] <= 1
-    assert list(report['extractors']['orb']['scenes']) == ['hall']
+    assert list(report['extractors']['orb']['parts']) == ['hall']
 
     _, whole = run(data, tmp_path, *stereo)
     paths = []
@@ -239,12 +239,12 @@ def test_broken_scenes_are_named_and_the_others_measured(data, rendered, tmp_pat
         file['R'][...] = np.ones((3, 3))
     code, report = run(root, tmp_path, '--extractors', 'orb', '--no-multiview')
     assert code == 0
-    left_out = report['left_out']
+    omitted = report['omitted']
     for word in ('calibration_im-0', 'calibration_im-1', 'im-2.png', 'no_pair', 'rotation'):
-        assert any(word in line for line in left_out), word
-    assert all('\n' not in line for line in left_out)
-    assert list(report['extractors']['orb']['scenes']) == ['good']
-    assert report['extractors']['orb']['scenes']['good']['stereo']['pairs'] == 3
+        assert any(word in line for line in omitted), word
+    assert all('\n' not in line for line in omitted)
+    assert list(report['extractors']['orb']['parts']) == ['good']
+    assert report['extractors']['orb']['parts']['good']['figures']['stereo']['pairs'] == 3
     assert 'left out' in capsys.readouterr().out
 
 

@@ -59,19 +59,22 @@ def test_end_to_end(bag, tmp_path, capsys):
     assert code == 0
     assert list(report['extractors']) == ['sift', 'klt']
     for values in report['extractors'].values():
-        figures = values['bags']['hall']
-        assert figures['frames'] == FRAMES
-        assert figures['input_hz'] == pytest.approx(12.0, rel=0.01)
-        assert figures['hz'] > 0
-        assert figures['latency_ms']['p50'] <= figures['latency_ms']['p99']
-        assert figures['matches_per_frame'] > 50
-        assert figures['precision_kind'] == 'epipolar'
-        assert figures['precision']['3px'] > 0.6
+        figures = values['parts']['hall']
+        summary, milliseconds = figures['summary'], figures['milliseconds']
+        assert summary['frames'] == len(milliseconds) == FRAMES
+        assert figures['input_rate'] == pytest.approx(12.0, rel=0.01)
+        assert figures['figures']['hz'] == pytest.approx(1e3 / np.mean(milliseconds))
+        assert figures['figures']['latency_ms'] == {
+            f'p{p}': pytest.approx(np.percentile(milliseconds, p)) for p in (50, 90, 99)
+        }
+        assert summary['matches_per_frame'] > 50
+        assert summary['precision']['kind'] == 'epipolar'
+        assert summary['precision']['within']['3'] > 0.6
         assert figures['coverage'] > 0.3
-        assert [d['distance'] for d in figures['relative_pose']] == [1, 2, 5, 10]
-        assert [d['pairs'] for d in figures['relative_pose']] == [23, 22, 19, 14]
-        assert figures['relative_pose'][2]['rotation'] < 1.0
-        assert figures['relative_pose'][2]['translation'] < 10.0
+        assert [d['distance'] for d in figures['distances']] == [1, 2, 5, 10]
+        assert [d['pairs'] for d in figures['distances']] == [23, 22, 19, 14]
+        assert figures['distances'][2]['rotation'] < 1.0
+        assert figures['distances'][2]['translation'] < 10.0
         assert figures['odometry']['located'] > 0.6
         assert figures['odometry']['errors']['ate'] < 0.1 * figures['odometry']['errors']['length']
     page = html.read_text()
@@ -106,12 +109,14 @@ def test_pose_files_give_what_the_topic_gives(bag, scene, tmp_path):
     # KITTI's poses belong to all frames of the bag, not to the first eight.
     code, report = run(tmp_path, *arguments, '--ground-truth', kitti)
     assert code == 0
-    assert any('expected as many poses as frames, 8, got 24' in s for s in report['left_out'])
-    assert report['extractors']['klt']['bags']['hall']['relative_pose'] == []
+    assert any('expected as many poses as frames, 8, got 24' in s for s in report['omitted'])
+    assert report['extractors']['klt']['parts']['hall']['distances'] == []
     _, of_file = run(tmp_path, *arguments, '--ground-truth', tum)
     _, of_topic = run(tmp_path, *arguments)
-    a, b = (r['extractors']['klt']['bags']['hall'] for r in (of_file, of_topic))
-    assert a['precision']['2px'] == pytest.approx(b['precision']['2px'], abs=0.02)
+    a, b = (r['extractors']['klt']['parts']['hall'] for r in (of_file, of_topic))
+    assert a['summary']['precision']['within']['2'] == pytest.approx(
+        b['summary']['precision']['within']['2'], abs=0.02
+    )
     assert a['odometry'] is None
 
 
@@ -152,13 +157,13 @@ def test_poses_of_a_body_become_those_of_its_camera(bag, scene, tmp_path):
     _, told = run(tmp_path, *arguments, '--ground-truth', poses, '--extrinsics', other)
     _, without = run(tmp_path, *arguments, '--ground-truth', poses)
     figures = [
-        report['extractors']['klt']['bags']['hall']['precision']['2px']
+        report['extractors']['klt']['parts']['hall']['summary']['precision']['within']['2']
         for report in (of_topic, beside, told, without)
     ]
     assert figures[1:3] == pytest.approx([figures[0]] * 2, abs=0.02)
     assert figures[3] < figures[0] - 0.1
-    assert beside['left_out'] == []
-    assert any("taken for the camera's" in line for line in without['left_out'])
+    assert beside['omitted'] == []
+    assert any("taken for the camera's" in line for line in without['omitted'])
 
 
 @pytest.mark.parametrize(
@@ -215,8 +220,8 @@ def test_broken_bags_are_named_and_the_others_measured(bag, tmp_path, capsys):
     arguments = ('--extractors', 'klt', '--no-odometry', '--max-frames', '4')
     code, report = run(tmp_path, '--bag', broken, '--bag', bag, *arguments)
     assert code == 0
-    assert list(report['extractors']['klt']['bags']) == ['hall']
-    assert any('broken' in line for line in report['left_out'])
+    assert list(report['extractors']['klt']['parts']) == ['hall']
+    assert any('broken' in line for line in report['omitted'])
     assert run(tmp_path, '--bag', broken, *arguments)[0] == 2
     assert run(tmp_path, '--bag', bag, '--bag', bag, *arguments)[0] == 2
     two = ('--bag', bag, '--ground-truth', 'a', '--ground-truth', 'b')
@@ -243,12 +248,13 @@ def test_shards_merge(bag, tmp_path):
 def test_a_part_of_a_bag(bag, tmp_path, capsys):
     arguments = ('--bag', bag, '--no-odometry', '--extractors', 'klt')
     _, report = run(tmp_path, *arguments, '--part', '0.5', '1')
-    second = report['extractors']['klt']['bags']['hall']
-    assert second['frames'] == FRAMES // 2
-    assert [d['pairs'] for d in second['relative_pose']] == [11, 10, 7, 2]
-    assert second['precision']['3px'] > 0.6
+    second = report['extractors']['klt']['parts']['hall']
+    assert second['summary']['frames'] == FRAMES // 2
+    assert [d['pairs'] for d in second['distances']] == [11, 10, 7, 2]
+    assert second['summary']['precision']['within']['3'] > 0.6
     _, report = run(tmp_path, *arguments, '--part', '0', '0.5')
-    assert report['extractors']['klt']['bags']['hall']['precision'] != second['precision']
+    first = report['extractors']['klt']['parts']['hall']
+    assert first['summary']['precision'] != second['summary']['precision']
     assert run(tmp_path, *arguments, '--part', '0.5', '0.5')[0] == 2
     assert '--part' in capsys.readouterr().err
 
@@ -269,11 +275,12 @@ def test_nothing_to_see_gives_zeros(tmp_path):
     code, report = run(tmp_path, '--bag', tmp_path / 'gray', '--extractors', 'sift,klt')
     assert code == 0
     for values in report['extractors'].values():
-        figures = values['bags']['gray']
-        assert figures['keypoints_per_frame'] == figures['matches_per_frame'] == 0
-        assert figures['coverage'] == figures['track_length']['mean'] == 0
-        assert figures['precision'] == {'1px': 0, '2px': 0, '3px': 0}
-        first = figures['relative_pose'][0]
+        figures = values['parts']['gray']
+        summary = figures['summary']
+        assert summary['keypoints_per_frame'] == summary['matches_per_frame'] == 0
+        assert figures['coverage'] == summary['track_length']['mean'] == 0
+        assert summary['precision']['within'] == {'1': 0, '2': 0, '3': 0}
+        first = figures['distances'][0]
         assert (first['pairs'], first['failed'], first['accuracy']) == (3, 3, 0)
         assert first['rotation'] is None
         assert figures['odometry']['located'] == 0

@@ -116,6 +116,31 @@ def test_budget_threshold_mask_and_shrinking(
     np.testing.assert_allclose((got.keypoints + 0.5) / 2 - 0.5, best.keypoints, atol=1e-3)
 
 
+@pytest.mark.parametrize('count', [1, 3, 101])
+def test_a_number_that_the_sets_cannot_share_evenly_is_kept_exactly(
+    exported: Path, plain: MDNetExtractor, photographs: list[np.ndarray], count: int
+) -> None:
+    few = MDNetExtractor(exported, 'cpu', count)(photographs[0])
+    expected = replace(plain.settings, max_keypoints=count)
+    plain_few = MDNetExtractor(plain.info.path, 'cpu', precision='fp32')
+    plain_few.settings = expected
+    np.testing.assert_array_equal(few.sets, plain_few(photographs[0]).sets)
+    assert len(few) == count
+
+
+@pytest.mark.parametrize('file_format', FORMATS)
+def test_a_file_exported_for_an_odd_number_gives_it(
+    tmp_path: Path, weights_path: Path, photographs: list[np.ndarray], file_format: str
+) -> None:
+    out = tmp_path / f'odd{FORMATS[file_format]}'
+    check = export(
+        weights_path, out, file_format, (HEIGHT, WIDTH), photographs,
+        settings=DetectionSettings(max_keypoints=151),
+    )
+    assert check.keypoints == 2 * 151
+    assert np.bincount(MDNetExtractor(out, 'cpu')(photographs[1]).sets).tolist() == [76, 75]
+
+
 def test_what_the_file_cannot_do_is_told_in_one_line(
     exported: Path, photographs: list[np.ndarray]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mdnet_ros.evaluation.reports.page import Column, Table, text_of
+from mdnet_ros.evaluation.reports.tables import Column, Table, text_of
 
 
 def test_plain_text_stars_the_best_of_each_column() -> None:

@@ -1,0 +1,47 @@
+"""``mdnet gpu-check``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+
+from mdnet_ros.cli.benchmark import parse_numbers, parse_sizes
+from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.benchmark.device_check import DeviceCheck
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('--out', type=Path, required=True, help='folder for the results')
+    parser.add_argument('--device', default='cuda', help='cuda, or cpu for a dry run')
+    parser.add_argument(
+        '--images', type=Path, metavar='FOLDER',
+        help='real images of one size to compare on; default: synthetic ones',
+    )
+    parser.add_argument(
+        '--sizes', type=parse_sizes, default='640x480,1280x720', metavar='WxH,…', help='timed, px'
+    )
+    parser.add_argument(
+        '--keypoints', type=parse_numbers, default='512,2048,8192', metavar='N,…',
+        help='budgets that are timed',
+    )
+    parser.add_argument('--repetitions', type=int, default=50, metavar='N', help='of each timing')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check, time and write; 1 if a check failed."""
+    images = None
+    if args.images is not None:
+        read = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in sorted(
+            path for path in args.images.iterdir() if path.is_file()
+        )) if args.images.is_dir() else ()
+        images = [image for image in read if image is not None]
+        if len({image.shape for image in images}) != 1:
+            raise DataError(f"images '{args.images}': expected a folder with images of one size")
+    passed = DeviceCheck(
+        args.device, args.out, images, args.sizes, args.keypoints, args.repetitions
+    ).run()
+    print('all checks passed' if passed else 'a check failed: see checks.json')
+    return 0 if passed else 1
