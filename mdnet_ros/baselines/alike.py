@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from mdnet_ros.baselines.common import (
     BaselineInfo,
     BaselineSettings,
+    TorchExtractor,
     build_features,
     load_checkpoint,
     load_state,
     rgb_tensor,
 )
-from mdnet_ros.features.extractor import choose_device
 from mdnet_ros.features.types import Features
 
 
@@ -142,23 +142,8 @@ def suppress(scores: torch.Tensor, radius: int) -> torch.Tensor:
     return scores * maxima
 
 
-class AlikeExtractor:
-    """ALIKE at the image's own scale, the best ``max_keypoints`` by score.
-
-    Args:
-        name: one of :data:`CONFIGS`.
-        network: with its weights loaded.
-        max_keypoints: how many to keep.
-        device: as :func:`mdnet_ros.features.extractor.choose_device` takes it.
-    """
-
-    def __init__(
-        self, name: str, network: AlikeNetwork, max_keypoints: int, device: str = 'auto'
-    ) -> None:
-        self.name = name
-        self.max_keypoints = max_keypoints
-        self.device = choose_device(device)
-        self._network = network.eval().to(self.device)
+class AlikeExtractor(TorchExtractor):
+    """ALIKE at the image's own scale, with an :class:`AlikeNetwork`."""
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
@@ -166,7 +151,7 @@ class AlikeExtractor:
         x = rgb_tensor(image, self.device)
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % _STRIDE, 0, -height % _STRIDE))
-        scores, descriptors = self._network(x)
+        scores, descriptors = self.network(x)
         score, dense = scores[0, :height, :width], descriptors[:, :, :height, :width]
         peaks = suppress(score, _RADIUS)
         inside = torch.zeros_like(peaks)
@@ -178,10 +163,7 @@ class AlikeExtractor:
         grid = (xy * scale - 1.0)[None, None]
         described = F.grid_sample(dense, grid, align_corners=True)[0, :, 0].T
         value = F.grid_sample(score[None, None], grid, align_corners=True)[0, 0, 0]
-        return build_features(
-            xy.cpu().numpy(), value.cpu().numpy(), described.cpu().numpy(), (width, height),
-            self.max_keypoints,
-        )
+        return build_features(xy, value, described, (width, height), self.max_keypoints)
 
     @staticmethod
     def _refine(score: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -197,10 +179,10 @@ class AlikeExtractor:
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> AlikeExtractor:
-    """The size that ``name`` says, from the authors' checkpoint.
+    """Create the extractor of the size that ``name`` says, from the authors' checkpoint.
 
     Raises:
-        WeightsError: if the file is not that checkpoint.
+        WeightsError: the file is not that checkpoint.
     """
     assert weights is not None, 'the registry finds the weights of all that name some'
     network = AlikeNetwork(CONFIGS[name])

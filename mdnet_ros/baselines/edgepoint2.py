@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from mdnet_ros.baselines.common import (
     BaselineInfo,
     BaselineSettings,
+    TorchExtractor,
     build_features,
     load_checkpoint,
     load_state,
     rgb_tensor,
 )
-from mdnet_ros.features.extractor import choose_device
 from mdnet_ros.features.types import Features
 
 
@@ -175,23 +175,8 @@ class EdgePoint2Network(nn.Module):
         return self.score_head(summed)[:, 0], self.desc_head(merged)
 
 
-class EdgePoint2Extractor:
-    """Extractor of EdgePoint2 features at the image's own scale.
-
-    Args:
-        name: one of :data:`CONFIGS`.
-        network: the network with its weights loaded.
-        max_keypoints: the most keypoints of one image; those with the highest scores are kept.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    """
-
-    def __init__(
-        self, name: str, network: EdgePoint2Network, max_keypoints: int, device: str = 'auto'
-    ) -> None:
-        self.name = name
-        self.max_keypoints = max_keypoints
-        self.device = choose_device(device)
-        self.network = network.eval().to(self.device)
+class EdgePoint2Extractor(TorchExtractor):
+    """Extractor of EdgePoint2 features at the image's own scale."""
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
@@ -210,8 +195,7 @@ class EdgePoint2Extractor:
         # multiply by the ratio of the sides instead, which differs by up to 0.03 px.
         ratio = (xy.new_tensor([width, height]) - 1.0) / (size - 1.0)
         return build_features(
-            (xy * ratio).cpu().numpy(), values.cpu().numpy(), described.cpu().numpy(),
-            (width, height), self.max_keypoints,
+            xy * ratio, values, described, (width, height), self.max_keypoints
         )
 
     def _detect(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

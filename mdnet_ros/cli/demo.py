@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.cli.tracking import (
     add_tracker_arguments,
     changed_from_default,
+    finish,
     output_folder,
     tracker_settings,
 )
@@ -23,9 +25,8 @@ from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError, MissingDependencyError
 from mdnet_ros.evaluation.tracks.run import Latency, RunReport
 from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics, SequenceSummary
-from mdnet_ros.evaluation.tracks.truth import truth_of_bag
+from mdnet_ros.evaluation.tracks.truth import camera_poses, truth_of_bag
 from mdnet_ros.features.weights import resolve_weights
-from mdnet_ros.files import write_json
 from mdnet_ros.tracker.pictures import RunPictures
 from mdnet_ros.tracker.recording import read_tracks
 
@@ -90,12 +91,7 @@ def run(args: argparse.Namespace) -> int:
             )
         summary = _look_at_tracks(bag, folder, scene.settings.rate_hz)
     report = _report(live, summary, {'settings': changed_from_default(settings)})
-    report.table(f'mdnet demo: {Path(settings.weights).stem}, live over ROS 2').print()
-    document = report.to_json()
-    write_json(folder / 'summary.json', document)
-    if args.json:
-        write_json(Path(args.json), document)
-    print(f'outputs: {folder}')
+    finish(report, f'mdnet demo: {Path(settings.weights).stem}, live over ROS 2', folder, args.json)
     return 0
 
 
@@ -111,8 +107,9 @@ def _scene_settings(args: argparse.Namespace) -> SceneSettings:
 
 def _look_at_tracks(bag: BagReader, folder: Path, rate_hz: float) -> SequenceSummary:
     """Figures and pictures of what was recorded, against the truth in the scene's bag."""
-    camera = bag.camera(CAMERA_INFO_TOPIC)
-    statistics = SequenceStatistics(truth_of_bag(bag, IMAGE_TOPIC, camera))
+    camera = read_calibration(bag, IMAGE_TOPIC, CAMERA_INFO_TOPIC).camera
+    truth = camera_poses(bag, IMAGE_TOPIC).poses
+    statistics = SequenceStatistics(truth_of_bag(bag, IMAGE_TOPIC, camera, truth))
     images = bag.images(IMAGE_TOPIC)
     with BagReader(folder / 'tracks') as tracks:
         count = tracks.counts['/correspondences']

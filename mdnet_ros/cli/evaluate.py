@@ -1,6 +1,6 @@
 """``mdnet evaluate``: measure extractors with the field's protocols.
 
-Each protocol, and each command that works on results, is a module of this package with
+Each protocol, and the command that joins results, is a module of this package with
 ``add_arguments(parser)`` and ``run(args) -> int``; it is imported only when it is asked for.
 """
 
@@ -16,9 +16,10 @@ PROTOCOLS = {
     'image-matching': 'Image Matching Benchmark layout: stereo and multiview pose',
     'replay': 'bags with ground truth: tracks, latency, visual odometry',
 }
-#: The protocols, and what can be done with their results.
+#: The protocols, a measurement that needs no data set, and what can be done with results.
 _COMMANDS = {
     **PROTOCOLS,
+    'pairs': 'pairs rendered from photographs: scale, tilt, rotation and light apart',
     'merge': 'join the JSON files of shards into one',
     'plot': 'draw accuracy over extraction time, from JSON files written before',
 }

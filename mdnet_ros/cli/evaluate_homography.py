@@ -13,8 +13,9 @@ from mdnet_ros.cli.evaluate_common import (
     show_and_write,
 )
 from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.extraction import MeasuredData
 from mdnet_ros.evaluation.homography.protocol import evaluate
-from mdnet_ros.evaluation.homography.report import PROTOCOL, write_page
+from mdnet_ros.evaluation.homography.report import PROTOCOL
 from mdnet_ros.evaluation.homography.results import HomographySettings
 
 
@@ -53,6 +54,6 @@ def run(args: argparse.Namespace) -> int:
     result = evaluate(args.root, specs, settings, args.cache, args.shard)
     show_and_write(
         args, PROTOCOL, result, own_provenance(args, specs), args.published,
-        lambda path: write_page(path, result, args.published, args.root, specs, args.cache),
+        MeasuredData(args.root, specs, args.cache),
     )
     return 0

@@ -6,20 +6,23 @@ import argparse
 import sys
 from pathlib import Path
 
+from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader, ImageFrame
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.cli.tracking import (
+    add_image_topic_arguments,
     add_tracker_arguments,
     changed_from_default,
+    finish,
     output_folder,
     tracker_settings,
 )
+from mdnet_ros.evaluation.replay.ground_truth import read_extrinsics
 from mdnet_ros.evaluation.tracks.run import Latency, RunReport
 from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics
-from mdnet_ros.evaluation.tracks.truth import truth_of_bag
+from mdnet_ros.evaluation.tracks.truth import camera_poses, truth_of_bag
 from mdnet_ros.features.types import TrackedFrame
-from mdnet_ros.files import write_json
 from mdnet_ros.tracker.configuration import load_configuration
 from mdnet_ros.tracker.engine import Engine
 from mdnet_ros.tracker.offline import track_bag
@@ -32,12 +35,16 @@ _DEFAULT_RATE = 10.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('--bag', required=True, help='rosbag2 folder, .mcap or .db3 file')
-    parser.add_argument('--image-topic', metavar='T', help='default: the only one there is')
+    add_image_topic_arguments(parser)
     parser.add_argument(
-        '--camera-info-topic', metavar='T', help='default: the one beside the image topic'
+        '--pose-topic', metavar='T',
+        help='true poses of the camera or, with static transforms in the bag or --extrinsics, of '
+        'its body; default: the only ones called ground truth; odometry only if named',
     )
     parser.add_argument(
-        '--pose-topic', metavar='T', help='true poses of the camera; default: the only ones'
+        '--extrinsics', metavar='YAML', type=Path,
+        help="place of the camera on the body whose poses the bag has: EuRoC's sensor.yaml (T_BS) "
+        "or Kalibr's camchain",
     )
     parser.add_argument(
         '--out', required=True, metavar='DIR',
@@ -57,12 +64,17 @@ def run(args: argparse.Namespace) -> int:
     with BagReader(args.bag) as bag:
         image_topic = bag.image_topic(args.image_topic)
         info_topic = bag.camera_info_topic(image_topic, args.camera_info_topic)
-        camera = bag.camera(info_topic, settings.rectified)
-        statistics = SequenceStatistics(truth_of_bag(bag, image_topic, camera, args.pose_topic))
+        calibration = read_calibration(bag, image_topic, info_topic, settings.rectified)
+        camera = calibration.camera
+        to_body = read_extrinsics(args.extrinsics) if args.extrinsics else None
+        truth = camera_poses(bag, image_topic, args.pose_topic, to_body)
+        statistics = SequenceStatistics(truth_of_bag(bag, image_topic, camera, truth.poses))
         engine = Engine(load_configuration(settings))
         engine.cameras[0].model = camera
+        engine.cameras[0].unusable = calibration.problem
         folder = output_folder(args.out)
         count = bag.counts[image_topic]
+        stamps: list[int] = []
         with (
             BagWriter(folder / 'tracks', args.storage, overwrite=True) as writer,
             RunPictures(folder, count, _rate(bag, image_topic)) as pictures,
@@ -70,18 +82,37 @@ def run(args: argparse.Namespace) -> int:
 
             def on_frame(image: ImageFrame, frame: TrackedFrame) -> None:
                 statistics.add(frame)
+                stamps.append(frame.stamp_ns)
                 if not args.no_pictures:
                     pictures.add(image.bgr, frame)
 
             offline = track_bag(
                 bag, image_topic, engine, BagTopics(writer), on_frame, progress=True
             )
+    problems = [*truth.notes]
     if offline.problem:
-        print(
-            f'mdnet track: {sum(offline.drops.values())} of {offline.frames_in} images cannot be '
-            f'used, the first: {offline.problem}',
-            file=sys.stderr,
+        problems.append(
+            f'{sum(offline.drops.values())} of {offline.frames_in} images cannot be used, the '
+            f'first: {offline.problem}'
         )
+    if offline.uncalibrated:
+        problems.append(
+            f'/tracks was asked for and is not written for {offline.uncalibrated} of '
+            f'{offline.frames_processed} images: {offline.calibration_error}'
+        )
+    elif calibration.problem and info_topic is not None:
+        problems.append(f'calibration not used: {calibration.problem}')
+    if offline.without_ray:
+        problems.append(
+            f'{offline.without_ray} observations left out of /tracks: their pixels have no ray '
+            'in the calibration'
+        )
+    if camera is not None and truth.poses is not None:
+        problems.append(truth.poses.overlap_problem(stamps))
+    elif truth.poses is not None and info_topic is None:
+        problems.append('no camera_info: no precision against the true poses')
+    for problem in filter(None, problems):
+        print(f'mdnet track: {problem}', file=sys.stderr)
     extractor = engine.configuration.extractor
     report = RunReport(
         frames_in=offline.frames_in,
@@ -100,12 +131,7 @@ def run(args: argparse.Namespace) -> int:
             'settings': changed_from_default(settings),
         },
     )
-    report.table(f'mdnet track: {Path(args.bag).name}, {extractor.name}').print()
-    document = report.to_json()
-    write_json(folder / 'summary.json', document)
-    if args.json:
-        write_json(Path(args.json), document)
-    print(f'outputs: {folder}')
+    finish(report, f'mdnet track: {Path(args.bag).name}, {extractor.name}', folder, args.json)
     return 0
 
 

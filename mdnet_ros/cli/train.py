@@ -71,18 +71,18 @@ def run(args: argparse.Namespace) -> int:
             torch.cuda.set_device(device)
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
     try:
-        training, validation = load_pools(
+        pools = load_pools(
             args.images, config.held_back, args.image_topic, tuple(args.part)
         )
         provenance: dict[str, Any] = {
             'images': [Path(p).name for p in args.images],
             'part': list(args.part),
-            'photographs': len(training),
-            'held_back': len(validation),
+            'photographs': len(pools.training),
+            'held_back': pools.held_back,
         }
         trainer = Trainer(
-            config, training, validation, args.out, device, args.minutes, args.from_weights,
-            args.resume, args.steps, provenance,
+            config, pools.training, pools.validation, args.out, device, args.minutes,
+            args.from_weights, args.resume, args.steps, provenance,
         )
         summary = trainer.run()
     finally:

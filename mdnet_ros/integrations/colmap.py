@@ -1,4 +1,4 @@
-"""A COLMAP database of a tracked sequence: ``database.db``."""
+"""Writes a tracked sequence as a COLMAP database: ``database.db``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,31 @@ import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.colmap import COLMAP_OFFSET, colmap_camera, import_pycolmap, open_database
+from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Features
 from mdnet_ros.integrations.pairs import ImagePair
 
 
+def camera_for_colmap(
+    camera: CameraModel | None, image_size: tuple[int, int]
+) -> tuple[CameraModel | None, str]:
+    """Choose the calibration to export.
+
+    Returns:
+        The camera and an empty text, or None and why COLMAP cannot hold it.
+
+    Raises:
+        MissingDependencyError: without pycolmap.
+    """
+    try:
+        colmap_camera(camera, image_size)
+    except DataError as error:
+        return None, str(error)
+    return camera, ''
+
+
 class ColmapDatabase:
-    """One camera, the images with their keypoints, matches and two-view geometries.
+    """Writes one camera, the images with their keypoints, matches and two-view geometries.
 
     Matches are all tracks two images share. The tracker's geometric verification is their
     two-view geometry: the tracks without a false step are its inliers, so that ``colmap mapper``
@@ -22,7 +41,7 @@ class ColmapDatabase:
 
     Args:
         folder: to write into.
-        camera: calibration; None: COLMAP finds it.
+        camera: the calibration, see :func:`camera_for_colmap`; None: COLMAP finds it.
         image_size: (width, height) in pixels.
 
     Raises:

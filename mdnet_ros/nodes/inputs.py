@@ -74,9 +74,9 @@ class Inputs:
             ReliabilityPolicy.RELIABLE if settings.qos_reliability == 'reliable'
             else ReliabilityPolicy.BEST_EFFORT
         )
-        take: Any = self._take  # rclpy's annotation forgets callbacks that take the message's info
+        take: Any = self._take  # rclpy's annotation lacks callbacks that take the message's info
         self._sequence: int | None = None
-        # A slow parameter or service callback must not hold images up.
+        # A slow parameter or service callback must not delay images.
         self._subscriptions = [
             node.create_subscription(
                 CompressedImage if self._compressed else Image, self.topic, take,

@@ -1,4 +1,4 @@
-"""Pictures of a run: a contact sheet and a short video of the tracks drawn on the images."""
+"""Contact sheet and video of a run, with the tracks drawn on the images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mdnet_ros.tracker.drawing import TrackDrawer
 
 #: Columns and rows of the contact sheet.
 _GRID = (4, 3)
-#: Longer trails hide the picture where the camera moves fast, frames.
+#: Length of trails in frames; longer ones hide the picture where the camera moves fast.
 _TRAIL = 3
 #: Width of one picture of the contact sheet and largest width of the video, pixels.
 _THUMBNAIL = 480
@@ -24,14 +24,14 @@ _VIDEO_WIDTH = 1280
 
 
 class RunPictures:
-    """Draws the frames of a run, as a context manager.
+    """Draws the frames of a run; a context manager.
 
-    Both files appear when the block ends without an error.
+    Both files are written when the block ends without an error.
 
     Args:
-        folder: where ``contact_sheet.png`` and ``tracks.mp4`` are written.
-        frame_count: about how many frames will come.
-        fps: of the video.
+        folder: folder of ``contact_sheet.png`` and ``tracks.mp4``.
+        frame_count: about how many frames there will be.
+        fps: frames per second of the video.
 
     Raises:
         DataError: if the files cannot be written.
@@ -77,13 +77,13 @@ class RunPictures:
 
         Args:
             image: (H, W) gray or (H, W, 3) BGR, uint8.
-            frame: its tracks.
+            frame: its tracked frame.
         """
         drawn = self._drawer(image, frame)
         height, width = drawn.shape[:2]
         if self._video is None:
             scale = min(1.0, _VIDEO_WIDTH / width)
-            # The codec wants even sides.
+            # The codec requires even sides.
             self._size = (round(width * scale / 2) * 2, round(height * scale / 2) * 2)
             self._video = cv2.VideoWriter(
                 str(self._temporary), cv2.VideoWriter.fourcc(*'mp4v'), self._fps, self._size
@@ -101,7 +101,7 @@ class RunPictures:
 
 
 def _sheet(thumbnails: list[np.ndarray]) -> np.ndarray:
-    """The pictures row by row; all get the size of the first."""
+    """Join pictures row by row; all get the size of the first."""
     height, width = thumbnails[0].shape[:2]
     columns = min(_GRID[0], len(thumbnails))
     rows = -(-len(thumbnails) // columns)

@@ -18,7 +18,8 @@ from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.training.data import step_generator
 from mdnet_ros.training.images import ImagePool
 from mdnet_ros.training.photometric import PhotometricRanges, change_light
-from mdnet_ros.training.warps import ViewPair, WarpRanges, apply_homography, make_pairs
+from mdnet_ros.training.views import ViewPair, make_pairs
+from mdnet_ros.training.warps import WarpRanges, apply_homography
 
 #: Side of the validation views, pixels.
 SIDE = 256
@@ -28,8 +29,7 @@ KEYPOINTS = 2048 * SIDE * SIDE // (640 * 480)
 _SEED = 20220821
 #: How the validation views differ.
 _WARPS = WarpRanges(
-    rotation=30.0, small_motion=0.0, scale=1.6, tilt=1.5, perspective=0.2, translation=0.15,
-    minimum_scale=0.7,
+    rotation=30.0, small_motion=0.0, scale=2.0, tilt=1.8, perspective=0.2, translation=0.15,
 )
 _LIGHT = PhotometricRanges(blur=1.8)
 #: Grey-value spread (of 1) of an 9 x 9 window below which the ground counts as flat.
@@ -105,13 +105,9 @@ class ValidationFigures:
 
 def validation_pairs(pool: ImagePool, count: int, device: torch.device) -> ViewPair:
     """The same pairs in every run on the same images: moderate warps, full changes of light."""
-    generator = step_generator(_SEED, 0, 0, 1)
-    index = torch.arange(count) % len(pool)
-    here = index.to(pool.photos.device)
-    pair = make_pairs(
-        pool.photos[here], pool.halves[here], pool.sizes[index], SIDE,
-        _WARPS, 1.0, generator,
-    )
+    generator = step_generator(_SEED, 0, 0, 1, pool.pixels.device)
+    index = torch.arange(count, device=pool.pixels.device) % len(pool)
+    pair = make_pairs(pool, index, SIDE, _WARPS, 1.0, generator)
     images = change_light(pair.images, _LIGHT, 0.7, generator)
     return ViewPair(images.to(device), pair.valid.to(device), pair.to_second.to(device))
 

@@ -225,7 +225,8 @@ def test_hardnet_patches_turn_with_the_image(photo: np.ndarray) -> None:
     """The patch of a keypoint looks the same in an image turned by a quarter."""
     gray = cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY)
     turned = cv2.rotate(gray, cv2.ROTATE_90_CLOCKWISE)
-    extractor = HardNetExtractor(10, 'cpu')
+    network = kornia_feature.HardNet(pretrained=False)
+    extractor = HardNetExtractor('hardnet', network, 10, 'cpu')
     sizes, x, y = np.array([6.0]), 90.0, 80.0
     here = extractor.patches(gray, np.array([[x, y]], np.float32), sizes, np.array([30.0]))
     there = np.array([[gray.shape[0] - 1 - y, x]], np.float32)
@@ -244,7 +245,8 @@ def test_hardnet_patch_covers_twelve_sigma() -> None:
     """A disc of radius 6 sigma = 3 sizes touches the edges of its patch."""
     image = np.zeros((101, 101), np.uint8)
     cv2.circle(image, (50, 50), 24, 255, -1)
-    patch = HardNetExtractor(1, 'cpu').patches(
+    network = kornia_feature.HardNet(pretrained=False)
+    patch = HardNetExtractor('hardnet', network, 1, 'cpu').patches(
         image, np.array([[50, 50]], np.float32), np.array([8.0]), np.array([0.0])
     )[0, 0]
     assert patch[16, 1] > 0.8

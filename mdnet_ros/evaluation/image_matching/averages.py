@@ -28,12 +28,13 @@ class StereoSummary:
     Attributes:
         pairs: number of pairs.
         features: keypoints of an image (NF).
-        matches: proposed matches of a pair.
+        matches: proposed matches of a pair, those between the same two places counted once.
         inliers: inliers of the robust pose of a pair (NI).
         repeatability: repeatability at 3 px (Rep); None without depth maps.
         matching_score: matching score at 3 px (MS); None without depth maps.
         accuracy: share of pairs with a pose error below each of :data:`DEGREES`.
-        mean_accuracy: mAA(10°).
+        accuracy_by_seed: mAA(10°) for each seed of the robust pose.
+        mean_accuracy: mAA(10°), mean over the seeds.
     """
 
     pairs: int
@@ -43,19 +44,29 @@ class StereoSummary:
     repeatability: float | None
     matching_score: float | None
     accuracy: tuple[float, ...]
+    accuracy_by_seed: tuple[float, ...]
     mean_accuracy: float
+
+    @property
+    def spread(self) -> float:
+        """Largest minus smallest mAA(10°) of the seeds."""
+        return max(self.accuracy_by_seed, default=0.0) - min(self.accuracy_by_seed, default=0.0)
 
 
 @dataclass(frozen=True)
 class MultiviewSummary:
     """Averages over subsets of the multiview task; the benchmark's names in parentheses.
 
+    A subset whose reconstruction failed counts as wrong in the accuracy and is left out of the
+    landmarks, track lengths and trajectory errors, as in the benchmark.
+
     Attributes:
         subsets: number of subsets.
-        registered: share of the images that were registered.
-        matches: matches of a pair that COLMAP verified (NM).
-        landmarks: triangulated points (NL).
-        track_length: images that a point is seen in (TL).
+        registered: share of the images that were registered; failed subsets count as 0.
+        matches: matches of a pair given to COLMAP (NM).
+        verified: matches of a pair that COLMAP verified.
+        landmarks: triangulated points (NL); None where every reconstruction failed.
+        track_length: images that a point is seen in (TL); None likewise.
         ate: absolute trajectory error; None where no subset had three registered cameras.
         mean_accuracy: mAA(10°).
     """
@@ -63,8 +74,9 @@ class MultiviewSummary:
     subsets: int
     registered: float
     matches: float
-    landmarks: float
-    track_length: float
+    verified: float
+    landmarks: float | None
+    track_length: float | None
     ate: float | None
     mean_accuracy: float
 
@@ -83,7 +95,8 @@ def mean_or_zero(values: Iterable[float]) -> float:
 def stereo_of(scene: SceneResult) -> StereoSummary:
     """Average over the pairs of a scene."""
     pairs = scene.pairs
-    errors = np.array([pair.error for pair in pairs])
+    errors = np.array([pair.errors for pair in pairs]).T  # seeds, pairs
+    by_seed = tuple(mean_average_accuracy(of_seed) for of_seed in errors)
     return StereoSummary(
         pairs=len(pairs),
         features=scene.keypoints,
@@ -91,8 +104,9 @@ def stereo_of(scene: SceneResult) -> StereoSummary:
         inliers=mean_or_zero(pair.inliers for pair in pairs),
         repeatability=_mean(pair.repeatability for pair in pairs),
         matching_score=_mean(pair.matching_score for pair in pairs),
-        accuracy=tuple(mean_or_zero(errors < degrees) for degrees in DEGREES),
-        mean_accuracy=mean_average_accuracy(errors),
+        accuracy=tuple(mean_or_zero((errors < degrees).ravel()) for degrees in DEGREES),
+        accuracy_by_seed=by_seed,
+        mean_accuracy=mean_or_zero(by_seed),
     )
 
 
@@ -108,17 +122,23 @@ def average_stereo(parts: Sequence[StereoSummary]) -> StereoSummary:
         accuracy=tuple(
             mean_or_zero(part.accuracy[i] for part in parts) for i in range(len(DEGREES))
         ),
+        accuracy_by_seed=tuple(
+            mean_or_zero(of_seed)
+            for of_seed in zip(*(part.accuracy_by_seed for part in parts), strict=True)
+        ),
         mean_accuracy=mean_or_zero(part.mean_accuracy for part in parts),
     )
 
 
 def _multiview_of(subsets: Sequence[SubsetResult]) -> MultiviewSummary:
+    built = [subset for subset in subsets if subset.registered]
     return MultiviewSummary(
         subsets=len(subsets),
         registered=mean_or_zero(subset.registered / subset.size for subset in subsets),
         matches=mean_or_zero(subset.matches for subset in subsets),
-        landmarks=mean_or_zero(subset.landmarks for subset in subsets),
-        track_length=mean_or_zero(subset.track_length for subset in subsets),
+        verified=mean_or_zero(subset.verified for subset in subsets),
+        landmarks=_mean(subset.landmarks for subset in built),
+        track_length=_mean(subset.track_length for subset in built),
         ate=_mean(subset.ate for subset in subsets),
         mean_accuracy=mean_or_zero(subset.accuracy for subset in subsets),
     )
@@ -138,8 +158,9 @@ def average_multiview(parts: Sequence[MultiviewSummary]) -> MultiviewSummary | N
         subsets=sum(part.subsets for part in parts),
         registered=mean_or_zero(part.registered for part in parts),
         matches=mean_or_zero(part.matches for part in parts),
-        landmarks=mean_or_zero(part.landmarks for part in parts),
-        track_length=mean_or_zero(part.track_length for part in parts),
+        verified=mean_or_zero(part.verified for part in parts),
+        landmarks=_mean(part.landmarks for part in parts),
+        track_length=_mean(part.track_length for part in parts),
         ate=_mean(part.ate for part in parts),
         mean_accuracy=mean_or_zero(part.mean_accuracy for part in parts),
     )

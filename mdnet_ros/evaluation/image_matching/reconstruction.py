@@ -45,7 +45,8 @@ class Reconstruction:
     Attributes:
         world_to_camera: pose of every registered image, by name.
         num_landmarks: triangulated points.
-        mean_track_length: images a point is seen in, on average; 0 without a point.
+        mean_track_length: images a point is seen in, on average; 0 without a point. An image
+            that sees a point twice counts once, unlike in COLMAP's own mean track length.
         verified_matches: two-view inlier matches of each image pair given, 0 where rejected.
     """
 
@@ -104,7 +105,11 @@ def reconstruct(
         rigid = cam_from_world() if callable(cam_from_world) else cam_from_world
         matrix = rigid.matrix()
         poses[image.name] = Pose(matrix[:, :3], matrix[:, 3])
-    length = float(model.compute_mean_track_length()) if model.num_points3D() else 0.0
+    lengths = [
+        len({element.image_id for element in point.track.elements})
+        for point in model.points3D.values()
+    ]
+    length = float(np.mean(lengths)) if lengths else 0.0
     return Reconstruction(poses, model.num_points3D(), length, verified)
 
 

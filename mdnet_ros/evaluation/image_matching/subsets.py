@@ -24,14 +24,15 @@ MIN_CAMERAS = 3
 
 @dataclass(frozen=True)
 class SubsetResult:
-    """One subset reconstructed and judged.
+    """Figures of one reconstructed subset.
 
     Attributes:
         size: images in the subset.
-        registered: images in the largest model.
-        matches: two-view inlier matches of an image pair (COLMAP's verification), mean (NM).
+        registered: images in the largest model; 0: the reconstruction failed.
+        matches: matches of an image pair given to COLMAP, mean (NM).
+        verified: of these, inliers of COLMAP's two-view geometry, mean.
         landmarks: triangulated points (NL).
-        track_length: images a point is seen in, mean (TL).
+        track_length: images that a point is seen in, mean (TL).
         accuracy: mAA(10°) over all pairs of the subset; pairs not registered count as wrong.
         ate: root mean square distance of the registered camera centres from the truth after
             Sim(3) alignment, in the truth's units; None with fewer than three cameras.
@@ -40,6 +41,7 @@ class SubsetResult:
     size: int
     registered: int
     matches: float
+    verified: float
     landmarks: int
     track_length: float
     accuracy: float
@@ -86,7 +88,8 @@ def measure_subset(
     return SubsetResult(
         size=len(names),
         registered=len(model.world_to_camera),
-        matches=float(np.mean(model.verified_matches)) if model.verified_matches else 0.0,
+        matches=float(np.mean([len(pair) for pair in rows.values()])),
+        verified=float(np.mean(model.verified_matches)),
         landmarks=model.num_landmarks,
         track_length=model.mean_track_length,
         accuracy=mean_average_accuracy(np.array(errors)),

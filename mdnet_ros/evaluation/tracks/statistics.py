@@ -86,12 +86,12 @@ class Precision:
     Attributes:
         kind: what the error is: distance to the true ``position`` or to the true ``epipolar``
             line.
-        within: threshold in pixels to share in [0, 1].
+        within: threshold in pixels to share in [0, 1]; to None where nothing could be checked.
         matches: how many correspondences could be checked.
     """
 
     kind: str
-    within: dict[int, float]
+    within: dict[int, float | None]
     matches: int
 
 
@@ -169,12 +169,11 @@ class SequenceStatistics:
         """The figures so far."""
         precision = None
         if self._truth is not None:
-            shares = self._right / max(1, self._checked)
-            precision = Precision(
-                self._truth.kind,
-                {px: float(share) for px, share in zip(THRESHOLDS_PX, shares, strict=True)},
-                self._checked,
-            )
+            within = {
+                px: float(right / self._checked) if self._checked else None
+                for px, right in zip(THRESHOLDS_PX, self._right, strict=True)
+            }
+            precision = Precision(self._truth.kind, within, self._checked)
         return SequenceSummary(
             self._frames,
             self._keypoints / max(1, self._frames),

@@ -223,6 +223,7 @@ class CpuNetwork:
         _, hidden, last = network.detector_head
         self._hidden = self._ready(_of(hidden).side_by_side(_pixels_at_once(config.channels[0])))
         self._last = self._ready(_of(last).side_by_side(_pixels_at_once(config.num_sets)))
+        self._saliency = [self._ready(_of(layer)) for layer in network.saliency or ()]
 
     def _ready(self, convolution: _Convolution) -> _Convolution:
         """Of the type of the arithmetic, and laid out as maps are."""
@@ -240,8 +241,13 @@ class CpuNetwork:
         _, x4, x8, x16 = maps
         pyramid = self._lateral8(x8, onto=_upsample(self._lateral16(x16)))
         pyramid = self._lateral4(x4, onto=_upsample(self._mix8(pyramid)))
-        context = self._context(self._mix4(pyramid, relu=True))
+        wide = self._mix4(pyramid, relu=True)
+        context = self._context(wide)
         gate = self._gate(_upsample(context).add_(x2).relu_())
         seen = self._detail(x1, onto=self._interpolation(_double_rows(gate)), relu=True)
         logits = self._last(self._hidden(seen, relu=True))
+        if self._saliency:
+            first, second, unfolded = self._saliency
+            salient = unfolded(second(first(wide, relu=True), relu=True))
+            logits.add_(_upsample(F.pixel_shuffle(salient, 2)))
         return NetworkOutput(logits, self._descriptors(pyramid, relu=True), *self._projection)
