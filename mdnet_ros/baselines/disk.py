@@ -1,4 +1,4 @@
-"""DISK (Tyszkiewicz et al., NeurIPS 2020) by kornia."""
+"""DISK features (Tyszkiewicz et al., NeurIPS 2020), run by kornia."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ INFOS = {
         'DISK trained on depth, Tyszkiewicz et al., NeurIPS 2020',
         'Apache-2.0',
         'https://github.com/cvlab-epfl/disk (depth-save.pth)',
-        weights=('depth-save.pth',),
+        weights=('depth-save.pth', 'disk-depth-save.pth'),
         library='kornia',
     )
 }
 
 
 class DiskExtractor(TorchExtractor):
-    """kornia's DISK."""
+    """Extractor of DISK features with kornia's network."""
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:

@@ -1,4 +1,4 @@
-"""All extractors by name: MD-Net and its peers.
+"""Makes extractors by name: MD-Net and the peers it is compared with.
 
 >>> extractor = create_extractor('rootsift', max_keypoints=1000)
 """
@@ -22,7 +22,7 @@ from mdnet_ros.baselines.common import (
     find_weights,
 )
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
-from mdnet_ros.errors import DataError
+from mdnet_ros.errors import DataError, WeightsError
 from mdnet_ros.features import weights
 from mdnet_ros.features.backends import NETWORK_SUFFIXES, PRECISIONS, RUNTIMES
 from mdnet_ros.features.extractor import (
@@ -32,7 +32,7 @@ from mdnet_ros.features.extractor import (
     fastest_precision,
 )
 
-#: Module of this package that implements a peer, by name.
+#: Name of a peer -> module of this package that implements it.
 BASELINES = {
     'sift': 'sift',
     'rootsift': 'sift',
@@ -55,16 +55,30 @@ BASELINES = {
     'aliked-n16rot': 'aliked',
     'aliked-n32': 'aliked',
     'xfeat': 'xfeat',
+    'edgepoint2-t32': 'edgepoint2',
+    'edgepoint2-t48': 'edgepoint2',
+    'edgepoint2-s32': 'edgepoint2',
+    'edgepoint2-s48': 'edgepoint2',
+    'edgepoint2-s64': 'edgepoint2',
+    'edgepoint2-m32': 'edgepoint2',
+    'edgepoint2-m48': 'edgepoint2',
+    'edgepoint2-m64': 'edgepoint2',
+    'edgepoint2-l32': 'edgepoint2',
+    'edgepoint2-l48': 'edgepoint2',
+    'edgepoint2-l64': 'edgepoint2',
+    'edgepoint2-e32': 'edgepoint2',
+    'edgepoint2-e48': 'edgepoint2',
+    'edgepoint2-e64': 'edgepoint2',
 }
-#: Size that the bare name of a family stands for.
-ALIASES = {'alike': 'alike-n', 'aliked': 'aliked-n16'}
+#: Name of a family of networks -> the one that is meant by it.
+ALIASES = {'alike': 'alike-n', 'aliked': 'aliked-n16', 'edgepoint2': 'edgepoint2-e64'}
 _PRECOMPUTED = 'precomputed:'
-#: Distributions that may provide an import which a BaselineInfo names as its library.
+#: Import name of a library -> names of the distributions that may contain it.
 _DISTRIBUTIONS = {'cv2': ('opencv-python-headless', 'opencv-python')}
 
 
 def extractor_names() -> list[str]:
-    """List every name that :func:`create_extractor` takes, besides paths."""
+    """List the names that :func:`create_extractor` takes, besides paths."""
     return [*sorted(weights.CONFIGS), *BASELINES]
 
 
@@ -73,17 +87,13 @@ def _module(name: str) -> ModuleType:
 
 
 def baseline_info(name: str) -> BaselineInfo:
-    """Return licence and origin of a peer.
-
-    Raises:
-        KeyError: ``name`` is not a peer.
-    """
+    """Return the licence and origin of a peer; KeyError if ``name`` is no peer."""
     return _module(name).INFOS[name]
 
 
 @dataclass(frozen=True)
 class ExtractorSpec:
-    """Description of an extractor, from which any thread or process can create it.
+    """Description of an extractor, from which it can be made in any thread or process.
 
     Attributes:
         text: text that names it: a name of :func:`extractor_names`, a ``.safetensors`` path, or
@@ -117,7 +127,7 @@ class ExtractorSpec:
 
     @property
     def network(self) -> str:
-        """Text without precision and runtime."""
+        """Name or path of the network, without precision and runtime."""
         return self._parts()[0]
 
     @property
@@ -148,14 +158,14 @@ class ExtractorSpec:
 
     @property
     def precomputed(self) -> Path | None:
-        """File or folder of precomputed features; None for other extractors."""
+        """File or folder of precomputed features; None for every other extractor."""
         if not self.text.startswith(_PRECOMPUTED):
             return None
         return Path(self.text.removeprefix(_PRECOMPUTED)).expanduser()
 
     @property
     def name(self) -> str:
-        """Name in reports."""
+        """Name of the extractor in reports."""
         if self.precomputed is not None:
             return self.precomputed.stem
         if not self.is_ours:
@@ -164,14 +174,14 @@ class ExtractorSpec:
 
     @property
     def licence(self) -> str:
-        """Licence of the code and weights."""
+        """Licence of the code and the weights."""
         if self.text in BASELINES:
             return baseline_info(self.text).licence
         return 'Apache-2.0' if self.is_ours else 'of whoever computed it'
 
     @property
     def single_threaded(self) -> bool:
-        """Whether one image occupies one core, so that extracting in parallel pays."""
+        """Whether extraction from one image occupies one core only."""
         return self.text in BASELINES and baseline_info(self.text).single_threaded
 
     def create(self) -> Extractor:
@@ -189,10 +199,17 @@ class ExtractorSpec:
                 precision=self.precision, runtime=self.runtime,
             )
         settings = BaselineSettings(self.max_keypoints, self.device, self.weights_dir)
-        return _module(self.text).create(self.text, settings, self.weights_file())
+        file = self.weights_file()
+        try:
+            return _module(self.text).create(self.text, settings, file)
+        except WeightsError as error:
+            source = baseline_info(self.text).source
+            raise WeightsError(
+                f"extractor '{self.text}': {error}; the right file: {source}"
+            ) from None
 
     def weights_file(self) -> Path | None:
-        """Return the file or folder of its weights or precomputed features; None if it has none.
+        """Find the file or folder of the weights or precomputed features; None if there are none.
 
         Raises:
             WeightsError: weights are missing.
@@ -243,7 +260,7 @@ def _version(library: str) -> str:
 def create_extractor(
     name: str, max_keypoints: int = 2048, device: str = 'auto', **options: Any
 ) -> Extractor:
-    """Create an extractor by name.
+    """Make the extractor called ``name``.
 
     Args:
         name: see :class:`ExtractorSpec`.
@@ -262,10 +279,11 @@ def create_extractor(
 def parse_extractors(
     text: str, max_keypoints: int, device: str, weights_dir: Path | None
 ) -> list[ExtractorSpec]:
-    """Parse a comma-separated list of extractors.
+    """Read a comma-separated list of extractors and check that their weights exist.
 
     Raises:
         DataError: a name is unknown, missing, or two would be reported under one name.
+        WeightsError: a weights file is missing; the line says where to get it.
     """
     specs = [
         ExtractorSpec(part.strip(), max_keypoints, device, weights_dir)
@@ -278,6 +296,8 @@ def parse_extractors(
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"extractors '{text}': two are called '{name}'; rename a file")
+    for spec in specs:
+        spec.weights_file()
     return specs
 
 

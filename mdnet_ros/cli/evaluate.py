@@ -16,11 +16,12 @@ PROTOCOLS = {
     'image-matching': 'Image Matching Benchmark layout: stereo and multiview pose',
     'replay': 'bags with ground truth: tracks, latency, visual odometry',
 }
-#: The protocols, a measurement that needs no data set, and what joins results.
+#: The protocols, a measurement that needs no data set, and what can be done with results.
 _COMMANDS = {
     **PROTOCOLS,
     'pairs': 'pairs rendered from photographs: scale, tilt, rotation and light apart',
     'merge': 'join the JSON files of shards into one',
+    'plot': 'draw accuracy over extraction time, from JSON files written before',
 }
 
 

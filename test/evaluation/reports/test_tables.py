@@ -30,13 +30,26 @@ def test_text() -> None:
     assert [line.split() for line in lines if line.strip() and '─' not in line] == [
         ['Two', '&', 'three'],
         ['name', 'error', 'MMA|3'],
-        ['a', '1.00', '0.500'],
+        ['a', '1.00*', '0.500*'],
         ['(second', 'line)'],
-        ['<b>', '1.00', '–'],
+        ['<b>', '1.00*', '–'],
         ['c', '2.00', '0.250'],
         ['published', '0.10', '0.900'],
         ['left', 'out:', 'd'],
+        ['*', 'best', 'of', 'its', 'column'],
     ]
+
+
+def test_text_without_a_best_has_no_stars() -> None:
+    table = Table((Column('name'), Column('count', 0)), (('a', 1), ('b', 2)))
+    assert '*' not in text_of([table])
+
+
+def test_wide_tables_are_not_cut_in_text() -> None:
+    names = [f'extractor-number-{i}' for i in range(40)]
+    text = text_of([Table((Column('sequence'), *map(Column, names)), (('v_x', *range(40)),))])
+    assert all(name in text for name in names)
+    assert '…' not in text
 
 
 def test_markdown() -> None:
