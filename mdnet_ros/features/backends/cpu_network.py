@@ -144,6 +144,45 @@ def _interpolation(channels: int) -> _Convolution:
     return _Convolution(weight.flatten(0, 1), torch.zeros(2 * channels), (0, 0))
 
 
+def _unfolding(last: _Convolution, sets: int) -> _Convolution:
+    """The saliency head's last layer with its channels in the order of pixels, not of sets."""
+    order = torch.arange(4 * sets).reshape(sets, 4).T.reshape(-1)
+    return replace(last, weight=last.weight[order], bias=last.bias[order])
+
+
+def _interpolation_of_two(sets: int) -> _Convolution:
+    """Doubles maps in x that have two columns to a cell: four pixels side by side for each.
+
+    The cells at either end are repeated, so that the column beyond the outermost one equals it.
+    """
+    weight = torch.zeros(4, sets, 2, sets, 1, 3)
+    each = torch.arange(sets)
+    # Pixel, column of the cell, cell (before, own, after), share.
+    for pixel, column, cell, share in (
+        (0, 0, 1, 0.75), (0, 1, 0, 0.25), (1, 0, 1, 0.75), (1, 1, 1, 0.25),
+        (2, 0, 1, 0.25), (2, 1, 1, 0.75), (3, 1, 1, 0.75), (3, 0, 2, 0.25),
+    ):
+        weight[pixel, each, column, each, 0, cell] = share
+    return _Convolution(
+        weight.reshape(4 * sets, 2 * sets, 1, 3), torch.zeros(4 * sets), (0, 0), pixels=4
+    )
+
+
+def _double_rows_of_two(x: torch.Tensor, sets: int) -> torch.Tensor:
+    """(B, 4·K, H, W), two by two pixels to a cell, to (B, 2·K, 4·H, W + 2), doubled in y.
+
+    One cell more at either end holds the outermost column once more, in both its columns.
+    """
+    b, _, h, w = x.shape
+    unfolded = x.permute(0, 2, 3, 1).unflatten(3, (2, 2 * sets)).transpose(2, 3)
+    rows = x.new_empty(b, 4 * h, w + 2, 2 * sets)
+    _double(unfolded.reshape(b, 2 * h, w, 2 * sets), rows[:, :, 1:-1], 1)
+    columns = rows.unflatten(3, (2, sets))
+    columns[:, :, 0] = columns[:, :, 1, :1]
+    columns[:, :, -1] = columns[:, :, -2, 1:]
+    return rows.permute(0, 3, 1, 2)
+
+
 def _pixels_at_once(channels: int) -> int:
     """A power of two, so that it divides the width: with that many the channels fill the lanes."""
     return 1 << max(0, (_LANES // channels).bit_length() - 1)
@@ -223,12 +262,28 @@ class CpuNetwork:
         _, hidden, last = network.detector_head
         self._hidden = self._ready(_of(hidden).side_by_side(_pixels_at_once(config.channels[0])))
         self._last = self._ready(_of(last).side_by_side(_pixels_at_once(config.num_sets)))
-        self._saliency = [self._ready(_of(layer)) for layer in network.saliency or ()]
+        self._sets = config.num_sets
+        self._saliency: tuple[_Convolution, ...] = ()
+        if network.saliency is not None:
+            first, second, unfolded = (_of(layer) for layer in network.saliency)
+            self._saliency = tuple(self._ready(layer) for layer in (
+                first, second, _unfolding(unfolded, self._sets), _interpolation_of_two(self._sets)
+            ))
 
     def _ready(self, convolution: _Convolution) -> _Convolution:
         """Of the type of the arithmetic, and laid out as maps are."""
         weight = convolution.weight.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return replace(convolution, weight=weight, bias=convolution.bias.to(self._dtype))
+
+    def _salient(self, wide: torch.Tensor) -> torch.Tensor | None:
+        """What the saliency head adds, with as many pixels side by side as the detector's layer."""
+        if not self._saliency:
+            return None
+        first, second, unfolding, interpolation = self._saliency
+        salient = unfolding(second(first(wide, relu=True), relu=True))
+        whole = interpolation(_double_rows_of_two(salient, self._sets))
+        pixels = self._last.pixels
+        return whole.permute(0, 2, 3, 1).unflatten(2, (-1, pixels)).flatten(3).permute(0, 3, 1, 2)
 
     def __call__(self, image: torch.Tensor) -> NetworkOutput:
         """Run the network on (B, 1, H, W) float32 images, as :meth:`MDNet.forward` does."""
@@ -245,9 +300,5 @@ class CpuNetwork:
         context = self._context(wide)
         gate = self._gate(_upsample(context).add_(x2).relu_())
         seen = self._detail(x1, onto=self._interpolation(_double_rows(gate)), relu=True)
-        logits = self._last(self._hidden(seen, relu=True))
-        if self._saliency:
-            first, second, unfolded = self._saliency
-            salient = unfolded(second(first(wide, relu=True), relu=True))
-            logits.add_(_upsample(F.pixel_shuffle(salient, 2)))
+        logits = self._last(self._hidden(seen, relu=True), onto=self._salient(wide))
         return NetworkOutput(logits, self._descriptors(pyramid, relu=True), *self._projection)
