@@ -58,19 +58,22 @@ def correspondences(
         shared: the overlap as the first and as the second view see it.
         random_points: (B, R, 2) pixels of the first view.
     """
-    one, two = (every_second(view) for view in keypoints)
+    keypoints0, keypoints1 = (every_second(view) for view in keypoints)
     b, side = len(random_points), shared[0].visible.shape[-1]
     moved = apply_homography(shared[0].to_second, random_points)
-    in_first = torch.cat([one.keypoints.reshape(b, -1, 2), two.warped.reshape(b, -1, 2),
-                          random_points], 1).detach()
-    in_second = torch.cat([one.warped.reshape(b, -1, 2), two.keypoints.reshape(b, -1, 2),
-                           moved], 1).detach()
+    in_first, in_second = (
+        torch.cat([a.reshape(b, -1, 2), c.reshape(b, -1, 2), points], 1).detach()
+        for a, c, points in (
+            (keypoints0.keypoints, keypoints1.warped, random_points),
+            (keypoints0.warped, keypoints1.keypoints, moved),
+        )
+    )
     inside = ((moved >= EDGE) & (moved <= side - 1 - EDGE)).all(-1)
-    seen = [one.visible.reshape(b, -1), two.visible.reshape(b, -1),
+    seen = [keypoints0.visible.reshape(b, -1), keypoints1.visible.reshape(b, -1),
             inside & lookup_at(shared[0].visible, random_points)]
     visible = torch.cat(seen, 1)
-    exists_first = torch.cat([one.valid.reshape(b, -1), *seen[1:]], 1)
-    exists_second = torch.cat([seen[0], two.valid.reshape(b, -1), seen[2]], 1)
+    exists_first = torch.cat([keypoints0.valid.reshape(b, -1), *seen[1:]], 1)
+    exists_second = torch.cat([seen[0], keypoints1.valid.reshape(b, -1), seen[2]], 1)
     apart_first = torch.cdist(in_first, in_first) > _APART
     apart_second = torch.cdist(in_second, in_second) > _APART
     return Correspondences(

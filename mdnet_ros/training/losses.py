@@ -165,7 +165,7 @@ def reprojection_loss(
 ) -> torch.Tensor:
     """Sub-pixel accuracy: repeated peaks should lie exactly on each other.
 
-    Mean L1 distance between a view's refined peaks, carried over by the true warp, and the other
+    Mean L1 distance between a view's refined peaks, warped by the true map, and the other
     view's refined peaks.
 
     Args:

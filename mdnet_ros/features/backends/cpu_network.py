@@ -145,6 +145,45 @@ def _interpolation(channels: int) -> _Convolution:
     return _Convolution(weight.flatten(0, 1), torch.zeros(2 * channels), (0, 0))
 
 
+def _unfolding(last: _Convolution, sets: int) -> _Convolution:
+    """Reorder the channels of the saliency head's last layer: by pixels instead of by sets."""
+    order = torch.arange(4 * sets).reshape(sets, 4).T.reshape(-1)
+    return replace(last, weight=last.weight[order], bias=last.bias[order])
+
+
+def _interpolation_of_two(sets: int) -> _Convolution:
+    """Make a convolution that doubles maps in x, four pixels side by side for each cell of two.
+
+    The cells at either end are repeated, so that the column beyond the outermost one equals it.
+    """
+    weight = torch.zeros(4, sets, 2, sets, 1, 3)
+    each = torch.arange(sets)
+    # Pixel, column of the cell, cell (before, own, after), share.
+    for pixel, column, cell, share in (
+        (0, 0, 1, 0.75), (0, 1, 0, 0.25), (1, 0, 1, 0.75), (1, 1, 1, 0.25),
+        (2, 0, 1, 0.25), (2, 1, 1, 0.75), (3, 1, 1, 0.75), (3, 0, 2, 0.25),
+    ):
+        weight[pixel, each, column, each, 0, cell] = share
+    return _Convolution(
+        weight.reshape(4 * sets, 2 * sets, 1, 3), torch.zeros(4 * sets), (0, 0), pixels=4
+    )
+
+
+def _double_rows_of_two(x: torch.Tensor, sets: int) -> torch.Tensor:
+    """Unfold (B, 4·K, H, W) cells of two by two pixels and double them in y: (B, 2·K, 4·H, W + 2).
+
+    One cell more at either end holds the outermost column once more, in both its columns.
+    """
+    b, _, h, w = x.shape
+    unfolded = x.permute(0, 2, 3, 1).unflatten(3, (2, 2 * sets)).transpose(2, 3)
+    rows = x.new_empty(b, 4 * h, w + 2, 2 * sets)
+    _double(unfolded.reshape(b, 2 * h, w, 2 * sets), rows[:, :, 1:-1], 1)
+    columns = rows.unflatten(3, (2, sets))
+    columns[:, :, 0] = columns[:, :, 1, :1]
+    columns[:, :, -1] = columns[:, :, -2, 1:]
+    return rows.permute(0, 3, 1, 2)
+
+
 def _pixels_per_step(channels: int) -> int:
     """Return how many pixels fill the lanes: a power of two, so that it divides the width."""
     return 1 << max(0, (_LANES // channels).bit_length() - 1)
@@ -228,12 +267,28 @@ class CpuNetwork:
         self._hidden = self._cast(_convolution(hidden).side_by_side(pixels))
         pixels = _pixels_per_step(config.num_sets)
         self._last = self._cast(_convolution(last).side_by_side(pixels))
-        self._saliency = [self._cast(_convolution(layer)) for layer in network.saliency or ()]
+        self._sets = config.num_sets
+        self._saliency: tuple[_Convolution, ...] = ()
+        if network.saliency is not None:
+            first, second, unfolded = (_convolution(layer) for layer in network.saliency)
+            self._saliency = tuple(self._cast(layer) for layer in (
+                first, second, _unfolding(unfolded, self._sets), _interpolation_of_two(self._sets)
+            ))
 
     def _cast(self, convolution: _Convolution) -> _Convolution:
         """Cast the weights; use channels_last."""
         weight = convolution.weight.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return replace(convolution, weight=weight, bias=convolution.bias.to(self._dtype))
+
+    def _salient(self, wide: torch.Tensor) -> torch.Tensor | None:
+        """Return the saliency head's logits, pixels side by side as in the detector's last layer."""
+        if not self._saliency:
+            return None
+        first, second, unfolding, interpolation = self._saliency
+        salient = unfolding(second(first(wide, relu=True), relu=True))
+        whole = interpolation(_double_rows_of_two(salient, self._sets))
+        pixels = self._last.pixels
+        return whole.permute(0, 2, 3, 1).unflatten(2, (-1, pixels)).flatten(3).permute(0, 3, 1, 2)
 
     def __call__(self, image: torch.Tensor) -> NetworkOutput:
         """Run the network on (B, 1, H, W) float32 images, see :meth:`MDNet.forward`."""
@@ -250,9 +305,5 @@ class CpuNetwork:
         context = self._context(wide)
         gate = self._gate(_upsample(context).add_(x2).relu_())
         seen = self._detail(x1, onto=self._interpolation(_double_rows(gate)), relu=True)
-        logits = self._last(self._hidden(seen, relu=True))
-        if self._saliency:
-            first, second, unfolded = self._saliency
-            salient = unfolded(second(first(wide, relu=True), relu=True))
-            logits.add_(_upsample(F.pixel_shuffle(salient, 2)))
+        logits = self._last(self._hidden(seen, relu=True), onto=self._salient(wide))
         return NetworkOutput(logits, self._descriptors(pyramid, relu=True), *self._projection)
