@@ -8,8 +8,8 @@ averaged first, and then the sizes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -81,6 +81,11 @@ class MultiviewSummary:
     mean_accuracy: float
 
 
+SummaryT = TypeVar('SummaryT', StereoSummary, MultiviewSummary)
+#: Fields that are numbers of things, which are added instead of averaged.
+_COUNTS = ('pairs', 'subsets')
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
     """Mean of the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
@@ -110,26 +115,6 @@ def stereo_of(scene: SceneResult) -> StereoSummary:
     )
 
 
-def average_stereo(parts: Sequence[StereoSummary]) -> StereoSummary:
-    """Average scenes with the same weight."""
-    return StereoSummary(
-        pairs=sum(part.pairs for part in parts),
-        features=mean_or_zero(part.features for part in parts),
-        matches=mean_or_zero(part.matches for part in parts),
-        inliers=mean_or_zero(part.inliers for part in parts),
-        repeatability=_mean(part.repeatability for part in parts),
-        matching_score=_mean(part.matching_score for part in parts),
-        accuracy=tuple(
-            mean_or_zero(part.accuracy[i] for part in parts) for i in range(len(DEGREES))
-        ),
-        accuracy_by_seed=tuple(
-            mean_or_zero(of_seed)
-            for of_seed in zip(*(part.accuracy_by_seed for part in parts), strict=True)
-        ),
-        mean_accuracy=mean_or_zero(part.mean_accuracy for part in parts),
-    )
-
-
 def _multiview_of(subsets: Sequence[SubsetResult]) -> MultiviewSummary:
     built = [subset for subset in subsets if subset.registered]
     return MultiviewSummary(
@@ -150,43 +135,46 @@ def multiview_by_size(scene: SceneResult) -> dict[int, MultiviewSummary]:
     return {size: _multiview_of([s for s in scene.subsets if s.size == size]) for size in sizes}
 
 
-def average_multiview(parts: Sequence[MultiviewSummary]) -> MultiviewSummary | None:
-    """Average sizes, or scenes, with the same weight; None if there is nothing."""
-    if not parts:
-        return None
-    return MultiviewSummary(
-        subsets=sum(part.subsets for part in parts),
-        registered=mean_or_zero(part.registered for part in parts),
-        matches=mean_or_zero(part.matches for part in parts),
-        verified=mean_or_zero(part.verified for part in parts),
-        landmarks=_mean(part.landmarks for part in parts),
-        track_length=_mean(part.track_length for part in parts),
-        ate=_mean(part.ate for part in parts),
-        mean_accuracy=mean_or_zero(part.mean_accuracy for part in parts),
-    )
+def average(parts: Sequence[SummaryT]) -> SummaryT:
+    """Average sizes or scenes with the same weight, and add their counts.
+
+    Args:
+        parts: at least one. A figure that is None in some parts is averaged over the others.
+    """
+    figures: dict[str, Any] = {}
+    for name in (field.name for field in fields(parts[0])):
+        values = [getattr(part, name) for part in parts]
+        if name in _COUNTS:
+            figures[name] = sum(values)
+        elif isinstance(values[0], tuple):
+            figures[name] = tuple(_mean(column) for column in zip(*values, strict=True))
+        else:
+            figures[name] = _mean(values)
+    return replace(parts[0], **figures)
 
 
 def multiview_of(scene: SceneResult) -> MultiviewSummary | None:
     """Average over the sizes of a scene; None if nothing was reconstructed."""
-    return average_multiview(list(multiview_by_size(scene).values()))
+    sizes = list(multiview_by_size(scene).values())
+    return average(sizes) if sizes else None
 
 
 def overall_stereo(extractor: MatchedExtractor) -> StereoSummary:
-    """Average the stereo task over the scenes."""
-    return average_stereo([stereo_of(scene) for scene in extractor.parts])
+    """Average the stereo task over the scenes, of which there is at least one."""
+    return average([stereo_of(scene) for scene in extractor.parts])
 
 
 def overall_multiview(extractor: MatchedExtractor) -> MultiviewSummary | None:
     """Average the multiview task over the scenes that have subsets; None if none has."""
-    parts = [multiview_of(scene) for scene in extractor.parts]
-    return average_multiview([part for part in parts if part is not None])
+    parts = [part for part in map(multiview_of, extractor.parts) if part is not None]
+    return average(parts) if parts else None
 
 
 def extractor_figures(extractor: MatchedExtractor) -> dict[str, Any]:
     """Averages over all scenes, as the JSON shows them."""
     multiview = overall_multiview(extractor)
     return {
-        'stereo': asdict(overall_stereo(extractor)),
+        'stereo': asdict(overall_stereo(extractor)) if extractor.parts else None,
         'multiview': asdict(multiview) if multiview else None,
         'ms_per_image': mean_or_zero(scene.milliseconds for scene in extractor.parts),
     }
