@@ -203,7 +203,7 @@ def _label(
     panel: Axes, points: Sequence[Point], group: str, renderer: RendererBase
 ) -> None:
     """Write each point's name beside it, where it covers no other name or point if possible."""
-    taken = []
+    taken: list[Sequence[float]] = []
     for point in points:
         x, y = panel.transData.transform((point.milliseconds, point.mma[group]))
         taken.append((x - 5, y - 5, x + 5, y + 5))
