@@ -281,7 +281,7 @@ class CpuNetwork:
         return replace(convolution, weight=weight, bias=convolution.bias.to(self._dtype))
 
     def _salient(self, wide: torch.Tensor) -> torch.Tensor | None:
-        """Compute the saliency head's logits, pixels side by side as in the detector's last layer."""
+        """Compute the saliency head's logits, laid out like those of the detector's last layer."""
         if not self._saliency:
             return None
         first, second, unfolding, interpolation = self._saliency
