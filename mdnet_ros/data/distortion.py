@@ -209,8 +209,8 @@ class LensDistortion:
                 break
             # At z = 1 the derivative by the translation's x and y is that by the ray's.
             slope = jacobian[:, 3:5].reshape(-1, 2, 2)
-            regular = np.isfinite(slope).all(axis=(1, 2))
-            regular[regular] = np.abs(np.linalg.det(slope[regular])) > 1e-9
+            determinant = np.abs(np.linalg.det(slope))
+            regular = (determinant > 1e-9) & np.isfinite(determinant)
             slope[~regular] = np.eye(2)
             rays = self._clipped(rays + np.linalg.solve(slope, error[..., None])[..., 0])
         return rays

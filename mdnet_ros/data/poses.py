@@ -70,7 +70,9 @@ def pose_of_quaternion(
         simulators write "lost".
     """
     numbers = np.array([*translation, *quaternion], np.float64)
-    if not np.isfinite(numbers).all() or not np.linalg.norm(numbers[3:]) > 1e-6:
+    with np.errstate(over='ignore'):
+        length = np.linalg.norm(numbers[3:])
+    if not np.isfinite([*numbers, length]).all() or not length > 1e-6:
         return None
     return Pose(rotation_of_quaternion(*numbers[3:]), numbers[:3])
 

@@ -35,17 +35,19 @@ def estimate_by_opencv(
         ``b_from_a`` with a translation of length 1 and (M,) bool, which matches agree; None if no
         essential matrix was found.
     """
-    cv2.setRNGSeed(seed)
+    # OpenCV's USAC always draws the same rows: the seed shuffles them.
+    order = np.random.default_rng(seed).permutation(len(rays_a))
+    drawn_a, drawn_b = rays_a[order], rays_b[order]
     try:
         essential, mask = cv2.findEssentialMat(
-            rays_a * focal, rays_b * focal, np.diag([focal, focal, 1.0]),
+            drawn_a * focal, drawn_b * focal, np.diag([focal, focal, 1.0]),
             method=cv2.USAC_MAGSAC, prob=_CONFIDENCE, threshold=max_error,
             maxIters=_MAX_ITERATIONS,
         )
         if essential is None or essential.shape != (3, 3):
             return None
         _, rotation, direction, _ = cv2.recoverPose(
-            essential, rays_a, rays_b, np.eye(3), mask=mask.copy()
+            essential, drawn_a, drawn_b, np.eye(3), mask=mask.copy()
         )
     except cv2.error:
         return None

@@ -106,11 +106,21 @@ def test_relative_pose_is_found_among_outliers(solver, monkeypatch):
     assert found.inliers[~right].mean() < 0.1
 
 
-def test_the_seed_decides():
+@pytest.mark.parametrize('solver', ['poselib', 'OpenCV USAC'])
+def test_the_seed_decides(solver, monkeypatch):
+    if solver == 'OpenCV USAC':
+        monkeypatch.setattr(pose, 'poselib', None)
+    else:
+        pytest.importorskip('poselib')
     a, b, _ = two_views(noise=0.5, outliers=0.5)
     first, again = (estimate_relative_pose(a, b, K_A, K_B, 1.0, seed=7) for _ in range(2))
     np.testing.assert_array_equal(first.b_from_a.rotation, again.b_from_a.rotation)
     np.testing.assert_array_equal(first.inliers, again.inliers)
+    found = {
+        tuple(estimate_relative_pose(a, b, K_A, K_B, 1.0, seed).b_from_a.translation)
+        for seed in range(8)
+    }
+    assert len(found) > 1
 
 
 @pytest.mark.parametrize('count', [0, 1, 5])

@@ -177,8 +177,8 @@ def _pose_of_line(numbers: list[float], w_first: bool) -> Pose | None:
     if w_first:
         quaternion = [*quaternion[1:], quaternion[0]]
     pose = pose_of_quaternion(translation, quaternion)
-    length = float(np.linalg.norm(quaternion))
-    if pose is not None and abs(length - 1) > _ROUNDING:
+    length = 1.0 if pose is None else float(np.linalg.norm(quaternion))
+    if abs(length - 1) > _ROUNDING:
         raise ValueError(f'expected a quaternion of length 1, got {length:.3g}')
     return pose
 
@@ -195,6 +195,8 @@ def _pose_of_matrix(numbers: list[float]) -> Pose | None:
 
 
 def _is_rotation(matrix: np.ndarray, tolerance: float) -> bool:
+    if not np.abs(matrix).max() < 2:
+        return False
     near = np.abs(matrix @ matrix.T - np.eye(3)).max() <= tolerance
     return bool(near and np.linalg.det(matrix) > 0)
 
