@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     keypoints = args.max_keypoints or default_keypoints()
     specs = parse_extractors(args.extractors, keypoints, args.device, args.weights_dir)
     pool = ImagePool(
-        image for path in args.images for image in read_images(path)
-        if is_held_back(image.name, args.held_back)
+        image for path in args.images
+        for image in read_images(path, wanted=lambda name: is_held_back(name, args.held_back))
     )
     figures = measure(pool, specs, args.pairs, CLASSES)
     print_sections(tables(figures))

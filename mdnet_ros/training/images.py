@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,20 +45,21 @@ def _decode(data: bytes, name: str) -> np.ndarray | None:
     return cv2.imdecode(buffer, cv2.IMREAD_GRAYSCALE) if len(buffer) else None
 
 
-def _folder(path: Path) -> Iterator[NamedImage]:
+def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedImage]:
     for file in sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES):
-        gray = _decode(file.read_bytes(), file.name)
+        name = str(file.relative_to(path))
+        gray = _decode(file.read_bytes(), file.name) if wanted(name) else None
         if gray is not None:
-            yield NamedImage(str(file.relative_to(path)), gray)
+            yield NamedImage(name, gray)
 
 
-def _tar(path: Path) -> Iterator[NamedImage]:
+def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedImage]:
     try:
         with tarfile.open(path) as pack:
             for member in pack:
                 if not member.isfile() or not member.name.lower().endswith(SUFFIXES):
                     continue
-                if member.size > LARGEST_FILE:
+                if member.size > LARGEST_FILE or not wanted(member.name):
                     continue
                 stream = pack.extractfile(member)
                 gray = _decode(stream.read(), member.name) if stream else None
@@ -78,7 +79,9 @@ def _thin(frames: Iterator[NamedImage]) -> Iterator[NamedImage]:
             yield frame
 
 
-def _bag(path: Path, topic: str | None, part: tuple[float, float]) -> Iterator[NamedImage]:
+def _bag(
+    path: Path, topic: str | None, part: tuple[float, float], wanted: Callable[[str], bool]
+) -> Iterator[NamedImage]:
     """The frames of a part of a bag, one at a time; broken ones are skipped and counted."""
     from mdnet_ros.bags.reader import BagReader
     from mdnet_ros.features.extractor import to_gray
@@ -91,7 +94,8 @@ def _bag(path: Path, topic: str | None, part: tuple[float, float]) -> Iterator[N
         for number, frame in enumerate(bag.images(topic)):
             if number >= last:
                 break
-            if number < first:
+            name = f'{path.name}@{frame.stamp_ns}'
+            if number < first or not wanted(name):
                 continue
             try:
                 gray = to_gray(frame.image)
@@ -99,7 +103,7 @@ def _bag(path: Path, topic: str | None, part: tuple[float, float]) -> Iterator[N
                 broken += 1
                 first_reason = first_reason or f'frame {number} at {frame.stamp_ns} ns: {error}'
                 continue
-            yield NamedImage(f'{path.name}@{frame.stamp_ns}', gray)
+            yield NamedImage(name, gray)
     if broken:
         _LOG.warning(
             "bag '%s', topic '%s': %d of %d frames cannot be decoded and were skipped (%s)",
@@ -115,6 +119,7 @@ def read_images(
     path: str | Path,
     topic: str | None = None,
     part: tuple[float, float] = (0.0, 1.0),
+    wanted: Callable[[str], bool] = lambda name: True,
 ) -> Iterator[NamedImage]:
     """Read the gray images of a folder (searched through), a tar pack, or a bag, one by one.
 
@@ -122,6 +127,7 @@ def read_images(
         path: what to read.
         topic: the bag's image topic; None takes the only one there is.
         part: of a bag's frames in order of time, e.g. (0.0, 0.5) the first half.
+        wanted: says by an image's name whether to read it; the others are not decoded.
 
     Raises:
         DataError: missing, unreadable, or without images.
@@ -130,11 +136,11 @@ def read_images(
     if not path.exists():
         raise DataError(f"images '{path}': no such file or folder")
     if _is_bag(path):
-        yield from _thin(_bag(path, topic, part))
+        yield from _thin(_bag(path, topic, part, wanted))
     elif path.is_dir():
-        yield from _folder(path)
+        yield from _folder(path, wanted)
     elif tarfile.is_tarfile(path):
-        yield from _tar(path)
+        yield from _tar(path, wanted)
     else:
         raise DataError(f"images '{path}': expected a folder, a tar pack or a bag")
 
