@@ -24,6 +24,8 @@ from mdnet_ros.evaluation.pose import AbsolutePose, estimate_absolute_pose
 
 #: A map is started from views that lie at most this many frames apart.
 _MAX_WAITING = 60
+#: x/z and y/z of a ray at most; no camera of this kind sees as far to the side.
+_FARTHEST = 100.0
 #: Tracks whose landmarks are remembered before the old ones are looked through.
 _MAX_TRACKS = 50_000
 #: Number of steps whose median length is taken for the usual one.
@@ -99,19 +101,31 @@ class Odometry:
         self._settled: list[tuple[int, Pose]] = []
         self._relative: deque[tuple[int, View, Pose]] = deque()
 
-    def add(self, track_ids: np.ndarray, rays: np.ndarray, stamp_ns: int) -> Pose | None:
+    def add(
+        self,
+        track_ids: np.ndarray,
+        rays: np.ndarray,
+        stamp_ns: int,
+        outlier: np.ndarray | None = None,
+    ) -> Pose | None:
         """Take the next frame.
 
         Args:
-            track_ids: (N,) int64. An id stands for the same point as in the frames before;
-                outliers are left out by the caller.
-            rays: (N, 2) normalised image coordinates x/z and y/z, distortion removed.
+            track_ids: (N,) int64. An id stands for the same point as in the frames before.
+            rays: (N, 2) normalised image coordinates x/z and y/z, distortion removed. Rows that
+                are not finite, or nearly parallel to the image plane, are left out.
             stamp_ns: stamp of the frame, nanoseconds.
+            outlier: (N,) bool, tracks whose match to an earlier frame was rejected: from this
+                frame on they stand for another point. None: there are none.
 
         Returns:
             The pose, camera to map, or None while there is no map.
         """
-        view = self._view(track_ids, rays, stamp_ns)
+        usable = (np.abs(rays) < _FARTHEST).all(axis=1)  # false for NaN
+        if outlier is not None:
+            for track in track_ids[outlier].tolist():
+                self._landmark_of_track.pop(track, None)
+        view = self._view(track_ids[usable], rays[usable], stamp_ns)
         if self._keyframes and not self._follow(view):
             self._lose_map()
             self.restarts += 1
