@@ -15,8 +15,8 @@ from geometry_msgs.msg import Point, PoseStamped, Quaternion
 from geometry_msgs.msg import Pose as PoseMessage
 from nav_msgs.msg import Odometry as OdometryMessage
 from nav_msgs.msg import Path
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud
 from std_msgs.msg import Bool, Header
 
@@ -94,6 +94,7 @@ class OdometryNode(Node):
 
 
 if __name__ == '__main__':
-    rclpy.init()
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+    # Ctrl-C ends the program where it is; rclpy's own handler would end the publishers first.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    with contextlib.suppress(KeyboardInterrupt):
         rclpy.spin(OdometryNode())
