@@ -20,7 +20,11 @@ from mdnet_ros.evaluation.odometry.bundle_adjustment import adjust
 from mdnet_ros.evaluation.odometry.triangulation import angles_between, triangulate
 from mdnet_ros.evaluation.odometry.two_views import TwoViewMotion, estimate_motion, step_length
 from mdnet_ros.evaluation.odometry.views import View, common_rows
-from mdnet_ros.evaluation.pose import AbsolutePose, estimate_absolute_pose
+from mdnet_ros.evaluation.pose import (
+    AbsolutePose,
+    estimate_absolute_pose,
+    rotation_error_deg,
+)
 
 #: A map is started from views that lie at most this many frames apart.
 _MAX_WAITING = 60
@@ -33,6 +37,9 @@ _STEPS = 10
 #: A step of a length that two views alone tell is at most this many times the usual one, or its
 #: inverse: a handful of landmarks can be wrong together, but the camera has inertia.
 _ACCELERATION = 3.0
+#: A camera turns at most so far from one frame to the next, degrees. Few points, or points on one
+#: plane, may fit a pose that looks the other way.
+_MAX_TURN = 45.0
 #: A landmark is dropped if an adjustment leaves it with this many times the allowed error.
 _CULL = 1.5
 
@@ -176,7 +183,7 @@ class Odometry:
         """Locate the next frame in the map; returns whether that was possible."""
         known = self._known_rows(view)
         fit = self._locate(view, known)
-        if fit is not None:
+        if fit is not None and self._is_plausible(fit.camera_to_world):
             view.pose = fit.camera_to_world
             self._split_tracks(view, known[~fit.inliers])
         else:
@@ -193,6 +200,10 @@ class Odometry:
         self._steps.append(float(step))
         self._last_pose = view.pose
         return True
+
+    def _is_plausible(self, pose: Pose) -> bool:
+        """Tell whether the camera can have turned to a pose since the frame before."""
+        return rotation_error_deg(self._last_pose.rotation, pose.rotation) < _MAX_TURN
 
     def _known_rows(self, view: View) -> np.ndarray:
         """Return the rows of a view whose landmarks have points."""
@@ -231,6 +242,8 @@ class Odometry:
         if motion is None or len(motion.rows) < self.settings.min_points:
             return None
         step, usual = motion.earlier_from_later, float(np.median(self._steps))
+        if not self._is_plausible(self._last_pose @ step):
+            return None
         length = step_length(view, motion.rows, self._points, self._last_pose, step) or usual
         length = float(np.clip(length, usual / _ACCELERATION, usual * _ACCELERATION))
         return self._last_pose @ Pose(step.rotation, length * step.translation)
