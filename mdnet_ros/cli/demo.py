@@ -33,7 +33,7 @@ from mdnet_ros.tracker.recording import read_tracks
 if TYPE_CHECKING:
     from mdnet_ros.nodes.harness.live import LiveRun
 
-#: Cause of drops of images that were published and never reached the tracker.
+#: Reason given for images that were published but never reached the tracker.
 LOST = 'lost in transport'
 
 
@@ -47,9 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--json', metavar='FILE', help='the summary, also to this file')
     parser.add_argument(
+        '--record-only', type=Path, metavar='BAG',
+        help='only write the scene (images, camera_info, true poses) to this new bag, then end',
+    )
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument(
         '--duration', type=float, default=scene.duration_s, metavar='S',
         help=f'length of the flight, seconds [{scene.duration_s:g}]',
     )
+    length.add_argument('--frames', type=int, metavar='N', help='the same, in frames')
     parser.add_argument(
         '--size', default=f'{scene.width}x{scene.height}', metavar='WxH',
         help=f'of the images, pixels [{scene.width}x{scene.height}]',
@@ -58,7 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--fps', type=float, default=scene.rate_hz, metavar='HZ',
         help=f'frames a second [{scene.rate_hz:g}]',
     )
-    parser.add_argument('--seed', type=int, default=scene.seed, help='of the scene')
+    parser.add_argument(
+        '--speed', type=float, default=scene.speed, metavar='FACTOR',
+        help='of the flight [1: 0.9 m/s along the course]',
+    )
+    parser.add_argument(
+        '--exposure', type=float, default=scene.exposure_s, metavar='S',
+        help=f'how long the shutter is open (motion blur), seconds [{scene.exposure_s:g}]',
+    )
+    parser.add_argument(
+        '--steady-light', action='store_true', help='the brightness of the images does not change'
+    )
+    parser.add_argument('--seed', type=int, default=scene.seed, help='seed of the scene')
     parser.add_argument('--storage', choices=STORAGES, default='sqlite3', help='of the bags')
     parser.add_argument(
         '--lockstep', action='store_true',
@@ -68,9 +85,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render the scene, track it live, report, and return the exit code."""
+    """Render, play, track, record and report; returns the exit code.
+
+    Raises:
+        DataError: if an argument is out of its range or a file cannot be written.
+        MissingDependencyError: if scikit-image or rclpy is not installed.
+    """
+    if args.record_only is not None:
+        write_scene(
+            Scene(_scene_settings(args)), args.record_only, args.storage, depth=False,
+            overwrite=False, progress=True,
+        )
+        print(f'bag: {args.record_only}')
+        return 0
     settings = tracker_settings(args)
-    resolve_weights(settings.weights)  # fail before the rendering
+    resolve_weights(settings.weights)  # so that an error comes before the rendering
     if importlib.util.find_spec('rclpy') is None:
         raise MissingDependencyError('rclpy', 'ros', 'the live demo')
     scene = Scene(_scene_settings(args))
@@ -99,14 +128,20 @@ def _scene_settings(args: argparse.Namespace) -> SceneSettings:
     width, _, height = args.size.partition('x')
     if not (width.isdecimal() and height.isdecimal()):
         raise DataError(f"--size '{args.size}': expected WIDTHxHEIGHT, such as 640x480")
+    if args.frames is not None and args.frames < 1:
+        raise DataError(f'--frames: expected at least 1, got {args.frames}')
+    duration = args.duration
+    if args.frames is not None and args.fps > 0:
+        duration = args.frames / args.fps
     return SceneSettings(
-        duration_s=args.duration, rate_hz=args.fps, width=int(width), height=int(height),
-        seed=args.seed,
+        duration_s=duration, rate_hz=args.fps, width=int(width), height=int(height),
+        seed=args.seed, exposure_s=args.exposure, speed=args.speed,
+        steady_light=args.steady_light,
     )
 
 
 def _look_at_tracks(bag: BagReader, folder: Path, rate_hz: float) -> SequenceSummary:
-    """Compute figures and draw pictures of the recorded tracks; the scene's bag has the truth."""
+    """Measure what was recorded against the truth in the scene's bag, and draw it."""
     camera = read_calibration(bag, IMAGE_TOPIC, CAMERA_INFO_TOPIC).camera
     truth = camera_poses(bag, IMAGE_TOPIC).poses
     statistics = SequenceStatistics(truth_of_bag(bag, IMAGE_TOPIC, camera, truth))

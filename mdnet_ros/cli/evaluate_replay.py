@@ -56,16 +56,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'md2net-light and .safetensors paths, also with @fp32 and the like')
     parser.add_argument('--part', nargs=2, type=float, default=(0.0, 1.0), metavar=('FROM', 'TO'),
                         help='part of each bag in order of time, e.g. 0.5 1 for the second half')
+    parser.add_argument('--seeds', type=int, default=1, metavar='N',
+                        help='run the visual odometry with N seeds and show the spread '
+                        '(default: 1)')
     parser.add_argument('--no-odometry', action='store_true', help='no visual odometry')
     add_output_arguments(parser, 'bags')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the protocol, show its tables and write its files."""
+    """Replay bags, show the tables and write the files that were asked for."""
     if args.max_frames < 0:
         raise DataError(f'--max-frames: expected 0 or more, got {args.max_frames}')
     if not 0.0 <= args.part[0] < args.part[1] <= 1.0:
         raise DataError(f'--part: expected 0 <= FROM < TO <= 1, got {args.part}')
+    if args.seeds < 1:
+        raise DataError(f'--seeds: expected at least 1, got {args.seeds}')
     if not args.threshold > 0:
         raise DataError(f'--threshold: expected more than 0, got {args.threshold}')
     specs = frontend_specs(
@@ -77,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         args.pose_topic,
         args.max_frames,
         args.threshold,
-        not args.no_odometry,
+        0 if args.no_odometry else args.seeds,
         start=args.part[0],
         end=args.part[1],
         rectified=args.rectified,
@@ -106,7 +111,7 @@ def _run_live(
     omitted: list[str],
     device: str,
 ) -> BagResult:
-    """Run the tracker node in its own process and send it images over DDS at the bag's rate."""
+    """Measure the tracker node in a process of its own, fed over DDS at the rate of the bag."""
     from mdnet_ros.nodes.harness.live import run_live
     from mdnet_ros.tracker.settings import TrackerSettings
 

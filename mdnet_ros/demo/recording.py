@@ -1,4 +1,4 @@
-"""The demo scene as a bag."""
+"""Writes the demo scene to a bag."""
 
 from __future__ import annotations
 
@@ -20,20 +20,27 @@ MAP_FRAME_ID = 'map'
 
 
 def write_scene(
-    scene: Scene, path: str | Path, storage: Storage = 'sqlite3', progress: bool = False
+    scene: Scene,
+    path: str | Path,
+    storage: Storage = 'sqlite3',
+    depth: bool = True,
+    overwrite: bool = True,
+    progress: bool = False,
 ) -> None:
     """Render a scene into a bag: image (mono8), camera_info, true pose and depth of each frame.
 
     Args:
-        scene: to render.
-        path: of the bag; one that is there is replaced.
-        storage: of the bag.
-        progress: show a bar.
+        scene: the scene.
+        path: where the bag goes.
+        storage: format of the bag.
+        depth: write the depth images, too, most of the bag's size.
+        overwrite: replace a bag that is there; otherwise that is an error.
+        progress: show a progress bar.
 
     Raises:
         DataError: if the bag cannot be written.
     """
-    with BagWriter(path, storage, overwrite=True) as bag:
+    with BagWriter(path, storage, overwrite=overwrite) as bag:
         topics = BagTopics(bag)
         frames: Iterable = tqdm(
             scene, 'rendering', scene.settings.frame_count, unit='frame', disable=not progress
@@ -42,5 +49,6 @@ def write_scene(
             stamp = frame.stamp_ns
             topics.camera_info(CAMERA_INFO_TOPIC, stamp, FRAME_ID, scene.camera)
             topics.image(IMAGE_TOPIC, stamp, FRAME_ID, frame.image)
-            topics.depth(DEPTH_TOPIC, stamp, FRAME_ID, frame.depth)
+            if depth:
+                topics.depth(DEPTH_TOPIC, stamp, FRAME_ID, frame.depth)
             topics.pose(POSE_TOPIC, stamp, MAP_FRAME_ID, frame.pose)

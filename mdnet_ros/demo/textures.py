@@ -1,4 +1,4 @@
-"""Textures for the demo scene, of the photographs that scikit-image ships."""
+"""Textures for the demo scene, made from the photographs that scikit-image ships."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from mdnet_ros.errors import MissingDependencyError
 
-#: Photographs that are in scikit-image's wheel; the others it would download.
+#: Photographs in scikit-image's wheel. It would download any other.
 PHOTOGRAPHS = (
     'astronaut', 'brick', 'camera', 'chelsea', 'coffee', 'coins', 'grass', 'gravel',
     'hubble_deep_field', 'immunohistochemistry', 'moon', 'page', 'retina', 'rocket', 'text',
@@ -15,7 +15,7 @@ PHOTOGRAPHS = (
 
 
 def load_photographs() -> dict[str, np.ndarray]:
-    """Name to (H, W) uint8 gray.
+    """Load the photographs, by name, as (H, W) uint8 gray images.
 
     Raises:
         MissingDependencyError: if scikit-image is not installed.
@@ -34,16 +34,16 @@ def load_photographs() -> dict[str, np.ndarray]:
 def collage(
     photographs: list[np.ndarray], size: tuple[int, int], rng: np.random.Generator, cell: int = 256
 ) -> np.ndarray:
-    """A large texture of random pieces of photographs: no two places look the same.
+    """Return a large texture made of random pieces of photographs, so that no place repeats.
 
     Args:
-        photographs: (H, W) uint8 gray.
+        photographs: images, (H, W) uint8 gray.
         size: (width, height) in pixels.
-        rng: picks, turns and mirrors the pieces.
+        rng: source of the choice, the quarter turns and the mirroring of the pieces.
         cell: side of a piece, pixels.
 
     Returns:
-        (height, width) uint8.
+        The texture, (height, width) uint8 gray.
     """
     width, height = size
     texture = np.empty((height, width), np.uint8)

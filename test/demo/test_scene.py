@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mdnet_ros.demo.scene import Scene, SceneSettings, camera_pose, exposure
+from mdnet_ros.demo.flight import camera_pose
+from mdnet_ros.demo.lighting import gain
+from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.tracks.position import depth_at, reproject
 
@@ -53,8 +55,8 @@ def test_points_move_as_depth_and_poses_say(scene, gap):
         return cv2.remap(image, where[:, :1], where[:, 1:], cv2.INTER_LINEAR).ravel().astype(float)
 
     def difference(shift):
-        value = gray(second.image, moved + shift) / exposure(0.1 * (2 + gap))
-        return np.abs(value - gray(first.image, points) / exposure(0.2))[visible].mean()
+        value = gray(second.image, moved + shift) / gain(0.1 * (2 + gap))
+        return np.abs(value - gray(first.image, points) / gain(0.2))[visible].mean()
 
     exact = difference(np.zeros(2))
     for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -115,16 +117,62 @@ def test_the_flight_has_everything_it_promises():
     places = np.stack([p.translation for p in poses])
     assert np.ptp(places, axis=0).min() > 0.8  # parallax on all axes
     assert np.linalg.norm(np.diff(places, axis=0), axis=1).min() > 0.005
-    gains = np.array([exposure(t) for t in times])
+    gains = np.array([gain(t) for t in times])
     assert gains.max() / gains.min() > 2
     assert np.abs(np.diff(gains)).max() > 0.25  # the step
 
 
-def test_every_pixel_has_a_depth(scene):
-    depth = scene.frame(0).depth
-    assert np.isfinite(depth).all()
-    assert depth.min() > 0.3
-    assert depth.max() < 50
+def test_every_pixel_has_a_depth_on_a_whole_lap():
+    """Nothing is flown through, and the sides of the hall have no seams, at the ends too."""
+    settings = SceneSettings(
+        duration_s=75.0, rate_hz=30, width=160, height=120, exposure_s=0.0, noise=0.0
+    )
+    scene = Scene(settings)
+    for index in [*range(0, settings.frame_count, 45), 780]:
+        depth = scene.frame(index).depth
+        assert np.isfinite(depth).all(), index
+        assert 0.5 < depth.min() < depth.max() < 50, index
+
+
+def test_the_course_is_smooth_and_comes_back():
+    times = np.arange(0, 150, 0.05)
+    poses = [camera_pose(t) for t in times]
+    places = np.stack([p.translation for p in poses])
+    speeds = np.linalg.norm(np.diff(places, axis=0), axis=1) / 0.05
+    assert 0.2 < speeds.min() < speeds.max() < 3.5
+    turns = [
+        np.linalg.norm(cv2.Rodrigues(a.rotation.T @ b.rotation)[0]) / 0.05
+        for a, b in zip(poses, poses[1:], strict=False)
+    ]
+    assert np.degrees(max(turns)) < 150  # degrees per second
+    forward = np.array([p.rotation[2, 2] for p in poses])
+    assert (forward < -0.9).any()  # it has turned round
+    assert (forward[times > 75] > 0.9).any()  # twice
+    assert places[:, 2].max() < 29
+    assert places[:, 2].min() > -5
+
+
+def test_speed_and_light_are_settings():
+    changes = {'duration_s': 1.0, 'rate_hz': 10, 'width': 64, 'height': 48}
+    slow, fast = Scene(SceneSettings(**changes)), Scene(SceneSettings(**changes, speed=2.0))
+    np.testing.assert_array_equal(fast.poses().translations[4], slow.poses().translations[8])
+    frame = fast.frame(4)
+    np.testing.assert_array_equal(frame.pose.translation, slow.poses().translations[8])
+    steady = Scene(SceneSettings(**changes, noise=0.0, steady_light=True)).frame(9).image
+    changing = Scene(SceneSettings(**changes, noise=0.0)).frame(9).image
+    dark = (steady > 20) & (steady < 180)
+    ratio = changing[dark].astype(float) / steady[dark]
+    assert np.median(ratio) == pytest.approx(gain(0.9), abs=0.02)
+    assert gain(26.0) < 0.7 * gain(25.9)  # the step comes again
+
+
+def test_long_blur_has_no_gaps():
+    """A fast turn with an open shutter: the image has no echoes of single instants."""
+    settings = SceneSettings(speed=2.0, exposure_s=0.03)
+    scene = Scene(settings)
+    counts = [scene._instants(t) for t in np.arange(0, 40, 0.5)]
+    assert {count % 10 for count in counts} == {5}
+    assert max(counts) > 5
 
 
 def test_wrong_settings_are_named():
@@ -132,3 +180,7 @@ def test_wrong_settings_are_named():
         SceneSettings(duration_s=0)
     with pytest.raises(DataError, match='16x16'):
         SceneSettings(width=8)
+    with pytest.raises(DataError, match='speed above 0'):
+        SceneSettings(speed=0)
+    with pytest.raises(DataError, match='exposure from 0 to'):
+        SceneSettings(exposure_s=0.1)

@@ -1,45 +1,47 @@
-"""A small monocular visual odometry on tracks, to see what the tracks are worth.
+"""Monocular visual odometry on tracks: keyframes, PnP and a sliding bundle adjustment.
 
-Poses come from poselib (essential matrix, then PnP on the landmarks), points from triangulation
-between a landmark's first sighting and the present one; a bundle adjustment over the last frames
-keeps both together. Where a fast turn leaves few landmarks, those of the last frames are looked
-for again by their descriptors, and a step from the essential matrix takes its length from the
-landmarks that survive, so that the map keeps its scale. There is no loop closure: the trajectory
-shows the front end.
+It is the same for every front end, so that its trajectory shows what the tracks are worth. Two
+views with enough parallax start a map. From then on every frame is located by PnP (poselib) on
+the landmarks that its tracks observe. When the camera has moved on, the frame becomes a keyframe:
+the last keyframes and their landmarks are adjusted together (pycolmap, Ceres), and landmarks are
+triangulated from all keyframes that observe them. Older keyframes stay as they are and hold the
+scale. There is no loop closure.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.poses import Pose, PoseTrack
-from mdnet_ros.errors import MissingDependencyError
-from mdnet_ros.evaluation.odometry.landmarks import Landmarks
-from mdnet_ros.evaluation.odometry.local_map import LocalMap
-from mdnet_ros.evaluation.odometry.lost_landmarks import LostLandmarks, Seen
-from mdnet_ros.evaluation.odometry.triangulation import angles_between, epipolar_errors, step_length
+from mdnet_ros.evaluation.odometry.bundle_adjustment import adjust
+from mdnet_ros.evaluation.odometry.triangulation import angles_between, triangulate
+from mdnet_ros.evaluation.odometry.two_views import TwoViewMotion, estimate_motion, step_length
+from mdnet_ros.evaluation.odometry.views import View, common_rows
 from mdnet_ros.evaluation.pose import (
     AbsolutePose,
-    RelativePose,
     estimate_absolute_pose,
-    estimate_relative_pose,
-    poselib,
+    rotation_error_deg,
 )
-from mdnet_ros.features.types import Features, TrackedFrame
 
-#: So many frames are located afterwards when a map stands.
-_MAX_PENDING = 60
-#: Landmarks are looked for again among those of so many frames.
-_MEMORY = 10
-#: A step between two views is at most so many times the usual one, or its inverse: a handful of
-#: landmarks can be wrong together, the camera has inertia.
+#: A map is started from views that lie at most this many frames apart.
+_MAX_WAITING = 60
+#: x/z and y/z of a ray at most; no camera of this kind sees as far to the side.
+_FARTHEST = 100.0
+#: Tracks whose landmarks are remembered before the old ones are looked through.
+_MAX_TRACKS = 50_000
+#: Number of steps whose median length is taken for the usual one.
+_STEPS = 10
+#: A step of a length that two views alone tell is at most this many times the usual one, or its
+#: inverse: a handful of landmarks can be wrong together, but the camera has inertia.
 _ACCELERATION = 3.0
-#: A pose from the map must explain this share of what the pose from two views explains.
-_AGREEMENT = 0.8
+#: A camera turns at most so far from one frame to the next, degrees. Few points, or points on one
+#: plane, may fit a pose that looks the other way.
+_MAX_TURN = 45.0
+#: A landmark is dropped if an adjustment leaves it with this many times the allowed error.
+_CULL = 1.5
 
 
 @dataclass(frozen=True)
@@ -47,312 +49,304 @@ class OdometrySettings:
     """Thresholds of the odometry.
 
     Attributes:
-        max_error: reprojection error up to which a point agrees with a pose, pixels; two views
-            must agree within half of it, because they alone cannot tell a wrong pose by its
-            points.
-        min_angle: parallax from which a point is triangulated, degrees.
-        init_angle: median parallax from which two frames start a map, degrees.
-        min_points: points that a pose needs.
-        window: frames that are adjusted together; below 3: none.
-        window_points: points that are adjusted with them, at most.
-        radius: lost landmarks are looked for so far from where they should be, pixels.
-        seed: of the robust fits.
+        max_error: largest reprojection error of an inlier, pixels. Two views alone must agree
+            within half of it.
+        min_angle: parallax from which a landmark is triangulated, degrees.
+        init_angle: median parallax from which two views start a map, degrees.
+        min_points: landmarks that a pose needs.
+        free_keyframes: keyframes whose poses are adjusted, the newest ones.
+        fixed_keyframes: keyframes before these that take part with fixed poses.
+        max_points: landmarks in an adjustment, at most.
+        keyframe_angle: median parallax to the last keyframe that makes a keyframe, degrees.
+        keyframe_overlap: share of the last keyframe's tracks below which a frame becomes a
+            keyframe.
+        seed: seed of the robust fits.
     """
 
     max_error: float = 3.0
     min_angle: float = 1.0
     init_angle: float = 3.0
     min_points: int = 10
-    window: int = 8
-    window_points: int = 400
-    radius: float = 12.0
+    free_keyframes: int = 8
+    fixed_keyframes: int = 8
+    max_points: int = 500
+    keyframe_angle: float = 1.0
+    keyframe_overlap: float = 0.6
     seed: int = 0
 
 
 class Odometry:
-    """Takes tracked frames one by one and estimates the camera's path.
+    """Estimates the camera's path from the tracks of one frame after the other.
 
-    The map's frame is the first camera's; the first step has length 1. Where the map's pose
-    contradicts the tracks, or there is none, the pose comes from the essential matrix with the
-    frame before (:attr:`bridged` counts the frames), with the length that the landmarks seen in
-    both tell, else that of the usual step. Where that fails, too, a new map starts from the last
-    pose (:attr:`restarts`).
+    The map has the axes of the first camera, and the first frames' mean step has length 1.
+    Where PnP fails, the motion comes from the essential matrix with the frame before
+    (:attr:`bridged` counts these frames); its length comes from landmarks that both frames
+    observe, or else is the usual one. Where that fails, too, a new map starts at the last pose
+    (:attr:`restarts`).
 
     Args:
-        camera: that took the frames.
+        focal: focal length in pixels; it only turns errors into pixels.
         settings: thresholds.
 
     Raises:
-        MissingDependencyError: without poselib.
+        MissingDependencyError: at the first frame, if poselib or pycolmap is not installed.
     """
 
-    def __init__(self, camera: CameraModel, settings: OdometrySettings | None = None) -> None:
-        if poselib is None:
-            raise MissingDependencyError('poselib', 'evaluate', 'visual odometry')
+    def __init__(self, focal: float, settings: OdometrySettings | None = None) -> None:
         self.settings = settings or OdometrySettings()
         self.bridged = 0
         self.restarts = 0
-        self._camera = camera
-        self._focal = float(camera.k[0, 0])
-        self._landmarks = Landmarks()
-        self._poses: list[Pose | None] = []  # camera to map
-        self._map = LocalMap(self._landmarks, self._poses, self._focal)
-        self._stamps: list[int] = []
-        self._start = 0  # the frame the map starts, or will start, from
+        self._focal = focal
+        self._keyframes: deque[View] = deque()  # empty while there is no map
+        self._waiting: deque[View] = deque(maxlen=_MAX_WAITING)  # for a map
+        self._points: dict[int, np.ndarray] = {}
+        self._landmark_of_track: dict[int, int] = {}
+        self._next_landmark = 0
+        self._last: View | None = None
         self._last_pose = Pose(np.eye(3), np.zeros(3))
-        self._steps = deque([1.0], maxlen=10)  # lengths of the last ones
-        self._has_map = False
-        self._pending: deque[Seen] = deque(maxlen=_MAX_PENDING)  # waiting for a map
-        self._recent: deque[Seen] = deque(maxlen=max(_MEMORY, self.settings.window))
+        self._steps = deque([1.0], maxlen=_STEPS)
+        self._settled: list[tuple[int, Pose]] = []
+        self._relative: deque[tuple[int, View, Pose]] = deque()
 
-    def add(self, frame: TrackedFrame) -> None:
-        """Take the next frame."""
-        index = len(self._poses)
-        self._stamps.append(frame.stamp_ns)
-        self._poses.append(None)
-        plane = self._camera.normalise(frame.features.keypoints)
-        frame, plane = _with_rays(frame, plane)
-        seen = self._see(frame, plane, index)
-        if self._has_map:
-            pose = self._follow(seen)
-            if pose is None:
-                self._lose_map(index)
-            else:
-                self._find_again(frame, seen, pose)
-                step = np.linalg.norm(pose.translation - self._last_pose.translation)
-                self._steps.append(float(step))
-                self._poses[index] = self._last_pose = pose
-        started = not self._has_map
-        if started:
-            self._initialise(seen)
-        self._landmarks.sight(seen.rows, seen.rays, index)
-        self._recent.append(seen)
-        if not self._has_map:
-            self._pending.append(seen)
-            return
-        if started:
-            self._triangulate(seen)
-            self._locate_pending()
-        self._adjust(index)
-        # Not before: most points are not adjusted, so they would stay where a pose put them that
-        # was adjusted since, and there are enough of them to draw the next pose along.
-        self._triangulate(seen)
+    def add(
+        self,
+        track_ids: np.ndarray,
+        rays: np.ndarray,
+        stamp_ns: int,
+        outlier: np.ndarray | None = None,
+    ) -> Pose | None:
+        """Take the next frame.
+
+        Args:
+            track_ids: (N,) int64. An id stands for the same point as in the frames before.
+            rays: (N, 2) normalised image coordinates x/z and y/z, distortion removed. Rows that
+                are not finite, or nearly parallel to the image plane, are left out.
+            stamp_ns: stamp of the frame, nanoseconds.
+            outlier: (N,) bool, tracks whose match to an earlier frame was rejected: from this
+                frame on they stand for another point. None: there are none.
+
+        Returns:
+            The pose, camera to map, or None while there is no map.
+        """
+        usable = (np.abs(rays) < _FARTHEST).all(axis=1)  # false for NaN
+        if outlier is not None:
+            for track in track_ids[outlier].tolist():
+                self._landmark_of_track.pop(track, None)
+        view = self._view(track_ids[usable], rays[usable], stamp_ns)
+        if self._keyframes and not self._follow(view):
+            self._lose_map()
+            self.restarts += 1
+        if not self._keyframes:
+            self._start_map(view)
+        self._last = view
+        return view.pose
+
+    def restart(self) -> None:
+        """Forget the map, because the tracks do not go on; a new one starts at the last pose."""
+        self._lose_map()
+        self._landmark_of_track.clear()
 
     def path(self) -> PoseTrack:
-        """The poses found so far, camera to map; frames that could not be located have none."""
-        rows = [i for i, pose in enumerate(self._poses) if pose is not None]
-        poses = [pose for pose in self._poses if pose is not None]
+        """Return the poses found so far, camera to map; frames without a pose are left out."""
+        located = [*self._settled]
+        for stamp, reference, relative in self._relative:
+            assert reference.pose is not None
+            located.append((stamp, reference.pose @ relative))
         return PoseTrack(
-            np.array([self._stamps[i] for i in rows], np.int64),
-            np.array([pose.rotation for pose in poses]).reshape(-1, 3, 3),
-            np.array([pose.translation for pose in poses]).reshape(-1, 3),
+            np.array([stamp for stamp, _ in located], np.int64),
+            np.array([pose.rotation for _, pose in located]).reshape(-1, 3, 3),
+            np.array([pose.translation for _, pose in located]).reshape(-1, 3),
         )
 
-    def _see(self, frame: TrackedFrame, plane: np.ndarray, index: int) -> Seen:
-        """The frame's landmarks; a track whose last link is an outlier shows a new one."""
-        rows = self._landmarks.of_tracks(frame.track_ids)
-        links = frame.correspondences
-        anew = np.zeros(len(rows), bool)
-        anew[links.indices[~links.inlier]] = True
-        # Two tracks may have come to show one landmark: the second starts anew.
-        anew[np.setdiff1d(np.arange(len(rows)), np.unique(rows, return_index=True)[1])] = True
-        rays = np.column_stack([plane, np.ones(len(plane))])
-        seen = Seen(index, frame.track_ids, rows, rays, frame.features)
-        self._show(seen, np.nonzero(anew)[0], self._landmarks.new(int(anew.sum())))
-        return seen
+    def _view(self, track_ids: np.ndarray, rays: np.ndarray, stamp_ns: int) -> View:
+        known = self._landmark_of_track
+        if len(known) > _MAX_TRACKS:
+            self._forget_tracks()
+        for track in track_ids.tolist():
+            if track not in known:
+                known[track] = self._next_landmark
+                self._next_landmark += 1
+        ids = np.array([known[track] for track in track_ids.tolist()], np.int64)
+        ids, first = np.unique(ids, return_index=True)
+        directions = np.column_stack([rays[first], np.ones(len(first))])
+        return View(stamp_ns, ids, np.asarray(track_ids, np.int64)[first], directions)
 
-    def _show(self, seen: Seen, which: np.ndarray, rows: np.ndarray) -> None:
-        """From now on keypoints of a frame, and their tracks, show these landmarks."""
-        seen.rows[which] = rows
-        self._landmarks.assign(seen.track_ids[which], rows)
+    def _forget_tracks(self) -> None:
+        """Forget the landmarks of tracks that no view remembers."""
+        views = [*self._keyframes, *self._waiting, *([self._last] if self._last else [])]
+        remembered = {track for view in views for track in view.track_ids.tolist()}
+        known = self._landmark_of_track
+        for track in [track for track in known if track not in remembered]:
+            del known[track]
 
-    def _follow(self, seen: Seen) -> Pose | None:
-        """Camera to map of the next frame: by the map where the tracks agree, else by them."""
-        located = self._locate(seen)
-        before = self._recent[-1]
-        shared, there, here = np.intersect1d(
-            before.rows, seen.rows, assume_unique=True, return_indices=True
-        )
-        then, now = before.rays[there], seen.rays[here]
-        bridge = self._bridge(shared, then, now)
-        if bridge is None:
-            return located.camera_to_world if located is not None else None
-        if located is not None:
-            limit = self.settings.max_error / 2 / self._focal
-            by_map, by_tracks = (
-                int((epipolar_errors(pose.inverse() @ self._last_pose, then, now) < limit).sum())
-                for pose in (located.camera_to_world, bridge)
-            )
-            if by_map >= _AGREEMENT * by_tracks:
-                return located.camera_to_world
-        self.bridged += 1
-        return bridge
+    def _follow(self, view: View) -> bool:
+        """Locate the next frame in the map; returns whether that was possible."""
+        known = self._known_rows(view)
+        fit = self._locate(view, known)
+        if fit is not None and self._is_plausible(fit.camera_to_world):
+            view.pose = fit.camera_to_world
+            self._split_tracks(view, known[~fit.inliers])
+        else:
+            view.pose = self._bridge(view)
+            if view.pose is None:
+                return False
+            self.bridged += 1
+        if self._is_keyframe(view):
+            self._add_keyframe(view)
+        reference = self._keyframes[-1]
+        assert reference.pose is not None
+        self._relative.append((view.stamp_ns, reference, reference.pose.inverse() @ view.pose))
+        step = np.linalg.norm(view.pose.translation - self._last_pose.translation)
+        self._steps.append(float(step))
+        self._last_pose = view.pose
+        return True
 
-    def _bridge(self, shared: np.ndarray, then: np.ndarray, now: np.ndarray) -> Pose | None:
-        """Camera to map from landmarks that the last frame and this one share, and their rays."""
-        fit, _ = self._relative(then, now)
-        if fit is None or fit.inliers.sum() < self.settings.min_points:
-            return None
-        motion = self._last_pose @ fit.b_from_a.inverse()
-        direction = motion.translation - self._last_pose.translation
-        known = fit.inliers & self._landmarks.has_point(shared)
-        length = step_length(
-            self._landmarks.point[shared[known]] - self._last_pose.translation,
-            now[known] @ motion.rotation.T,
-            direction,
-        )
-        usual = float(np.median(self._steps))
-        step = np.clip(length or usual, usual / _ACCELERATION, usual * _ACCELERATION)
-        return Pose(motion.rotation, self._last_pose.translation + step * direction)
+    def _is_plausible(self, pose: Pose) -> bool:
+        """Tell whether the camera can have turned to a pose since the frame before."""
+        return rotation_error_deg(self._last_pose.rotation, pose.rotation) < _MAX_TURN
 
-    def _pnp(self, rays: np.ndarray, points: np.ndarray) -> AbsolutePose | None:
+    def _known_rows(self, view: View) -> np.ndarray:
+        """Return the rows of a view whose landmarks have points."""
+        rows = [row for row, landmark in enumerate(view.ids.tolist()) if landmark in self._points]
+        return np.array(rows, np.int64)
+
+    def _locate(self, view: View, known: np.ndarray) -> AbsolutePose | None:
+        """Estimate a view's pose by PnP on some of its observations."""
         settings = self.settings
+        if len(known) < settings.min_points:
+            return None
+        points = np.stack([self._points[landmark] for landmark in view.ids[known].tolist()])
         return estimate_absolute_pose(
-            rays, points, self._camera.k, settings.max_error, settings.min_points, settings.seed
+            view.rays[known], points, np.diag([self._focal, self._focal, 1.0]),
+            settings.max_error, settings.min_points, settings.seed,
         )
 
-    def _locate(self, seen: Seen) -> AbsolutePose | None:
-        """By PnP on the landmarks of the tracks; where these are few, with lost ones, too."""
-        landmarks = self._landmarks
-        known = np.nonzero(landmarks.has_point(seen.rows))[0]
-        again, rows = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        fit = self._pnp(seen.rays[known], landmarks.point[seen.rows[known]])
-        if fit is None or fit.inliers.sum() < 3 * self.settings.min_points:
-            lost = LostLandmarks.of(self._recent, seen, landmarks)
-            free = np.nonzero(~landmarks.has_point(seen.rows))[0]
-            again, places = lost.matches(seen.features, free)
-            rows = lost.rows[places]
-            both = self._pnp(
-                np.concatenate([seen.rays[known], seen.rays[again]]),
-                np.concatenate([landmarks.point[seen.rows[known]], landmarks.point[rows]]),
-            )
-            if both is not None and (fit is None or both.inliers.sum() > fit.inliers.sum()):
-                fit = both
-        if fit is None:
-            return None
-        of_tracks, of_lost = fit.inliers[: len(known)], fit.inliers[len(known) :]
-        wrong = known[~of_tracks]
-        self._show(seen, wrong, landmarks.new(len(wrong)))
-        if of_lost.any():
-            self._show(seen, again[of_lost], rows[of_lost])
-        return fit
+    def _split_tracks(self, view: View, rows: np.ndarray) -> None:
+        """Let tracks whose observations disagree with the map show new landmarks from now on."""
+        fresh = np.arange(self._next_landmark, self._next_landmark + len(rows))
+        self._next_landmark += len(rows)
+        tracks = view.track_ids[rows].tolist()
+        self._landmark_of_track.update(zip(tracks, fresh.tolist(), strict=True))
+        view.rename(rows, fresh)
 
-    def _find_again(self, frame: TrackedFrame, seen: Seen, pose: Pose) -> None:
-        """Look for lost landmarks near where the pose puts them, so that they live longer."""
-        if not frame.features.descriptors.shape[1]:
-            return
-        lost = LostLandmarks.of(self._recent, seen, self._landmarks)
-        free = np.nonzero(~self._landmarks.has_point(seen.rows))[0]
-        links = frame.correspondences
-        right = links.similarity[links.inlier]
-        found, places = lost.matches_near(
-            seen,
-            free,
-            (self._landmarks.point[lost.rows] - pose.translation) @ pose.rotation,
-            self.settings.radius / self._focal,
-            least=float(np.percentile(right, 10)) if len(right) else 0.5,
-        )
-        self._show(seen, found, lost.rows[places])
-
-    def _relative(
-        self, then: np.ndarray, now: np.ndarray
-    ) -> tuple[RelativePose | None, np.ndarray]:
-        """Essential matrix between (M, 3) rays, and the parallax of its inliers, radians."""
-        k, settings = self._camera.k, self.settings
-        a, b = ((rays @ k.T)[:, :2] for rays in (then, now))
-        fit = estimate_relative_pose(a, b, k, k, settings.max_error / 2, settings.seed)
-        if fit is None:
-            return None, np.zeros(0)
-        turned = then[fit.inliers] @ fit.b_from_a.rotation.T
-        return fit, angles_between(turned, now[fit.inliers])
-
-    def _triangulate(self, seen: Seen) -> None:
-        self._map.triangulate(seen, self.settings.min_angle, self.settings.max_error)
-
-    def _adjust(self, index: int) -> None:
-        """Bring the last frames and the points they see together."""
-        first = max(self._start, index + 1 - self.settings.window)
-        frames = [
-            s for s in self._recent if s.index >= first and self._poses[s.index] is not None
-        ]
+    def _motion(self, earlier: View, later: View) -> TwoViewMotion | None:
         settings = self.settings
-        self._map.adjust(
-            frames, settings.window_points, settings.min_points, settings.max_error,
-            max_move=_ACCELERATION * float(np.median(self._steps)),
+        return estimate_motion(
+            earlier, later, self._focal, settings.max_error / 2, settings.seed
         )
-        pose = self._poses[index]
-        assert pose is not None
-        self._last_pose = pose
 
-    def _initialise(self, seen: Seen) -> None:
-        """Start a map from two frames, once they see enough with enough parallax."""
-        shared = np.nonzero(self._landmarks.anchor[seen.rows] == self._start)[0]
-        if len(shared) < 2 * self.settings.min_points:
-            if seen.index > self._start:  # too few left of the frame it was to start from
-                self._start = seen.index
-                self._landmarks.forget_all()
+    def _bridge(self, view: View) -> Pose | None:
+        """Estimate a view's pose from the frame before, without the map."""
+        assert self._last is not None
+        motion = self._motion(self._last, view)
+        if motion is None or len(motion.rows) < self.settings.min_points:
+            return None
+        step, usual = motion.earlier_from_later, float(np.median(self._steps))
+        if not self._is_plausible(self._last_pose @ step):
+            return None
+        length = step_length(view, motion.rows, self._points, self._last_pose, step) or usual
+        length = float(np.clip(length, usual / _ACCELERATION, usual * _ACCELERATION))
+        return self._last_pose @ Pose(step.rotation, length * step.translation)
+
+    def _is_keyframe(self, view: View) -> bool:
+        last = self._keyframes[-1]
+        rows_a, rows_b = common_rows(last, view)
+        enough = max(self.settings.keyframe_overlap * len(last.ids), 2 * self.settings.min_points)
+        if len(rows_a) < enough:
+            return True
+        assert last.pose is not None
+        assert view.pose is not None
+        turned = last.rays[rows_a] @ (view.pose.rotation.T @ last.pose.rotation).T
+        angle = np.median(angles_between(turned, view.rays[rows_b]))
+        return bool(np.degrees(angle) > self.settings.keyframe_angle)
+
+    def _add_keyframe(self, view: View) -> None:
+        settings = self.settings
+        self._keyframes.append(view)
+        if len(self._keyframes) > settings.free_keyframes + settings.fixed_keyframes:
+            self._settle(self._keyframes.popleft())
+        self._improve(fixed=max(2, len(self._keyframes) - settings.free_keyframes))
+        seen = np.unique(np.concatenate([keyframe.ids for keyframe in self._keyframes])).tolist()
+        self._points = {i: self._points[i] for i in seen if i in self._points}
+
+    def _improve(self, fixed: int) -> None:
+        """Adjust the keyframes, then triangulate the other landmarks of the newest one.
+
+        Landmarks that are not adjusted are triangulated again: otherwise they would stay where
+        the poses before the adjustment put them, and would draw the next pose along.
+        """
+        settings, views = self.settings, list(self._keyframes)
+        adjusted = adjust(
+            views, self._points, min(fixed, len(views) - 1), self._focal, settings.max_error / 2,
+            settings.max_points, settings.min_points,
+        )
+        newest = views[-1].ids
+        if adjusted is not None:
+            for view, pose in zip(views, adjusted.poses, strict=True):
+                view.pose = pose
+            self._points.update(adjusted.points)
+            for landmark, error in adjusted.errors.items():
+                if error > _CULL * settings.max_error:
+                    del self._points[landmark]
+            kept = [i for i in adjusted.points if i in self._points]
+            newest = np.setdiff1d(newest, kept)
+        for landmark, point in self._triangulated(views, newest).items():
+            self._points[landmark] = point
+
+    def _triangulated(self, views: list[View], landmarks: np.ndarray) -> dict[int, np.ndarray]:
+        settings = self.settings
+        return triangulate(
+            views, landmarks, settings.min_angle, settings.max_error / self._focal
+        )
+
+    def _start_map(self, view: View) -> None:
+        """Start a map from two frames, once they share enough with enough parallax."""
+        settings, waiting = self.settings, self._waiting
+        enough = 2 * settings.min_points
+        while waiting and len(common_rows(waiting[0], view)[0]) < enough:
+            waiting.popleft()
+        waiting.append(view)
+        first = waiting[0]
+        if first is view:
             return
-        then = self._landmarks.ray[seen.rows[shared]]
-        fit, parallax = self._relative(then, seen.rays[shared])
-        if fit is None or fit.inliers.sum() < 2 * self.settings.min_points:
+        motion = self._motion(first, view)
+        if motion is None or len(motion.rows) < enough:
             return
-        if np.degrees(np.median(parallax)) < self.settings.init_angle:
+        if np.degrees(motion.parallax) < settings.init_angle:
             return
-        motion = fit.b_from_a.inverse()
-        length = float(np.median(self._steps)) * (seen.index - self._start)
-        self._poses[self._start] = self._last_pose
-        pose = self._last_pose @ Pose(motion.rotation, motion.translation * length)
-        self._poses[seen.index] = self._last_pose = pose
-        self._landmarks.anchor[seen.rows[shared[~fit.inliers]]] = -1
-        self._has_map = True
+        step = motion.earlier_from_later
+        length = float(np.median(self._steps)) * (len(waiting) - 1)
+        first.pose = self._last_pose
+        view.pose = first.pose @ Pose(step.rotation, length * step.translation)
+        self._points = self._triangulated([first, view], view.ids[motion.rows])
+        for between in list(waiting)[1:-1]:
+            known = self._known_rows(between)
+            fit = self._locate(between, known)
+            if fit is not None:
+                between.pose = fit.camera_to_world
+                self._split_tracks(between, known[~fit.inliers])
+        located = [one for one in waiting if one.pose is not None]
+        self._keyframes.extend([first, *located[1:][-settings.free_keyframes :]])
+        self._improve(fixed=1)
+        for one in located:
+            reference = one if one in self._keyframes else first
+            assert reference.pose is not None
+            assert one.pose is not None
+            self._relative.append(
+                (one.stamp_ns, reference, reference.pose.inverse() @ one.pose)
+            )
+        self._last_pose = view.pose
+        waiting.clear()
 
-    def _locate_pending(self) -> None:
-        """Poses of the frames between the two that the map started from."""
-        for seen in self._pending:
-            if seen.index > self._start:
-                known = np.nonzero(self._landmarks.has_point(seen.rows))[0]
-                fit = self._pnp(seen.rays[known], self._landmarks.point[seen.rows[known]])
-                self._poses[seen.index] = fit.camera_to_world if fit is not None else None
-        self._pending.clear()
+    def _lose_map(self) -> None:
+        while self._keyframes:
+            self._settle(self._keyframes.popleft())
+        self._points.clear()
+        self._waiting.clear()
 
-    def _lose_map(self, index: int) -> None:
-        self.restarts += 1
-        self._has_map = False
-        self._landmarks.forget_all()
-        self._start = index
-
-
-def _with_rays(frame: TrackedFrame, plane: np.ndarray) -> tuple[TrackedFrame, np.ndarray]:
-    """Leave out the keypoints of a frame for which the calibration has no ray.
-
-    Args:
-        frame: with N keypoints.
-        plane: (N, 2) x/z and y/z; NaN where there is no ray.
-
-    Returns:
-        The frame with the other keypoints, and their rows of ``plane``.
-    """
-    keep = np.isfinite(plane).all(axis=1)
-    if keep.all():
-        return frame, plane
-    features, links = frame.features, frame.correspondences
-    row = np.cumsum(keep) - 1
-    linked = keep[links.indices]
-    return replace(
-        frame,
-        features=Features(
-            features.keypoints[keep], features.scores[keep], features.sets[keep],
-            features.descriptors[keep], features.image_size, features.num_sets,
-        ),
-        track_ids=frame.track_ids[keep],
-        ages=frame.ages[keep],
-        correspondences=replace(
-            links,
-            indices=row[links.indices[linked]],
-            indices_prev=links.indices_prev[linked],
-            keypoints_prev=links.keypoints_prev[linked],
-            stamps_prev=links.stamps_prev[linked],
-            similarity=links.similarity[linked],
-            inlier=links.inlier[linked],
-        ),
-    ), plane[keep]
+    def _settle(self, keyframe: View) -> None:
+        """Note the final poses of the frames up to a keyframe that will not change any more."""
+        while self._relative and self._relative[0][1] is keyframe:
+            stamp, reference, relative = self._relative.popleft()
+            assert reference.pose is not None
+            self._settled.append((stamp, reference.pose @ relative))

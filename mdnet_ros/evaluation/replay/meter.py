@@ -1,4 +1,4 @@
-"""Measurement of the tracked frames of one bag, replayed or live."""
+"""Measures the tracked frames of a bag: tracks, relative poses and visual odometry."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdnet_ros.data.poses import PoseTrack
-from mdnet_ros.evaluation.odometry.odometry import Odometry
+from mdnet_ros.evaluation.odometry.odometry import Odometry, OdometrySettings
 from mdnet_ros.evaluation.replay.bag import BagSequence
 from mdnet_ros.evaluation.replay.relative_poses import RelativePoses
 from mdnet_ros.evaluation.replay.results import BagResult, OdometryResult, ReplaySettings
@@ -17,10 +16,10 @@ from mdnet_ros.features.types import TrackedFrame
 
 
 class BagMeter:
-    """Accumulates figures over the tracked frames of one bag, replayed or live.
+    """Measures the tracked frames of one bag, whichever front end they come from.
 
     Args:
-        sequence: part of the bag that is tracked.
+        sequence: the bag.
         settings: settings of the protocol.
     """
 
@@ -28,36 +27,42 @@ class BagMeter:
         self._sequence = sequence
         self._coverage: list[float] = []
         self._relative: RelativePoses | None = None
-        self._odometry: Odometry | None = None
+        self._odometry: list[Odometry] = []
         epipolar = None
         camera, truth = sequence.camera, sequence.truth
         if camera is not None and truth is not None:
             epipolar = EpipolarTruth(camera, truth)
             self._relative = RelativePoses(camera, truth, settings.threshold)
-        if camera is not None and settings.odometry:
-            self._odometry = Odometry(camera)
+        if camera is not None:
+            focal = float(camera.k[0, 0])
+            self._odometry = [
+                Odometry(focal, OdometrySettings(seed=seed)) for seed in range(settings.odometry)
+            ]
         self._statistics = SequenceStatistics(epipolar)
 
     def add(self, frame: TrackedFrame) -> None:
         """Add the next frame."""
         self._statistics.add(frame)
         self._coverage.append(coverage_of(frame))
-        for part in (self._relative, self._odometry):
-            if part is not None:
-                part.add(frame)
+        if self._relative is not None:
+            self._relative.add(frame)
+        if self._sequence.camera is not None and self._odometry:
+            rays = self._sequence.camera.normalise(frame.features.keypoints)
+            matches = frame.correspondences
+            outlier = np.zeros(len(rays), bool)
+            outlier[matches.indices[~matches.inlier]] = True
+            for odometry in self._odometry:
+                odometry.add(frame.track_ids, rays, frame.stamp_ns, outlier)
 
     def result(self, milliseconds: Sequence[float], dropped: int) -> BagResult:
-        """Return the figures.
+        """Return the figures of the frames so far.
 
         Args:
             milliseconds: time of each frame.
-            dropped: number of dropped frames.
+            dropped: number of frames that were lost.
         """
         stamps = self._sequence.stamps_ns
         span = int(stamps[-1] - stamps[0]) / 1e9
-        odometry = None
-        if self._odometry is not None:
-            odometry = _judge(self._odometry, self._sequence.truth, len(self._coverage))
         return BagResult(
             name=self._sequence.name,
             input_rate=(len(stamps) - 1) / span if span > 0 else 0.0,
@@ -66,15 +71,16 @@ class BagMeter:
             milliseconds=tuple(milliseconds),
             dropped=dropped,
             distances=self._relative.results() if self._relative is not None else (),
-            odometry=odometry,
+            odometry=tuple(self._judge(odometry) for odometry in self._odometry),
         )
 
-
-def _judge(odometry: Odometry, truth: PoseTrack | None, frames: int) -> OdometryResult:
-    path = odometry.path()
-    return OdometryResult(
-        len(path) / frames,
-        odometry.bridged,
-        odometry.restarts,
-        compare_trajectories(path, truth) if truth is not None else None,
-    )
+    def _judge(self, odometry: Odometry) -> OdometryResult:
+        """Compare the path of a run of the odometry with the truth."""
+        path, truth = odometry.path(), self._sequence.truth
+        return OdometryResult(
+            odometry.settings.seed,
+            len(path) / max(len(self._coverage), 1),
+            odometry.bridged,
+            odometry.restarts,
+            compare_trajectories(path, truth) if truth is not None else None,
+        )

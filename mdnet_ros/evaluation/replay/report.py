@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ _DEFINITIONS = (
     'a fundamental matrix. Coverage: share of the cells of a 10x8 grid with a track. Within n px: '
     'share of matches that close to the true epipolar line. Relative poses: from the tracks two '
     'frames share, essential matrix; medians. Odometry: see docs; root mean square errors '
-    'after Sim(3) alignment, from frame to frame for RPE.'
+    'after Sim(3) alignment, from frame to frame for RPE; means over the seeds, ± half the range.'
 )
 
 
@@ -68,13 +69,14 @@ def pose_table(result: ReplayResult, name: str) -> Table:
         cells: list[object] = [
             value for d in bag.distances for value in (d.rotation, d.translation, d.accuracy)
         ]
-        odometry, errors = bag.odometry, bag.odometry.errors if bag.odometry else None
+        errors = bag.trajectory_errors()
         cells += [
-            odometry.located if odometry else None,
-            odometry.restarts if odometry else None,
-            errors.ate if errors else None,
-            errors.rpe_translation if errors else None,
-            errors.rpe_rotation if errors else None,
+            _mean([run.located for run in bag.odometry]),
+            _mean([run.restarts for run in bag.odometry]),
+            _mean([run.ate for run in errors]), _half_range([run.ate for run in errors]),
+            _mean([run.rpe_translation for run in errors]),
+            _half_range([run.rpe_translation for run in errors]),
+            _mean([run.rpe_rotation for run in errors]),
         ]
         rows.append((frontend_name, *cells))
     columns = [Column('extractor')]
@@ -84,10 +86,19 @@ def pose_table(result: ReplayResult, name: str) -> Table:
             Column(f'mAA@{distance}', 3, 'max'),
         ]  # fmt: skip
     columns += [
-        Column('located', 2, 'max'), Column('restarts'), Column('ATE [m]', 3, 'min'),
-        Column('RPE [m]', 4, 'min'), Column('RPE [°]', 3, 'min'),
+        Column('located', 2, 'max'), Column('restarts', 1), Column('ATE [m]', 3, 'min'),
+        Column('±', 3), Column('RPE [m]', 4, 'min'), Column('±', 4), Column('RPE [°]', 3, 'min'),
     ]  # fmt: skip
     return Table(tuple(columns), tuple(rows), f'{name}: relative poses and visual odometry')
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _half_range(values: Sequence[float]) -> float | None:
+    """Half the difference of the largest and the smallest of two or more values."""
+    return float(np.ptp(values)) / 2 if len(values) > 1 else None
 
 
 def _of_bag(result: ReplayResult, name: str) -> list[tuple[str, BagResult]]:
@@ -108,9 +119,9 @@ def _colours(result: ReplayResult) -> dict[str, str]:
 def _trajectory(result: ReplayResult, name: str) -> Figure | None:
     """Plot the paths in the plane in which the true one extends most."""
     found = [
-        (frontend, bag.odometry.errors)
+        (frontend, bag.trajectory_errors()[0])  # the first seed
         for frontend, bag in _of_bag(result, name)
-        if bag.odometry is not None and bag.odometry.errors is not None
+        if bag.trajectory_errors()
     ]
     if not found:
         return None

@@ -25,7 +25,7 @@ class ReplaySettings:
         pose_topic: topic of the ground truth; None: the bag's only one called so.
         max_frames: the most frames of each bag; 0: all.
         threshold: inlier threshold of relative poses, pixels.
-        odometry: run visual odometry, too.
+        odometry: number of runs of the visual odometry, each with another seed; 0: none.
         start: where in each bag the replay starts, as a share of its images in [0, 1].
         end: where it ends.
         rectified: the images are rectified already, so that P of the calibration holds for them.
@@ -36,7 +36,7 @@ class ReplaySettings:
     pose_topic: str | None = None
     max_frames: int = 0
     threshold: float = 1.0
-    odometry: bool = True
+    odometry: int = 1
     start: float = 0.0
     end: float = 1.0
     rectified: bool = False
@@ -67,15 +67,17 @@ class DistanceResult:
 
 @dataclass(frozen=True)
 class OdometryResult:
-    """Monocular visual odometry from the tracks.
+    """Monocular visual odometry from the tracks, one run.
 
     Attributes:
+        seed: seed of its robust fits.
         located: share of the frames that got a pose.
         bridged: number of frames whose pose came from the frame before alone.
         restarts: number of times the map was lost.
         errors: errors of the trajectory; None where it cannot be compared with the truth.
     """
 
+    seed: int
     located: float
     bridged: int
     restarts: int
@@ -96,7 +98,7 @@ class BagResult:
         dropped: number of frames a robot would have dropped at the bag's rate, the newest
             winning; in a live run, number of frames that were dropped.
         distances: errors of relative poses; empty without ground truth.
-        odometry: None without a calibrated camera, or if not asked for.
+        odometry: the runs of the visual odometry; empty without a calibrated camera.
     """
 
     name: str
@@ -106,7 +108,11 @@ class BagResult:
     milliseconds: tuple[float, ...]
     dropped: int
     distances: tuple[DistanceResult, ...]
-    odometry: OdometryResult | None
+    odometry: tuple[OdometryResult, ...]
+
+    def trajectory_errors(self) -> list[TrajectoryErrors]:
+        """Return the errors of the odometry's runs that can be compared with the truth."""
+        return [run.errors for run in self.odometry if run.errors is not None]
 
 
 ReplayResult = EvaluationResult[ReplaySettings, ExtractorResult[BagResult]]

@@ -6,68 +6,43 @@ import cv2
 import numpy as np
 import pytest
 
-from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.poses import Pose, PoseTrack
-from mdnet_ros.evaluation.odometry.bundle import Observations, adjust, reprojection
-from mdnet_ros.evaluation.odometry.landmarks import Landmarks
-from mdnet_ros.evaluation.odometry.lost_landmarks import LostLandmarks, Seen
-from mdnet_ros.evaluation.odometry.odometry import Odometry
-from mdnet_ros.evaluation.odometry.triangulation import (
-    angles_between,
-    epipolar_errors,
-    midpoints,
-    step_length,
-)
+from mdnet_ros.evaluation.odometry.bundle_adjustment import adjust
+from mdnet_ros.evaluation.odometry.odometry import Odometry, OdometrySettings
+from mdnet_ros.evaluation.odometry.triangulation import angles_between, triangulate
+from mdnet_ros.evaluation.odometry.two_views import estimate_motion, step_length
+from mdnet_ros.evaluation.odometry.views import View, common_rows, sightings
 from mdnet_ros.evaluation.trajectory import compare_trajectories
-from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 
 pytest.importorskip('evo')
 pytest.importorskip('poselib')
+pytest.importorskip('pycolmap')
 
-CAMERA = CameraModel(640, 480, np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), np.zeros(0))
+FOCAL, CENTRE, SIZE = 500.0, np.array([320.0, 240.0]), (640, 480)
 
 
 def turn(*vector):
     return cv2.Rodrigues(np.array(vector, np.float64))[0]
 
 
-def frame(points, ids, previous, stamp, descriptors=None):
-    """A frame whose tracks all have links to the frame before where they were there."""
-    ages = np.isin(ids, previous).astype(np.int32)
-    rows = np.nonzero(ages)[0]
-    n, m = len(ids), len(rows)
-    links = Correspondences(
-        rows, rows, np.zeros((m, 2), np.float32), np.full(m, stamp - 1),
-        np.ones(m, np.float32), np.ones(m, bool),
-    )  # fmt: skip
-    features = Features(
-        points.astype(np.float32), np.ones(n, np.float32), np.zeros(n, np.int32),
-        np.zeros((n, 0), np.float32) if descriptors is None else descriptors, (640, 480),
-    )  # fmt: skip
-    return TrackedFrame(features, ids.astype(np.int64), ages, links, stamp)
-
-
 def project(points, pose):
-    """(N, 2) pixels of points in a camera (to world), and which of them are in the image."""
+    """(N, 2) rays of points in a camera (to map), and which of them are in the image."""
     seen = (points - pose.translation) @ pose.rotation
-    pixels = seen @ CAMERA.k.T
-    pixels = pixels[:, :2] / np.maximum(pixels[:, 2:], 0.1)
-    inside = (seen[:, 2] > 0.5) & (pixels > 0).all(axis=1) & (pixels < [640, 480]).all(axis=1)
-    return pixels, inside
+    rays = seen[:, :2] / np.maximum(seen[:, 2:], 0.1)
+    pixels = FOCAL * rays + CENTRE
+    inside = (seen[:, 2] > 0.5) & (pixels > 0).all(axis=1) & (pixels < SIZE).all(axis=1)
+    return rays, inside
 
 
-def fly(points, poses, noise, rng, descriptors=None, cut=None):
-    """Frames of points along a path; at frame ``cut`` every track ends and a new one begins."""
-    sequence, before = [], np.zeros(0, np.int64)
+def fly(points, poses, noise, rng, cut=None):
+    """(track ids, rays) along a path; at frame ``cut`` every track ends and a new one begins."""
+    frames = []
     for i, pose in enumerate(poses):
-        pixels, inside = project(points, pose)
+        rays, inside = project(points, pose)
         seen = np.nonzero(inside)[0]
         ids = seen + (len(points) if cut is not None and i >= cut else 0)
-        measured = pixels[seen] + rng.normal(0, noise, (len(seen), 2))
-        own = descriptors[seen] if descriptors is not None else None
-        sequence.append(frame(measured, ids, before, i * 10**8, own))
-        before = ids
-    return sequence
+        frames.append((ids, rays[seen] + rng.normal(0, noise / FOCAL, (len(seen), 2))))
+    return frames
 
 
 def track_of(poses):
@@ -92,35 +67,85 @@ def bow(frames=40):
     ]
 
 
-def run(sequence):
-    odometry = Odometry(CAMERA)
-    for tracked in sequence:
-        odometry.add(tracked)
+def run(frames, seed=0, start=0):
+    odometry = Odometry(FOCAL, OdometrySettings(seed=seed))
+    for i, (ids, rays) in enumerate(frames):
+        odometry.add(ids, rays, (start + i) * 10**8)
     return odometry
 
 
-@pytest.mark.parametrize(('noise', 'limit'), [(0.0, 0.002), (0.3, 0.03)])
+@pytest.mark.parametrize(('noise', 'limit'), [(0.0, 0.002), (0.3, 0.01)])
 def test_a_known_flight(noise, limit):
     rng = np.random.default_rng(0)
     poses = bow()
     odometry = run(fly(scene(rng), poses, noise, rng))
     path = odometry.path()
-    assert odometry.restarts == 0
-    assert len(path) > 0.8 * len(poses)
+    assert (odometry.restarts, odometry.bridged) == (0, 0)
+    assert len(path) > 0.9 * len(poses)
     errors = compare_trajectories(path, track_of(poses))
     assert errors.length == pytest.approx(5.0, rel=0.2)
     assert errors.ate < limit * errors.length
-    assert errors.rpe_rotation < 0.1 + noise
+    assert errors.rpe_rotation < 0.1 + noise / 2
+
+
+def test_the_same_seed_gives_the_same_path_and_others_hardly_differ():
+    rng = np.random.default_rng(0)
+    poses = bow()
+    frames = fly(scene(rng), poses, 0.5, rng)
+    bad = np.random.default_rng(1)
+    for ids, rays in frames:  # one observation in ten is wrong
+        wrong = bad.random(len(ids)) < 0.1
+        rays[wrong] += bad.normal(0, 30 / FOCAL, (wrong.sum(), 2))
+    first, again = run(frames).path(), run(frames).path()
+    np.testing.assert_array_equal(first.translations, again.translations)
+    np.testing.assert_array_equal(first.rotations, again.rotations)
+    ates = [
+        compare_trajectories(run(frames, seed).path(), track_of(poses)).ate for seed in range(4)
+    ]
+    assert max(ates) < 0.05
+    assert np.ptp(ates) < 0.03
+
+
+def test_poses_are_given_at_once():
+    """A frame's pose at the time is close to what it is in the end."""
+    rng = np.random.default_rng(0)
+    poses = bow()
+    odometry = Odometry(FOCAL)
+    online = {}
+    for i, (ids, rays) in enumerate(fly(scene(rng), poses, 0.3, rng)):
+        pose = odometry.add(ids, rays, i * 10**8)
+        if pose is not None:
+            online[i * 10**8] = pose
+    assert len(online) > 30
+    path = odometry.path()
+    for stamp, pose in online.items():
+        final = path.at(stamp)
+        step = np.median(lengths(path))
+        assert np.linalg.norm(pose.translation - final.translation) < 0.3 * step
 
 
 def test_it_survives_a_gap():
     rng = np.random.default_rng(0)
     poses = bow()
-    sequence = fly(scene(rng), poses, 0.1, rng)
-    empty = frame(np.zeros((0, 2)), np.zeros(0, np.int64), np.zeros(0), sequence[20].stamp_ns)
-    odometry = run([*sequence[:20], empty, *sequence[21:]])
-    assert len(odometry.path()) > 0.6 * len(poses)
-    assert np.isfinite(odometry.path().translations).all()
+    frames = fly(scene(rng), poses, 0.1, rng)
+    frames[20] = (np.zeros(0, np.int64), np.zeros((0, 2)))
+    odometry = run(frames)
+    assert odometry.restarts == 1
+    path = odometry.path()
+    assert len(path) > 0.8 * len(poses)
+    assert (np.diff(path.stamps_ns) > 0).all()
+    assert np.isfinite(path.translations).all()
+
+
+def test_rays_that_no_camera_sees_are_left_out():
+    rng = np.random.default_rng(0)
+    poses = bow(20)
+    frames = fly(scene(rng), poses, 0.1, rng)
+    for ids, rays in frames:
+        rays[::7] = np.nan
+        rays[::11] = 1e9
+        assert len(ids) > 100
+    assert compare_trajectories(run(frames).path(), track_of(poses)).ate < 0.05
 
 
 def test_keypoints_without_a_ray_are_left_out():
@@ -144,38 +169,57 @@ def lengths(path):
     return np.linalg.norm(np.diff(path.translations, axis=0), axis=1)
 
 
-def test_scale_passes_through_a_cut_by_descriptors():
-    """Every track ends at once: the landmarks are found again, nothing is guessed."""
+def test_a_restart_goes_on_from_the_last_pose():
+    """Every track ends at once: a new map starts where the old one ended."""
     rng = np.random.default_rng(1)
-    points, poses = scene(rng), bow()
-    descriptors = rng.normal(size=(len(points), 32)).astype(np.float32)
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-    cut = run(fly(points, poses, 0.2, rng, descriptors, cut=22))
-    assert (cut.restarts, cut.bridged) == (0, 0)
-    assert compare_trajectories(cut.path(), track_of(poses)).ate < 0.05
-    # Without descriptors there is nothing to find them by.
-    blind = run(fly(points, poses, 0.2, rng, cut=22))
-    assert blind.restarts == 1
+    poses = bow()
+    frames = fly(scene(rng), poses, 0.2, rng, cut=22)
+    cut = run(frames)
+    assert cut.restarts == 1
+    told = Odometry(FOCAL)
+    for i, (ids, rays) in enumerate(frames):
+        if i == 22:
+            told.restart()
+        told.add(ids, rays, i * 10**8)
+    assert told.restarts == 0
+    np.testing.assert_array_equal(cut.path().translations, told.path().translations)
+    steps = lengths(cut.path())
+    assert steps.max() < 5 * np.median(steps)
+
+
+def test_rejected_matches_stand_for_other_points():
+    """A track that jumps to another point, and is told to be an outlier there, does no harm."""
+    rng = np.random.default_rng(3)
+    points, poses = scene(rng, 400), bow(30)
+    odometry, owner = Odometry(FOCAL), np.arange(400)
+    for i, pose in enumerate(poses):
+        rays, inside = project(points, pose)
+        outlier = np.zeros(400, bool)
+        if i % 3 == 0:
+            swap = rng.choice(400, 80, replace=False)
+            owner[swap] = owner[rng.permutation(swap)]
+            outlier[swap] = True
+        seen = np.nonzero(inside[owner])[0]
+        odometry.add(seen, rays[owner[seen]], i * 10**8, outlier[seen])
+    assert odometry.restarts == 0
+    assert compare_trajectories(odometry.path(), track_of(poses)).ate < 0.02
 
 
 def test_scale_passes_through_a_turn_in_which_few_landmarks_survive():
     """Nine landmarks are too few for PnP; the step's length comes from them."""
     rng = np.random.default_rng(2)
     points, poses = scene(rng), bow(30)
-    sequence = fly(points, poses, 0.0, rng)
-    old = np.intersect1d(sequence[19].track_ids, sequence[20].track_ids)[:9]
+    frames = fly(points, poses, 0.0, rng)
+    old = np.intersect1d(frames[19][0], frames[20][0])[:9]
     for i in range(19, 30):
-        ids, keypoints = sequence[i].track_ids, sequence[i].features.keypoints
+        ids, rays = frames[i]
         fresh = ids + len(points)
         if i == 19:  # here the new tracks begin, beside the ones that are about to end
             extra = ~np.isin(ids, old)
-            ids = np.concatenate([ids, fresh[extra]])
-            keypoints = np.concatenate([keypoints, keypoints[extra]])
+            frames[i] = np.concatenate([ids, fresh[extra]]), np.concatenate([rays, rays[extra]])
         else:
-            ids = np.where(np.isin(ids, old), ids, fresh)
-        before = sequence[i - 1].track_ids
-        sequence[i] = frame(keypoints, ids, before, sequence[i].stamp_ns)
-    odometry = run(sequence)
+            frames[i] = np.where(np.isin(ids, old), ids, fresh), rays
+    odometry = run(frames)
     assert odometry.bridged >= 1
     assert odometry.restarts == 0
     true = lengths(track_of(poses))[5:]
@@ -197,67 +241,103 @@ def street(rng, count, noise, life, frames):
         Pose(turn(0, 0.005 * np.sin(i / 8), 0), np.array([0.1 * np.sin(i / 9), 0, 1.2 * i]))
         for i in range(frames)
     ]
-    sequence, before, lives = [], np.zeros(0, np.int64), np.zeros(count, np.int64)
-    for i, pose in enumerate(poses):
-        pixels, inside = project(points, pose)
+    sequence, lives = [], np.zeros(count, np.int64)
+    for pose in poses:
+        rays, inside = project(points, pose)
         seen = np.nonzero(inside & (points[:, 2] - pose.translation[2] < 50))[0]
         lives += rng.random(count) < 1 / life
         ids = seen + count * lives[seen]
-        measured = pixels[seen] + rng.normal(0, noise, (len(seen), 2))
-        sequence.append(frame(measured, ids, before, i * 10**8))
-        before = ids
+        sequence.append((ids, rays[seen] + rng.normal(0, noise / FOCAL, (len(seen), 2))))
     return sequence, poses
 
 
 def test_scale_stays_where_most_points_are_new():
     """More of them than are adjusted: they must lie where the adjusted poses saw them."""
-    sequence, poses = street(np.random.default_rng(0), 3000, noise=1.0, life=4, frames=40)
-    odometry = run(sequence)
+    frames, poses = street(np.random.default_rng(0), 3000, noise=1.0, life=4, frames=40)
+    odometry = run(frames)
     assert (odometry.restarts, odometry.bridged) == (0, 0)
     assert compare_trajectories(odometry.path(), track_of(poses)).ate < 0.3
 
 
-def test_bundle_finds_the_truth_again():
-    rng = np.random.default_rng(3)
-    points = rng.uniform([-3, -2, 4], [3, 2, 9], (60, 3))
-    poses = [Pose(turn(*rng.normal(0, 0.05, 3)), np.array([-0.2 * i, 0.02 * i, 0]))
-             for i in range(6)]
-    rows, columns = (grid.ravel() for grid in np.meshgrid(range(6), range(60), indexing='ij'))
-    camera = np.concatenate([points @ pose.rotation.T + pose.translation for pose in poses])
-    keep = (rng.random(len(rows)) < 0.8) | (rows < 3)
-    seen = Observations(rows[keep], columns[keep], (camera[:, :2] / camera[:, 2:])[keep])
-    errors, depth = reprojection(poses, points, seen, 500.0)
-    assert np.abs(errors).max() < 1e-9
-    np.testing.assert_allclose(depth, camera[keep, 2])
-    shaken = poses[:2] + [
-        Pose(turn(*rng.normal(0, 0.01, 3)) @ p.rotation, p.translation + rng.normal(0, 0.03, 3))
-        for p in poses[2:]
+def test_long_runs_forget_old_tracks(monkeypatch):
+    """Memory stays bounded, and the path is the same as without forgetting."""
+    frames, _ = street(np.random.default_rng(0), 1500, noise=0.3, life=6, frames=40)
+    whole = run(frames)
+    monkeypatch.setattr('mdnet_ros.evaluation.odometry.odometry._MAX_TRACKS', 2000)
+    bounded = run(frames)
+    assert len(whole._landmark_of_track) > 3000
+    assert len(bounded._landmark_of_track) < len(whole._landmark_of_track)
+    np.testing.assert_array_equal(whole.path().translations, bounded.path().translations)
+    assert len(whole._points) < 3000
+
+
+def window(rng, noise=0.0, views=5, count=60):
+    """Views of points, their poses, and the points by id."""
+    points = rng.uniform([-3, -2, 4], [3, 2, 9], (count, 3))
+    poses = [
+        Pose(turn(*rng.normal(0, 0.05, 3)), np.array([0.4 * i, -0.02 * i, 0.05 * i]))
+        for i in range(views)
     ]
-    found, moved = adjust(
-        shaken, points + rng.normal(0, 0.1, points.shape), seen, 2, 500.0, 2.0, iterations=30
-    )
-    np.testing.assert_array_equal(found[0].rotation, shaken[0].rotation)
-    np.testing.assert_allclose(moved, points, atol=1e-3)
-    for pose, true in zip(found, poses, strict=True):
-        np.testing.assert_allclose(pose.rotation, true.rotation, atol=1e-4)
-        np.testing.assert_allclose(pose.translation, true.translation, atol=1e-4)
+    made = []
+    for i, pose in enumerate(poses):
+        seen = np.nonzero((rng.random(count) < 0.8) | (i < 2))[0]
+        camera = (points[seen] - pose.translation) @ pose.rotation
+        rays = camera / camera[:, 2:]
+        rays[:, :2] += rng.normal(0, noise, (len(seen), 2))
+        made.append(View(i, seen, seen, rays, pose))
+    return made, poses, points
 
 
-def test_bundle_agrees_with_scipy():
+def test_bundle_adjustment_finds_the_truth_again():
+    rng = np.random.default_rng(3)
+    views, poses, points = window(rng)
+    for view in views[2:]:
+        view.pose = Pose(
+            turn(*rng.normal(0, 0.01, 3)) @ view.pose.rotation,
+            view.pose.translation + rng.normal(0, 0.03, 3),
+        )
+    shaken = dict(enumerate(points + rng.normal(0, 0.1, points.shape)))
+    found = adjust(views, shaken, 2, 500.0, 1.5, max_points=100, min_points=10)
+    assert found.poses[0] is views[0].pose
+    assert sorted(found.points) == list(range(60))
+    for i, point in found.points.items():
+        np.testing.assert_allclose(point, points[i], atol=2e-3)
+    for pose, true in zip(found.poses, poses, strict=True):
+        np.testing.assert_allclose(pose.rotation, true.rotation, atol=2e-4)
+        np.testing.assert_allclose(pose.translation, true.translation, atol=1e-3)
+    assert max(found.errors.values()) < 0.5
+
+
+def test_bundle_adjustment_takes_what_is_seen_most_and_leaves_poor_views():
+    rng = np.random.default_rng(4)
+    views, _, points = window(rng, noise=0.001)
+    few = View(9, views[3].ids[:4], views[3].ids[:4], views[3].rays[:4], views[3].pose)
+    known = dict(enumerate(points))
+    found = adjust([*views, few], known, 2, 500.0, 1.5, max_points=20, min_points=5)
+    assert len(found.points) == 20
+    counts = np.bincount(np.concatenate([view.ids for view in [*views, few]]), minlength=60)
+    assert min(counts[i] for i in found.points) >= np.sort(counts)[-20]
+    assert found.poses[-1] is few.pose
+    assert adjust(views[:2], known, 1, 500.0, 1.5, 20, min_points=30) is None
+    behind = dict(known)
+    first = next(iter(found.points))
+    behind[first] = -behind[first]
+    assert adjust(views, behind, 4, 500.0, 1.5, 100, 5).errors[first] > 100
+
+
+def test_bundle_adjustment_agrees_with_scipy():
     """The same minimum as an independent solver, with noise and a gross error."""
     optimize = pytest.importorskip('scipy.optimize')
-    rng = np.random.default_rng(4)
-    points = rng.uniform([-3, -2, 4], [3, 2, 9], (25, 3))
-    poses = [Pose(np.eye(3), np.array([-0.4 * i, 0, 0.1 * i])) for i in range(4)]
-    rows, columns = (grid.ravel() for grid in np.meshgrid(range(4), range(25), indexing='ij'))
-    camera = np.concatenate([points @ pose.rotation.T + pose.translation for pose in poses])
-    plane = camera[:, :2] / camera[:, 2:] + rng.normal(0, 0.001, (len(rows), 2))
-    plane[30] += 0.05
-    seen = Observations(rows, columns, plane)
-    focal, limit = 400.0, 1.0
+    views, poses, points = window(np.random.default_rng(5), noise=0.001, views=4, count=25)
+    views[2].rays[3, :2] += 0.05
+    limit = 1.0
 
     def residuals(poses, points):
-        errors = reprojection(poses, points, seen, focal)[0]
+        parts = []
+        for view, pose in zip(views, poses, strict=True):
+            camera = (points[view.ids] - pose.translation) @ pose.rotation
+            parts.append(FOCAL * (camera[:, :2] / camera[:, 2:] - view.rays[:, :2]))
+        errors = np.concatenate(parts)
         length = np.linalg.norm(errors, axis=1)
         huber = np.where(length < limit, length**2, 2 * limit * length - limit**2)
         return (errors * (np.sqrt(huber) / np.maximum(length, 1e-12))[:, None]).ravel()
@@ -266,99 +346,68 @@ def test_bundle_agrees_with_scipy():
         return (residuals(poses, points) ** 2).sum()
 
     def unpack(x):
-        steps = x[:12].reshape(2, 6)
         free = [
-            Pose(turn(*step[:3]) @ p.rotation, p.translation + step[3:])
-            for step, p in zip(steps, poses[2:], strict=True)
+            Pose(p.rotation @ turn(*step[:3]), p.translation + step[3:])
+            for step, p in zip(x[:12].reshape(2, 6), poses[2:], strict=True)
         ]
         return poses[:2] + free, x[12:].reshape(-1, 3)
 
     start = np.concatenate([np.zeros(12), points.ravel()])
     best = optimize.least_squares(lambda x: residuals(*unpack(x)), start, max_nfev=30)
-    found, moved = adjust(poses, points, seen, 2, focal, limit, iterations=60)
-    assert cost(found, moved) == pytest.approx(2 * best.cost, rel=2e-3)
-    assert cost(found, moved) < cost(poses, points)
+    found = adjust(views, dict(enumerate(points)), 2, FOCAL, limit, 100, 5)
+    moved = np.stack([found.points[i] for i in range(25)])
+    assert cost(found.poses, moved) == pytest.approx(2 * best.cost, rel=5e-3)
+    assert cost(found.poses, moved) < cost(poses, points)
 
 
-def test_midpoints_meet_where_rays_meet():
-    target = np.array([[1.0, 2, 8], [-3, 0, 5], [0, 0, 4]])
-    a, b = np.zeros((3, 3)), np.array([1.0, 0.5, 0])
-    points, along_a, along_b = midpoints(a, 2 * target, b, target - b)
-    np.testing.assert_allclose(points, target, atol=1e-12)
-    np.testing.assert_allclose(along_a, 0.5)
-    np.testing.assert_allclose(along_b, 1.0)
-    parallel = midpoints(a[:1], target[:1], b, target[:1])
-    assert parallel[1][0] < 0
-    assert np.isfinite(parallel[0]).all()
+def test_landmarks_are_triangulated_from_all_views():
+    views, _, points = window(np.random.default_rng(6))
+    views[4].rays[0, :2] += 0.1  # one observation of one landmark is wrong
+    wrong = int(views[4].ids[0])
+    found = triangulate(views, np.arange(60), 1.0, 0.006)
+    assert set(range(60)) - set(found) == {wrong}
+    for landmark, point in found.items():
+        np.testing.assert_allclose(point, points[landmark], atol=1e-6)
+    assert sorted(triangulate(views, np.array([3, 5]), 1.0, 0.006)) == sorted({3, 5} - {wrong})
+    assert triangulate(views[:1], np.arange(60), 1.0, 0.006) == {}
+    assert triangulate(views, np.arange(60), 80.0, 0.006) == {}  # too little parallax
 
 
-def test_steps_and_epipolar_errors_by_hand():
-    points = np.array([[1.0, 0, 4], [-1, 1, 5], [0.5, -1, 6], [2, 2, 7]])
-    direction = np.array([0.6, 0, 0.8])
-    rays = 3 * (points - 2.5 * direction)
-    assert step_length(points, rays, direction) == pytest.approx(2.5)
-    assert step_length(points[:2], rays[:2], direction) is None
-    assert step_length(points, points + 2.5 * direction, direction) is None
-    motion = Pose(turn(0.1, 0.2, 0), np.array([1.0, 0.5, 0]))
-    moved = points @ motion.rotation.T + motion.translation
-    then, now = points / points[:, 2:], moved / moved[:, 2:]
-    np.testing.assert_allclose(epipolar_errors(motion, then, now), 0, atol=1e-12)
-    # A sideways motion without a turn: the error in y, shared by both views.
-    aside = epipolar_errors(
-        Pose(np.eye(3), np.array([1.0, 0, 0])), then, then + [[0.3, 0.02, 0]]
+def test_sightings_are_grouped_by_landmark():
+    rays = np.column_stack([np.arange(12).reshape(6, 2), np.ones(6)]) / 10
+    a = View(0, np.array([1, 4, 7]), np.array([1, 4, 7]), rays[:3])
+    b = View(1, np.array([4, 5, 7]), np.array([4, 5, 7]), rays[3:])
+    seen = sightings([a, b], np.array([1, 4, 5, 7]))
+    assert seen.ids.tolist() == [4, 7]
+    assert seen.starts.tolist() == [0, 2, 4]
+    assert seen.views.tolist() == [0, 1, 0, 1]
+    assert seen.rows.tolist() == [1, 0, 2, 2]
+    np.testing.assert_array_equal(seen.rays, np.stack([rays[1], rays[3], rays[2], rays[5]]))
+    assert sightings([a, b], np.array([1, 5]), at_least=1).ids.tolist() == [1, 5]
+    assert common_rows(a, b)[0].tolist() == [1, 2]
+    assert common_rows(a, b)[1].tolist() == [0, 2]
+    b.rename(np.array([0]), np.array([9]))
+    assert b.ids.tolist() == [5, 7, 9]
+    assert b.track_ids.tolist() == [5, 7, 4]
+    np.testing.assert_array_equal(b.rays, rays[[4, 5, 3]])
+
+
+def test_motion_and_step_length_by_hand():
+    views, poses, points = window(np.random.default_rng(7))
+    motion = estimate_motion(views[0], views[2], FOCAL, 1.5, 0)
+    true = poses[0].inverse() @ poses[2]
+    length = np.linalg.norm(true.translation)
+    np.testing.assert_allclose(motion.earlier_from_later.rotation, true.rotation, atol=1e-6)
+    np.testing.assert_allclose(
+        motion.earlier_from_later.translation, true.translation / length, atol=1e-5
     )
-    np.testing.assert_allclose(aside, 0.02 / np.sqrt(2))
+    assert len(motion.rows) == len(views[2].ids)
+    assert 3 < np.degrees(motion.parallax) < 15
+    known = dict(enumerate(points))
+    step = Pose(true.rotation, true.translation / length)
+    rows = np.arange(len(views[2].ids))
+    assert step_length(views[2], rows, known, poses[0], step) == pytest.approx(length)
+    assert step_length(views[2], rows[:2], known, poses[0], step) is None
+    back = Pose(true.rotation, -true.translation / length)
+    assert step_length(views[2], rows, known, poses[0], back) is None
     assert angles_between(np.eye(3)[:1], np.eye(3)[1:2])[0] == pytest.approx(np.pi / 2)
-
-
-def test_landmarks_keep_their_tracks():
-    landmarks = Landmarks()
-    first = landmarks.of_tracks(np.array([5, 2, 9]))
-    assert len(set(first.tolist())) == 3
-    np.testing.assert_array_equal(landmarks.of_tracks(np.array([9, 5])), first[[2, 0]])
-    landmarks.sight(first, np.ones((3, 3)), 4)
-    landmarks.sight(first[:1], np.zeros((1, 3)), 7)
-    assert landmarks.anchor[first].tolist() == [4, 4, 4]
-    assert landmarks.last[first].tolist() == [7, 4, 4]
-    landmarks.point[first[0]] = 1.0
-    assert landmarks.has_point(first).tolist() == [True, False, False]
-    landmarks.assign(np.array([2]), first[:1])
-    assert landmarks.of_tracks(np.array([2]))[0] == first[0]
-    many = landmarks.new(1000)
-    assert not landmarks.has_point(many).any()
-    landmarks.forget_all()
-    assert landmarks.anchor[first].tolist() == [-1, -1, -1]
-
-
-def test_lost_landmarks_are_found_within_their_set():
-    rng = np.random.default_rng(5)
-    landmarks = Landmarks()
-    descriptors = rng.normal(size=(6, 8)).astype(np.float32)
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-    sets = np.array([0, 0, 0, 1, 1, 1], np.int32)
-
-    def view(index, rows, ids):
-        features = Features(
-            np.zeros((6, 2), np.float32), np.ones(6, np.float32), sets, descriptors, (64, 48), 2
-        )
-        return Seen(index, ids, rows, np.tile([0.1, 0.0, 1.0], (6, 1)), features)
-
-    rows = landmarks.of_tracks(np.arange(6))
-    past = view(0, rows, np.arange(6))
-    landmarks.sight(rows, past.rays, 0)
-    landmarks.point[rows[:5]] = [0.2, 0, 2.0]  # the last has no point
-    ids = np.array([0, 11, 12, 13, 14, 15])
-    now = view(1, landmarks.of_tracks(ids), ids)
-    lost = LostLandmarks.of([past], now, landmarks)
-    assert sorted(lost.rows.tolist()) == sorted(rows[1:5].tolist())
-    found, places = lost.matches(now.features, np.arange(1, 6))
-    assert dict(zip(found.tolist(), lost.rows[places].tolist(), strict=True)) == {
-        i: rows[i] for i in range(1, 5)
-    }
-    points = landmarks.point[lost.rows]
-    near, _ = lost.matches_near(now, np.arange(1, 6), points, 0.01, 0.9)
-    assert near.tolist() == [1, 2, 3, 4]
-    far, _ = lost.matches_near(now, np.arange(1, 6), points + [0.1, 0, 0], 0.01, 0.9)
-    behind, _ = lost.matches_near(now, np.arange(1, 6), -points, 0.01, 0.9)
-    assert len(far) == len(behind) == 0
-    assert len(lost.matches(now.features, np.zeros(0, np.int64))[0]) == 0
