@@ -14,7 +14,7 @@ from mdnet_ros.evaluation.odometry.views import Sightings, View, sightings
 try:
     import pycolmap
 except ImportError:
-    pycolmap = None
+    pycolmap = None  # type: ignore[assignment]
 
 #: Iterations of Levenberg-Marquardt at most; the start is good, so that few are needed.
 _ITERATIONS = 8
@@ -100,11 +100,11 @@ def adjust(
     pycolmap.create_default_bundle_adjuster(_options(loss_scale), config, scene).solve()
     poses = tuple(_pose_of(scene.images[i + 1].cam_from_world()) for i in range(len(views)))
     found = np.stack([scene.points3D[key].xyz for key in keys])
-    inverse = [pose.inverse() for pose in poses]
+    cameras = [pose.inverse() for pose in poses]
     errors = focal * seen.largest_errors(
         found,
-        np.stack([pose.rotation for pose in inverse]),
-        np.stack([pose.translation for pose in inverse]),
+        np.stack([pose.rotation for pose in cameras]),
+        np.stack([pose.translation for pose in cameras]),
     )
     ids = seen.ids.tolist()
     return Adjusted(

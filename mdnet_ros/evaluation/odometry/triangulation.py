@@ -12,7 +12,7 @@ from mdnet_ros.evaluation.odometry.views import View, sightings
 try:
     import pycolmap
 except ImportError:
-    pycolmap = None
+    pycolmap = None  # type: ignore[assignment]
 
 
 def angles_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
