@@ -31,6 +31,7 @@ from mdnet_ros.features.extractor import (
     choose_device,
     fastest_precision,
 )
+from mdnet_ros.features.refinement import Refinement
 
 #: Name of a peer -> module of this package that implements it.
 BASELINES = {
@@ -73,6 +74,8 @@ BASELINES = {
 #: Name of a family of networks -> the one that is meant by it.
 ALIASES = {'alike': 'alike-n', 'aliked': 'aliked-n16', 'edgepoint2': 'edgepoint2-e64'}
 _PRECOMPUTED = 'precomputed:'
+#: After the name of an extractor: its tracks are refined by optical flow.
+FLOW_SUFFIX = '+flow'
 #: Import name of a library -> names of the distributions that may contain it.
 _DISTRIBUTIONS = {'cv2': ('opencv-python-headless', 'opencv-python')}
 
@@ -276,6 +279,12 @@ def create_extractor(
     return ExtractorSpec(name, max_keypoints, device, **options).create()
 
 
+def split_refinement(text: str) -> tuple[str, Refinement]:
+    """Split ``md2net-light+flow`` into the extractor and the refinement of its tracks."""
+    name = text.removesuffix(FLOW_SUFFIX)
+    return name, 'none' if name == text else 'flow'
+
+
 def parse_extractors(
     text: str, max_keypoints: int, device: str, weights_dir: Path | None
 ) -> list[ExtractorSpec]:
@@ -307,5 +316,6 @@ __all__ = [
     'baseline_info',
     'create_extractor',
     'extractor_names',
+    'split_refinement',
     'parse_extractors',
 ]

@@ -122,6 +122,7 @@ def _run_live(
         weights=network.network, device=device, precision=network.precision,
         runtime=network.runtime, max_keypoints=settings.max_keypoints,
         rectified=settings.rectified,
+        refinement=spec.refinement,
     )
     meter = BagMeter(sequence, settings)
     with TemporaryDirectory(prefix='mdnet-live-') as folder, BagReader(sequence.path) as bag:

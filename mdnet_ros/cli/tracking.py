@@ -14,7 +14,7 @@ from mdnet_ros.files import write_json
 from mdnet_ros.tracker.settings import SETTINGS, TrackerSettings
 
 #: Settings that have an option of their own.
-_OPTIONS = ('weights', 'max_keypoints', 'device', 'precision')
+_OPTIONS = ('weights', 'max_keypoints', 'device', 'precision', 'refinement')
 
 
 def add_image_topic_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,12 +14,14 @@ class KltTracker:
     """Tracks corners from frame to frame, as the front ends of VINS-Mono and OpenVINS do.
 
     Corners (Shi and Tomasi, CVPR 1994) are tracked by pyramidal optical flow (Bouguet 2000). A
-    track ends when tracking it backwards misses its start; new corners fill the free places.
+    track ends when tracking it backwards misses its start, unless that check is left out; new
+    corners fill the free places.
 
     Args:
         max_keypoints: the most tracks at a time.
         min_distance: least distance between corners, pixels.
-        max_backward_error: how far backward tracking may miss the start, pixels.
+        max_backward_error: how far backward tracking may miss the start, pixels; infinite: no
+            such check.
         max_error: distance to the fundamental matrix up to which a match is an inlier, pixels.
     """
 
@@ -98,11 +100,13 @@ class KltTracker:
             return nothing
         start = self._previous.features.keypoints.reshape(-1, 1, 2)
         end, found, _ = cv2.calcOpticalFlowPyrLK(self._image, gray, start, None)  # type: ignore[call-overload]
-        back, found_back, _ = cv2.calcOpticalFlowPyrLK(gray, self._image, end, None)  # type: ignore[call-overload]
-        miss = np.linalg.norm((back - start)[:, 0], axis=1)
+        good = found.ravel() == 1
+        if np.isfinite(self.max_backward_error):
+            back, found_back, _ = cv2.calcOpticalFlowPyrLK(gray, self._image, end, None)  # type: ignore[call-overload]
+            miss = np.linalg.norm((back - start)[:, 0], axis=1)
+            good &= (found_back.ravel() == 1) & (miss <= self.max_backward_error)
         height, width = gray.shape
         x, y = end[:, 0].T
-        good = (found.ravel() == 1) & (found_back.ravel() == 1) & (miss <= self.max_backward_error)
         good &= (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
         rows = np.nonzero(good)[0]
         return end[rows, 0], rows

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mdnet_ros.errors import SettingError
+from mdnet_ros.errors import ImageError, SettingError
+from mdnet_ros.features.extractor import to_gray
 from mdnet_ros.features.geometry import MIN_MATCHES, VERIFICATIONS, Verification, inlier_mask
 from mdnet_ros.features.matching import match_mutual_nearest
+from mdnet_ros.features.refinement import REFINEMENTS, Refinement, refine
+from mdnet_ros.features.track_state import (
+    Association,
+    EarlierTracks,
+    TrackTable,
+    join_features,
+    select_features,
+)
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
+
+#: With fewer refined positions those that could not be refined are verified too: the light has
+#: jumped, or the image is blurred.
+_MIN_REFINED = 20
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,10 @@ class TrackingSettings:
         across_sets: match all keypoints against all, ignoring the sets (for comparison).
         exact: compare descriptors in float32, see
             :func:`~mdnet_ros.features.matching.mutual_nearest`.
+        refinement: ``flow`` aligns the positions of tracks by optical flow, and carries tracks
+            on through frames in which their keypoint is not detected; ``none`` takes positions
+            as they are detected.
+        border: no track is carried closer to the edge of the image than this, pixels.
 
     Raises:
         SettingError: if a setting is out of its range.
@@ -36,6 +54,8 @@ class TrackingSettings:
     max_error: float = 2.0
     across_sets: bool = False
     exact: bool = False
+    refinement: Refinement = 'none'
+    border: int = 8
 
     def __post_init__(self) -> None:
         if self.max_gap < 0:
@@ -48,48 +68,12 @@ class TrackingSettings:
             )
         if not self.max_error > 0:
             raise SettingError(f'max_error: expected more than 0, got {self.max_error}')
-
-
-@dataclass(frozen=True)
-class _LostTracks:
-    """Tracks that were seen lately but not in the last frame, oldest first.
-
-    Attributes:
-        features: (N,) keypoints with descriptors, where each track was last seen.
-        rows: (N,) int64, row in the features of that frame.
-        track_ids: (N,) int64.
-        ages: (N,) int32, age of the track in that frame.
-        stamps: (N,) int64, stamp of that frame in nanoseconds.
-        missed: (N,) int64, in how many frames the track was missing since, at least 1.
-    """
-
-    features: Features
-    rows: np.ndarray
-    track_ids: np.ndarray
-    ages: np.ndarray
-    stamps: np.ndarray
-    missed: np.ndarray
-
-    def select(self, rows: np.ndarray) -> _LostTracks:
-        """Return some of the tracks."""
-        return _LostTracks(
-            _select(self.features, rows), self.rows[rows], self.track_ids[rows], self.ages[rows],
-            self.stamps[rows], self.missed[rows],
-        )
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Matches to one earlier frame.
-
-    Attributes:
-        matches: all marked as inliers until they are verified.
-        frames_back: how many frames ago the earlier frame was, 1 for the previous one. Stamps
-            cannot tell, because they may repeat.
-    """
-
-    matches: Correspondences
-    frames_back: int
+        if self.refinement not in REFINEMENTS:
+            raise SettingError(
+                f"refinement '{self.refinement}': expected {', '.join(REFINEMENTS)}"
+            )
+        if self.border < 0:
+            raise SettingError(f'border: expected at least 0, got {self.border}')
 
 
 class FrameTracker:
@@ -98,6 +82,13 @@ class FrameTracker:
     Each frame is matched to the previous one by mutual nearest neighbour inside each set. The
     remaining keypoints are matched to tracks that were lost up to ``max_gap`` frames ago. Ids
     start at 0 and are never reused, not even after :meth:`reset`.
+
+    With refinement, the position of a matched keypoint is where optical flow finds the patch of
+    its track, starting from the detection. Where that fails, or ends too far from the detection,
+    the position stays as detected and the keypoint is marked as not refined; matches of such
+    keypoints are no inliers, unless most of the frame could not be refined. A track whose
+    keypoint is not detected is carried on by flow for up to ``max_gap`` frames; it ends when flow
+    fails, or when a keypoint is detected at its place whose descriptor does not match.
 
     Args:
         max_gap: through how many frames a track may be missing and still keep its id.
@@ -108,6 +99,8 @@ class FrameTracker:
         across_sets: match all keypoints against all, ignoring the sets (for comparison).
         exact: compare descriptors in float32, see
             :func:`~mdnet_ros.features.matching.mutual_nearest`.
+        refinement: ``none`` or ``flow``.
+        border: no track is carried closer to the edge of the image than this, pixels.
 
     Attributes:
         settings: the arguments as one value; may be replaced between two frames.
@@ -124,82 +117,100 @@ class FrameTracker:
         max_error: float = 2.0,
         across_sets: bool = False,
         exact: bool = False,
+        refinement: Refinement = 'none',
+        border: int = 8,
     ) -> None:
         self.settings = TrackingSettings(
-            max_gap, min_similarity, verification, max_error, across_sets, exact
+            max_gap, min_similarity, verification, max_error, across_sets, exact, refinement,
+            border,
         )
         self._next_id = 0
-        self._previous: TrackedFrame | None = None
-        self._lost: _LostTracks | None = None
+        self._earlier: EarlierTracks | None = None
+        #: The previous image, with refinement.
+        self._image: np.ndarray | None = None
         #: Keypoints (N, 2) and track ids (N,) of the last frames, the previous frame last.
         self._recent: list[tuple[np.ndarray, np.ndarray]] = []
 
     def reset(self) -> None:
         """Forget all tracks; ids are not reused."""
-        self._previous = None
-        self._lost = None
+        self._earlier = self._image = None
         self._recent = []
 
-    def update(self, features: Features, stamp_ns: int = 0) -> TrackedFrame:
+    def update(
+        self,
+        features: Features,
+        stamp_ns: int = 0,
+        image: np.ndarray | None = None,
+        masks: Sequence[np.ndarray | None] = (),
+    ) -> TrackedFrame:
         """Track the next frame.
 
         Args:
             features: features of the frame.
             stamp_ns: stamp of the frame in nanoseconds.
+            image: uint8, (H, W) gray or (H, W, 3) BGR, the frame itself; only needed with
+                refinement, which keeps a copy.
+            masks: (h, w) uint8 of any size, stretched to the image: no track is carried to
+                where one of them is 0; None: everywhere.
 
         Returns:
-            The frame with track ids, ages and correspondences to earlier frames.
+            The frame with track ids, ages and correspondences to earlier frames. With refinement
+            its features hold the carried tracks too, in each set after the detected keypoints.
+
+        Raises:
+            ImageError: if the image cannot be used, is missing with refinement, or is not of the
+                size of the features.
         """
-        previous = self._previous
-        if previous is not None and not _comparable(previous.features, features):
+        gray = self._gray(features, image)
+        if self._earlier is not None and not _comparable(self._earlier.detected, features):
             self.reset()
-            previous = None
-        track_ids = np.full(len(features), -1, np.int64)
-        ages = np.zeros(len(features), np.int32)
-        groups: list[_Group] = []
-        lost = self._lost
-        still_lost = np.zeros(0, bool)
-        previous_matched = np.zeros(0, bool)
-        if previous is not None:
-            rows, rows_prev, similarity = self._match(features, previous.features)
-            track_ids[rows] = previous.track_ids[rows_prev]
-            ages[rows] = previous.ages[rows_prev] + 1
-            previous_matched = np.zeros(len(previous.features), bool)
-            previous_matched[rows_prev] = True
-            stamps = np.full(len(rows), previous.stamp_ns, np.int64)
-            keypoints = previous.features.keypoints[rows_prev]
-            groups.append(_group(rows, rows_prev, keypoints, stamps, similarity, 1))
-        if lost is not None and len(lost.features):
-            free = np.nonzero(track_ids < 0)[0]
-            rows, rows_lost, similarity = self._match(_select(features, free), lost.features)
-            rows = free[rows]
-            track_ids[rows] = lost.track_ids[rows_lost]
-            ages[rows] = lost.ages[rows_lost] + 1
-            still_lost = np.ones(len(lost.features), bool)
-            still_lost[rows_lost] = False
-            found = lost.select(rows_lost)
-            for missed in np.unique(found.missed):
-                same = found.missed == missed
-                groups.append(_group(
-                    rows[same], found.rows[same], found.features.keypoints[same],
-                    found.stamps[same], similarity[same], int(missed) + 1,
-                ))
-        new = track_ids < 0
-        count = int(new.sum())
-        track_ids[new] = np.arange(self._next_id, self._next_id + count)
-        self._next_id += count
-        self._lost = self._lost_tracks(previous, previous_matched, lost, still_lost)
-        correspondences = self._verified(features.keypoints, track_ids, groups)
-        frame = TrackedFrame(features, track_ids, ages, correspondences, int(stamp_ns))
-        self._previous = frame
-        recent = [*self._recent, (features.keypoints, track_ids)]
-        self._recent = recent[-(self.settings.max_gap + 1) :]
-        return frame
+        association = self._associate(features)
+        if gray is not None and self._image is not None and self._earlier is not None:
+            association = refine(
+                association, features, self._earlier, self._image, gray,
+                max_gap=self.settings.max_gap, min_similarity=self.settings.min_similarity,
+                border=self.settings.border, masks=masks,
+            )
+        self._image = gray
+        return self._finish(features, association, int(stamp_ns))
+
+    def _gray(self, features: Features, image: np.ndarray | None) -> np.ndarray | None:
+        """Return a copy of the image in gray where refinement needs it."""
+        if self.settings.refinement == 'none':
+            return None
+        width, height = features.image_size
+        if image is None:
+            raise ImageError('image: expected the frame itself with refinement flow, got None')
+        gray = to_gray(image)
+        if gray.shape != (height, width):
+            raise ImageError(
+                f'image: expected {width}x{height} as the features, '
+                f'got {gray.shape[1]}x{gray.shape[0]}'
+            )
+        return gray.copy()
+
+    def _associate(self, features: Features) -> Association:
+        """Match the keypoints to the last frame's, and those left over to the lost ones."""
+        numbers = np.full(len(features), -1, np.int64)
+        similarity = np.zeros(len(features), np.float32)
+        earlier = self._earlier
+        if earlier is not None:
+            now, then, cosine = self._match(features, earlier.detected)
+            numbers[now], similarity[now] = then, cosine
+            if len(earlier.lost):
+                free = np.nonzero(numbers < 0)[0]
+                now, then, cosine = self._match(select_features(features, free), earlier.lost)
+                now = free[now]
+                numbers[now], similarity[now] = len(earlier.detected) + then, cosine
+        return Association(
+            numbers, similarity, features.keypoints, np.zeros(len(features), bool),
+            np.zeros(0, np.int64), np.zeros((0, 2), np.float32),
+        )
 
     def _match(
         self, features: Features, earlier: Features
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rows in both features, and the similarity of the matches."""
+        """Return rows now, rows then, and their similarity."""
         matches = match_mutual_nearest(
             features,
             earlier,
@@ -209,27 +220,102 @@ class FrameTracker:
         )
         return matches.indices[:, 0], matches.indices[:, 1], matches.similarity
 
-    def _verified(
-        self, keypoints: np.ndarray, track_ids: np.ndarray, groups: list[_Group]
-    ) -> Correspondences:
-        """Join the groups into one table, with the outliers of each group's geometry marked."""
-        if not groups:
-            none = np.zeros(0, np.int64)
-            return _unverified(
-                none, none, np.zeros((0, 2), np.float32), none, np.zeros(0, np.float32)
+    def _finish(
+        self, features: Features, association: Association, stamp_ns: int
+    ) -> TrackedFrame:
+        """Put the frame together, and remember it for the next one."""
+        earlier = self._earlier
+        detected, carried = len(features), association.carried
+        # Detected keypoints first, then carried ones; numbers of the tracks they continue.
+        numbers = np.concatenate([association.numbers, carried])
+        known = np.nonzero(numbers >= 0)[0]
+        new = np.nonzero(numbers < 0)[0]
+        track_ids = np.empty(len(numbers), np.int64)
+        ages = np.zeros(len(numbers), np.int32)
+        missed = np.zeros(len(numbers), np.int64)
+        track_ids[new] = np.arange(self._next_id, self._next_id + len(new))
+        self._next_id += len(new)
+        if earlier is not None:
+            track_ids[known] = earlier.table.track_ids[numbers[known]]
+            ages[known] = earlier.table.ages[numbers[known]] + 1
+            missed[detected:] = earlier.table.missed[carried] + 1
+        shown = replace(features, keypoints=association.keypoints)
+        order = np.arange(len(numbers))
+        if earlier is not None and len(carried):
+            undetected = replace(
+                earlier.features(carried), keypoints=association.carried_keypoints
             )
-        verified = []
-        for group in groups:
-            matches = group.matches
-            if group.frames_back > 1 and len(matches) < self._enough:
-                inlier = self._inlier_of_few(keypoints, track_ids, group)
+            shown = join_features([shown, undetected])
+            order = np.argsort(shown.sets, kind='stable')
+            shown = select_features(shown, order)
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        keypoints = np.concatenate([association.keypoints, association.carried_keypoints])
+        refined = np.concatenate([association.refined, np.ones(len(carried), bool)])
+        similarity = np.concatenate(
+            [association.similarity, np.ones(len(carried), np.float32)]
+        )
+        matches = self._verified(known, numbers, keypoints, track_ids, refined, similarity)
+        self._recent = [*self._recent, (keypoints, track_ids)][-(self.settings.max_gap + 1) :]
+        table = TrackTable(
+            keypoints, place, np.full(len(place), stamp_ns, np.int64),
+            np.zeros(len(place), np.int64), track_ids, ages, missed,
+        )
+        self._remember(features, table, numbers, carried)
+        with_flow = self.settings.refinement == 'flow'
+        return TrackedFrame(
+            shown,
+            track_ids[order],
+            ages[order],
+            replace(matches, indices=place[matches.indices]),
+            stamp_ns,
+            refined[order] if with_flow else None,
+            missed[order].astype(np.int32) if with_flow else None,
+        )
+
+    def _verified(
+        self, known: np.ndarray, numbers: np.ndarray, keypoints: np.ndarray,
+        track_ids: np.ndarray, refined: np.ndarray, similarity: np.ndarray,
+    ) -> Correspondences:
+        """Return the matches to earlier frames, with the outliers of each frame's geometry marked.
+
+        Args:
+            known: rows of the keypoints that continue an earlier track.
+            numbers: (N,) int64, number of that track.
+            keypoints: (N, 2) float32, pixels.
+            track_ids: (N,) int64.
+            refined: (N,) bool.
+            similarity: (N,) float32.
+        """
+        if self._earlier is None:
+            none = np.zeros(0, np.int64)
+            return Correspondences(
+                none, none, np.zeros((0, 2), np.float32), none, np.zeros(0, np.float32),
+                np.zeros(0, bool),
+            )
+        table, settings = self._earlier.table, self.settings
+        tracks = numbers[known]
+        trusted = np.ones(len(known), bool)
+        if settings.refinement == 'flow' and refined.sum() >= _MIN_REFINED:
+            trusted = refined[known]
+        inlier = np.zeros(len(known), bool)
+        # Stamps cannot tell the frames apart, because they may repeat.
+        back = table.back[tracks]
+        for frames_back in np.unique(back):
+            rows = np.nonzero(trusted & (back == frames_back))[0]
+            if frames_back > 0 and len(rows) < self._enough:
+                inlier[rows] = self._inlier_of_few(keypoints, track_ids, frames_back)[known[rows]]
             else:
-                inlier = inlier_mask(
-                    matches.keypoints_prev, keypoints[matches.indices],
-                    self.settings.verification, self.settings.max_error, matches.similarity,
+                inlier[rows] = inlier_mask(
+                    table.keypoints[tracks[rows]], keypoints[known[rows]],
+                    settings.verification, settings.max_error, similarity[known[rows]],
                 )
-            verified.append(replace(matches, inlier=inlier))
-        return Correspondences.concatenate(verified)
+        order = np.argsort(back, kind='stable')
+        now, tracks = known[order], tracks[order]
+        return Correspondences(
+            now, table.rows[tracks], table.keypoints[tracks], table.stamps[tracks],
+            similarity[now], inlier[order],
+        )
 
     @property
     def _enough(self) -> int:
@@ -237,15 +323,22 @@ class FrameTracker:
         return 2 * MIN_MATCHES[self.settings.verification]
 
     def _inlier_of_few(
-        self, keypoints: np.ndarray, track_ids: np.ndarray, group: _Group
+        self, keypoints: np.ndarray, track_ids: np.ndarray, frames_back: int
     ) -> np.ndarray:
-        """Verify a small group of tracks found again.
+        """Verify tracks found again, where there are only few of them.
 
         The geometry between the two frames is fitted to all tracks that both frames have, most
-        of which were never lost. Without enough of them no match of the group is an inlier.
+        of which were never lost. Without enough of them there are no inliers.
+
+        Args:
+            keypoints: (N, 2) float32, pixels.
+            track_ids: (N,) int64.
+            frames_back: how many frames the earlier frame lies before the previous one.
+
+        Returns:
+            (N,) bool.
         """
-        matches = group.matches
-        keypoints_prev, track_ids_prev = self._recent[-group.frames_back]
+        keypoints_prev, track_ids_prev = self._recent[-1 - frames_back]
         _, rows, rows_prev = np.intersect1d(
             track_ids, track_ids_prev, assume_unique=True, return_indices=True
         )
@@ -255,79 +348,44 @@ class FrameTracker:
                 keypoints_prev[rows_prev], keypoints[rows], self.settings.verification,
                 self.settings.max_error,
             )
-        return inlier[matches.indices]
+        return inlier
 
-    def _lost_tracks(
-        self,
-        previous: TrackedFrame | None,
-        previous_matched: np.ndarray,
-        lost: _LostTracks | None,
-        still_lost: np.ndarray,
-    ) -> _LostTracks | None:
-        """Return the tracks that are missing in the present frame and may be found again."""
-        if previous is None or self.settings.max_gap == 0:
-            return None
-        rows = np.nonzero(~previous_matched)[0]
-        gone = _LostTracks(
-            _select(previous.features, rows),
-            rows,
-            previous.track_ids[rows],
-            previous.ages[rows],
-            np.full(len(rows), previous.stamp_ns, np.int64),
-            np.ones(len(rows), np.int64),
+    def _remember(
+        self, features: Features, table: TrackTable, numbers: np.ndarray, carried: np.ndarray
+    ) -> None:
+        """Keep the tracks of the frame just taken, and those missing from it that may come back.
+
+        Args:
+            features: N detected keypoints.
+            table: of the N detected keypoints and the C carried tracks.
+            numbers: (N + C,) int64, number of the earlier track that each continues, or -1.
+            carried: (C,) int64, numbers of the carried tracks.
+        """
+        detected, earlier = len(features), self._earlier
+        now = table.at(np.arange(detected))
+        nothing = select_features(features, np.zeros(0, np.int64))
+        if earlier is None or self.settings.max_gap == 0:
+            self._earlier = EarlierTracks(features, nothing, now)
+            return
+        gone = np.ones(len(earlier.table), bool)
+        gone[numbers[:detected][numbers[:detected] >= 0]] = False
+        gone &= earlier.table.missed < self.settings.max_gap
+        left = np.nonzero(gone)[0]
+        count = len(earlier.detected)
+        # Those lost for longer first.
+        left = np.concatenate([left[left >= count], left[left < count]])
+        lost = earlier.table.at(left)
+        lost = replace(lost, back=lost.back + 1, missed=lost.missed + 1)
+        where = np.full(len(earlier.table), -1, np.int64)
+        where[left] = np.arange(len(left))
+        for name in ('keypoints', 'rows', 'stamps', 'back', 'ages'):
+            getattr(lost, name)[where[carried]] = getattr(table, name)[detected:]
+        rows = np.argsort(left, kind='stable')
+        back_to = np.argsort(rows, kind='stable')
+        lost_features = select_features(earlier.features(left[rows]), back_to)
+        self._earlier = EarlierTracks(
+            features, lost_features, TrackTable.concatenate([now, lost])
         )
-        if lost is None or not len(lost.features):
-            return gone
-        kept = lost.select(np.nonzero(still_lost & (lost.missed < self.settings.max_gap))[0])
-        return _LostTracks(
-            _concatenate(kept.features, gone.features),
-            np.concatenate([kept.rows, gone.rows]),
-            np.concatenate([kept.track_ids, gone.track_ids]),
-            np.concatenate([kept.ages, gone.ages]),
-            np.concatenate([kept.stamps, gone.stamps]),
-            np.concatenate([kept.missed + 1, gone.missed]),
-        )
-
-
-def _group(
-    rows: np.ndarray, rows_prev: np.ndarray, keypoints_prev: np.ndarray, stamps: np.ndarray,
-    similarity: np.ndarray, frames_back: int,
-) -> _Group:
-    matches = _unverified(rows, rows_prev, keypoints_prev, stamps, similarity)
-    return _Group(matches, frames_back)
-
-
-def _unverified(
-    rows: np.ndarray, rows_prev: np.ndarray, keypoints_prev: np.ndarray, stamps: np.ndarray,
-    similarity: np.ndarray,
-) -> Correspondences:
-    """Return correspondences that are all marked as inliers."""
-    inlier = np.ones(len(rows), bool)
-    return Correspondences(rows, rows_prev, keypoints_prev, stamps, similarity, inlier)
-
-
-def _select(features: Features, rows: np.ndarray) -> Features:
-    """Return some rows of a frame's features, on the host."""
-    return Features(
-        features.keypoints[rows],
-        features.scores[rows],
-        features.sets[rows],
-        features.descriptors[rows],
-        features.image_size,
-        features.num_sets,
-    )
-
-
-def _concatenate(a: Features, b: Features) -> Features:
-    """Return the rows of both features, on the host."""
-    return Features(
-        np.concatenate([a.keypoints, b.keypoints]),
-        np.concatenate([a.scores, b.scores]),
-        np.concatenate([a.sets, b.sets]),
-        np.concatenate([a.descriptors, b.descriptors]),
-        b.image_size,
-        b.num_sets,
-    )
 
 
 def _comparable(a: Features, b: Features) -> bool:

@@ -214,11 +214,15 @@ class TrackedFrame:
     """The features of a frame with the track of each keypoint.
 
     Attributes:
-        features: the frame's features.
+        features: features of the frame.
         track_ids: (N,) int64, never reused by a tracker.
         ages: (N,) int32, in how many earlier frames the track was seen (0: new).
         correspondences: matches to earlier frames.
-        stamp_ns: the frame's stamp in nanoseconds.
+        stamp_ns: stamp of the frame in nanoseconds.
+        refined: (N,) bool, True where optical flow has refined the position; None without
+            refinement.
+        missed: (N,) int32, how many frames ago the keypoint was detected last: 0 in this frame,
+            more where optical flow carries the track on; None without refinement.
     """
 
     features: Features
@@ -226,3 +230,5 @@ class TrackedFrame:
     ages: np.ndarray
     correspondences: Correspondences
     stamp_ns: int
+    refined: np.ndarray | None = None
+    missed: np.ndarray | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -51,7 +52,12 @@ class CameraTracker:
         self._pending = restart
 
     def update(
-        self, features: Features, stamp_ns: int, settings: TrackerSettings
+        self,
+        features: Features,
+        stamp_ns: int,
+        settings: TrackerSettings,
+        image: np.ndarray | None = None,
+        masks: Sequence[np.ndarray | None] = (),
     ) -> CameraResult:
         """Track the next frame.
 
@@ -59,6 +65,11 @@ class CameraTracker:
             features: features of the frame.
             stamp_ns: stamp of the frame in nanoseconds.
             settings: settings to track it with.
+            image: (H, W) uint8, the frame itself; only needed with refinement.
+            masks: regions of interest beside ``mask``, (h, w) uint8 of any size, or None.
+
+        Raises:
+            ImageError: as :meth:`FrameTracker.update`.
         """
         if settings is not self._settings:
             self._use(settings)
@@ -66,14 +77,14 @@ class CameraTracker:
         repeated = self._check_continuity(stamp_ns, size)
         self.last_image = stamp_ns, size
         restart, self._pending = self._pending, None
-        frame = self._tracker.update(features, stamp_ns)
+        frame = self._tracker.update(features, stamp_ns, image, (self.mask, *masks))
         result = CameraResult(frame, restart=restart, repeated=repeated)
         if settings.vins_layout == 'none':
             return result
         model, reason = self.calibration(size)
         if model is None:
             return replace(result, calibration_error=reason)
-        return replace(result, tracks=self._vins.update(frame, model))
+        return replace(result, tracks=self._vins.update(frame, model, settings.max_tracks))
 
     def calibration(self, size: tuple[int, int]) -> tuple[CameraModel | None, str]:
         """Return the calibration for images of a (width, height), or None and the reason."""

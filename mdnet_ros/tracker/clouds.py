@@ -33,6 +33,8 @@ CORRESPONDENCE_DTYPE = np.dtype(
         ('stamp_prev_sec', '<i4'), ('stamp_prev_nanosec', '<u4'),
     ]
 )
+#: Fields that follow with refinement, at the end of ``keypoints`` and of ``correspondences``.
+_REFINEMENT_FIELDS: list[Any] = [('refined', '<i4'), ('missed', '<i4')]
 STEREO_DTYPE = np.dtype(
     [
         ('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('x_right', '<f4'), ('y_right', '<f4'),
@@ -54,7 +56,7 @@ def keypoint_table(frame: TrackedFrame, descriptors: DescriptorEncoding = 'float
 
     Returns:
         (N,) structured: x, y (pixels), z = 0, score, set, track_id, age and, unless left out,
-        descriptor (D numbers).
+        descriptor (D numbers); with refinement, refined and missed.
 
     Raises:
         ValueError: if the descriptor encoding is unknown.
@@ -66,7 +68,10 @@ def keypoint_table(frame: TrackedFrame, descriptors: DescriptorEncoding = 'float
     features = frame.features
     dim = features.descriptors.shape[1]
     last = {'float32': [('descriptor', '<f4', (dim,))], 'int8': [('descriptor', 'i1', (dim,))]}
-    table = np.zeros(len(features), np.dtype(_KEYPOINT_FIELDS + last.get(descriptors, [])))
+    columns = _KEYPOINT_FIELDS + last.get(descriptors, [])
+    if frame.refined is not None:
+        columns = columns + _REFINEMENT_FIELDS
+    table = np.zeros(len(features), np.dtype(columns))
     table['x'], table['y'] = features.keypoints.T
     table['score'] = features.scores
     table['set'] = features.sets
@@ -77,6 +82,8 @@ def keypoint_table(frame: TrackedFrame, descriptors: DescriptorEncoding = 'float
     elif descriptors == 'int8':
         largest = np.abs(features.descriptors).max(axis=1, keepdims=True, initial=1e-12)
         table['descriptor'] = np.rint(features.descriptors * (127.0 / largest))
+    if frame.refined is not None:
+        table['refined'], table['missed'] = frame.refined, frame.missed
     return table
 
 
@@ -86,10 +93,14 @@ def correspondence_table(frame: TrackedFrame) -> np.ndarray:
     Returns:
         (M,) structured, :data:`CORRESPONDENCE_DTYPE`: where a keypoint is (x, y, z = 0) and
         where it was (x_prev, y_prev) in pixels, its row in this and in the earlier frame's
-        ``keypoints``, and the stamp of that frame.
+        ``keypoints``, and the stamp of that frame; with refinement, refined and missed as in
+        ``keypoints``.
     """
     matches = frame.correspondences
-    table = np.zeros(len(matches), CORRESPONDENCE_DTYPE)
+    dtype = CORRESPONDENCE_DTYPE
+    if frame.refined is not None:
+        dtype = np.dtype(dtype.descr + _REFINEMENT_FIELDS)
+    table = np.zeros(len(matches), dtype)
     table['x'], table['y'] = frame.features.keypoints[matches.indices].T
     table['x_prev'], table['y_prev'] = matches.keypoints_prev.T
     table['similarity'] = matches.similarity
@@ -99,6 +110,9 @@ def correspondence_table(frame: TrackedFrame) -> np.ndarray:
     table['index'] = matches.indices
     table['index_prev'] = matches.indices_prev
     table['stamp_prev_sec'], table['stamp_prev_nanosec'] = np.divmod(matches.stamps_prev, _SECOND)
+    if frame.refined is not None and frame.missed is not None:
+        table['refined'] = frame.refined[matches.indices]
+        table['missed'] = frame.missed[matches.indices]
     return table
 
 
@@ -193,12 +207,15 @@ def tracked_of_tables(
             f'correspondences: expected rows of the {len(features)} keypoints, '
             f'got {matches.indices.min()} to {matches.indices.max()}'
         )
+    has_refinement = {'refined', 'missed'} <= set(keypoints.dtype.names or ())
     return TrackedFrame(
         features,
         keypoints['track_id'].astype(np.int64),
         keypoints['age'].astype(np.int32),
         matches,
         stamp_ns,
+        keypoints['refined'] != 0 if has_refinement else None,
+        keypoints['missed'].astype(np.int32) if has_refinement else None,
     )
 
 

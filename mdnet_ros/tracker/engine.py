@@ -111,7 +111,10 @@ class Engine:
         features, refused = self._extract(job, pixels)
         settings = job.configuration.settings
         results = {
-            number: self.cameras[number].update(features[number], image.stamp_ns, settings)
+            number: self.cameras[number].update(
+                features[number], image.stamp_ns, settings, pixels[number],
+                (job.configuration.mask,),
+            )
             for number, image in job.images.items() if number in features
         }
         stereo = None

@@ -12,6 +12,7 @@ from mdnet_ros.features.backends import PRECISIONS, RUNTIMES
 from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification
 from mdnet_ros.features.network import MIN_SIDE
+from mdnet_ros.features.refinement import REFINEMENTS, Refinement
 from mdnet_ros.features.tracking import TrackingSettings
 from mdnet_ros.tracker.clouds import DESCRIPTOR_ENCODINGS, DescriptorEncoding
 from mdnet_ros.tracker.drawing import COLOUR_BY, ColourBy
@@ -140,6 +141,11 @@ class TrackerSettings:
     max_error: float = _setting(
         2.0, 'Distance to the geometric model up to which a match is an inlier, pixels.',
         0.05, 100.0)
+    refinement: Refinement = _setting(
+        'none', 'Positions of tracks: none, as detected; flow, aligned by optical flow, which also '
+        'carries tracks on through up to max_gap frames in which they are not detected. With flow, '
+        'keypoints and correspondences have the fields refined and missed, and only refined '
+        'matches are inliers.', choices=REFINEMENTS)
     restart_after: float = _setting(
         1.0, 'All tracks are restarted after a gap between stamps longer than this, seconds.',
         0.01, 86400.0)
@@ -149,6 +155,9 @@ class TrackerSettings:
     vins_layout: VinsLayout = _setting(
         'none', 'Layout of the tracks topic: mono (VINS-Mono, 5 channels), fusion (VINS-Fusion, '
         '9 channels) or none (not published). Needs camera_info.', choices=VINS_LAYOUTS)
+    max_tracks: int = _setting(
+        0, 'The most tracks of one image on the tracks topic, spread evenly over the image, the '
+        'oldest first; 0: all.', 0, 65536)
     camera_id: int = _setting(
         0, 'Camera in the VINS-Fusion layout of a camera\'s own tracks: 0 left, 1 right.', 0, 1)
     overlay: bool = _setting(
@@ -246,7 +255,7 @@ class TrackerSettings:
         """The settings of matching and tracking."""
         return TrackingSettings(
             self.max_gap, self.min_similarity, self.verification, self.max_error,
-            exact=self.exact,
+            exact=self.exact, refinement=self.refinement, border=self.border,
         )
 
     def changed(self, values: Mapping[str, Any]) -> TrackerSettings:

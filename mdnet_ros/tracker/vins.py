@@ -28,6 +28,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.features.spread import spread_evenly
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.tracker.stereo import StereoMatches
 
@@ -108,12 +109,16 @@ class VinsTracker:
         self._track_ids = np.zeros(0, np.int64)  # sorted; the same rows as the published ids below
         self._ids = np.zeros(0, np.int64)
 
-    def update(self, frame: TrackedFrame, camera: CameraModel) -> VinsTracks | None:
+    def update(
+        self, frame: TrackedFrame, camera: CameraModel, max_tracks: int = 0
+    ) -> VinsTracks | None:
         """Convert the next frame.
 
         Args:
             frame: the tracked frame.
             camera: calibration of the camera.
+            max_tracks: the most tracks to publish, spread evenly over the image, the oldest
+                first; 0: all.
 
         Returns:
             Its tracks, or None for the first frame after a restart.
@@ -131,6 +136,13 @@ class VinsTracker:
         finite = (np.abs([rays, rays_prev]) < _FARTHEST).all(axis=(0, 2))
         rows, indices = rows[finite], indices[finite]
         rays, rays_prev = rays[finite], rays_prev[finite]
+        if 0 < max_tracks < len(rows):
+            chosen = spread_evenly(
+                frame.features.keypoints[indices], frame.ages[indices], max_tracks,
+                frame.features.image_size,
+            )
+            rows, indices = rows[chosen], indices[chosen]
+            rays, rays_prev = rays[chosen], rays_prev[chosen]
         seconds = (frame.stamp_ns - matches.stamps_prev[rows]) * 1e-9
         ids = self._ids_for(frame, indices)
         return VinsTracks(

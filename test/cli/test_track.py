@@ -99,6 +99,25 @@ def test_every_frame_in_order_and_the_same_twice(place, capsys):
     assert {p.name for p in (place / 'two').iterdir()} == {'tracks', 'summary.json'}
 
 
+def test_refined_tracks_in_the_bag(place):
+    assert track(place, '--refinement', 'flow', '--no-pictures', out='refined') == 0
+    assert track(place, '--no-pictures', out='plain') == 0
+    read = []
+    for out in ('refined', 'plain'):
+        with BagReader(place / out / 'tracks') as bag:
+            read.append(list(read_tracks(bag, (192, 144))))
+    for refined, plain in zip(*read, strict=True):
+        assert plain.refined is None
+        detected = refined.missed == 0
+        assert detected.sum() == len(plain.features)
+        kept = detected & ~refined.refined
+        assert np.isin(refined.features.keypoints[kept], plain.features.keypoints).all()
+    assert any(frame.refined.any() for frame in read[0])
+    assert json.loads((place / 'refined' / 'summary.json').read_text())['about']['settings'][
+        'refinement'] == 'flow'
+
+
+
 def test_settings_of_the_node_are_options(place):
     more = ('--no-pictures', '--set', 'descriptor_encoding=none', '--set', 'vins_layout=fusion',
             '--set', 'min_similarity=1')

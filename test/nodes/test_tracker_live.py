@@ -320,3 +320,29 @@ def test_diagnostics_tell_rate_latency_counts_and_model(client, tracker):
     counted = int(values['frames processed']) + int(values['frames dropped'])
     assert counted == int(values['frames received'])
     assert 'images are converted by' in tracker.log()
+
+
+def test_refinement_is_switched_live_and_its_fields_are_carried(client):
+    assert set_parameters(client, refinement='affine')[0][0] is False
+    assert set_parameters(client, refinement='flow', max_gap=3) == [(True, ''), (True, '')]
+    client.call(Trigger, 'tracker/reset', Trigger.Request())
+    try:
+        frames = []
+        for index in range(6):
+            stamp = client.send(client.picture(index))
+            links, keypoints = client.answer(stamp), client.answer(stamp, 'keypoints')
+            for message in (links, keypoints):
+                assert [f.name for f in message.fields][-2:] == ['refined', 'missed']
+            frames.append(read_tracked(keypoints, links, (160, 120)))
+        last = frames[-1]
+        rows = last.correspondences.indices
+        moves = last.features.keypoints[rows] - last.correspondences.keypoints_prev
+        good = last.refined[rows]
+        assert good.any()
+        assert not frames[0].refined.any()
+        np.testing.assert_allclose(np.median(moves[good], axis=0), [-2, 0], atol=0.05)
+        assert any((frame.missed > 0).any() for frame in frames)
+    finally:
+        assert all(ok for ok, _ in set_parameters(client, refinement='none', max_gap=2))
+    links = client.exchange()
+    assert 'refined' not in [field.name for field in links.fields]

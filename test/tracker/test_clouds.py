@@ -133,3 +133,42 @@ def test_broken_clouds_are_named():
     links['index'][3] = 99
     with pytest.raises(DataError, match='50 keypoints'):
         tracked_of_tables(table, links, 0)
+
+
+def with_refinement(n=50, m=20):
+    plain, rng = frame(n, m), np.random.default_rng(1)
+    return replace(
+        plain, refined=rng.uniform(size=n) < 0.5, missed=rng.integers(0, 3, n).astype(np.int32)
+    )
+
+
+@pytest.mark.parametrize('descriptors', ['float32', 'int8', 'none'])
+def test_refinement_adds_fields_at_the_end(descriptors):
+    sent = with_refinement()
+    plain = replace(sent, refined=None, missed=None)
+    for table, without in (
+        (keypoint_table(sent, descriptors), keypoint_table(plain, descriptors)),
+        (correspondence_table(sent), correspondence_table(plain)),
+    ):
+        names = without.dtype.names
+        assert table.dtype.names == (*names, 'refined', 'missed')
+        for name in names:  # at the same offset, with the same content
+            assert table.dtype.fields[name] == without.dtype.fields[name]
+            np.testing.assert_array_equal(table[name], without[name])
+    links = correspondence_table(sent)
+    np.testing.assert_array_equal(links['refined'], sent.refined[sent.correspondences.indices])
+    np.testing.assert_array_equal(links['missed'], sent.missed[sent.correspondences.indices])
+
+
+def test_refinement_comes_back_from_the_messages():
+    for sent in (with_refinement(), frame()):
+        got = tracked_of_tables(
+            through_bytes(keypoint_table(sent)), through_bytes(correspondence_table(sent)), STAMP
+        )
+        if sent.refined is None:
+            assert got.refined is None
+            assert got.missed is None
+        else:
+            np.testing.assert_array_equal(got.refined, sent.refined)
+            np.testing.assert_array_equal(got.missed, sent.missed)
+            assert (got.refined.dtype, got.missed.dtype) == (bool, np.int32)

@@ -325,3 +325,25 @@ def test_stereo_says_what_its_matches_are_checked_by(settings):
     assert 10 < len(right) <= len(left)
     assert set(right.ids) <= set(left.ids)
     assert process(engine, {0: pair(5)[0]}).stereo is None  # the right image was refused
+
+
+def test_refinement_moves_positions_and_stays_out_of_the_mask(engine, settings):
+    plain = Engine(engine.configuration)
+    change(engine, refinement='flow')
+    mask = np.full((120, 160), 255, np.uint8)
+    mask[:, 80:] = 0
+    for index in range(4):
+        detected = plain.process(image(index), index * SECOND // 10).frame
+        refined = engine.process(image(index), index * SECOND // 10).frame
+        assert detected.refined is None
+        assert refined.refined is not None
+    moved = refined.features.keypoints[refined.correspondences.indices]
+    moved -= refined.correspondences.keypoints_prev
+    good = refined.refined[refined.correspondences.indices]
+    assert good.mean() > 0.3
+    assert np.abs(np.median(moved[good], axis=0) - (-2, 0)).max() < 0.05
+    assert np.percentile(np.abs(moved[good] - (-2, 0)), 80) < 0.3
+    assert (refined.missed > 0).any()
+    engine.cameras[0].mask = mask
+    masked = engine.process(image(4), 4 * SECOND // 10).frame
+    assert (masked.features.keypoints[masked.missed > 0][:, 0] < 80).all()

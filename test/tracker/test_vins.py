@@ -176,3 +176,21 @@ def test_empty_frames_and_repeated_stamps_give_no_tracks():
     assert len(vins.update(world.frame(2)[0], world.camera)) == 0
     with pytest.raises(ValueError, match='mono or fusion'):
         vins.update(world.frame(3)[0], world.camera).channels('none')
+
+
+@pytest.mark.parametrize('max_tracks', [5, 15])
+def test_a_budget_keeps_the_ids_of_old_tracks(max_tracks):
+    """Never more than asked; a track keeps its id for as long as it stays published."""
+    world, vins, estimator = World(), VinsTracker(), Estimator()
+    kept = []
+    for index in range(8):
+        frame, _ = world.frame(index, range(20) if index < 4 else range(40))
+        tracks = vins.update(frame, world.camera, max_tracks)
+        if tracks is None:
+            continue
+        estimator.take(tracks, 'mono')
+        assert len(tracks) == max_tracks
+        kept.append(set(tracks.ids.tolist()))
+        if index >= 5:  # the younger half never takes the place of an older one in its cell
+            assert frame.ages[tracks.indices].max() == index
+    assert len(kept[-1] & kept[0]) >= max_tracks // 3

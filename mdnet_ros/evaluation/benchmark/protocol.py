@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mdnet_ros.baselines.registry import ExtractorSpec
+from mdnet_ros.baselines.registry import FLOW_SUFFIX, ExtractorSpec, split_refinement
 from mdnet_ros.data.plain import to_plain
 from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.benchmark.timing import (
@@ -254,9 +254,11 @@ class Benchmark:
             step = measure(lambda: klt.update(*frames.next()), self.device, repetitions)
             found = len(klt.update(*frames.next()).features)
         else:
-            spec = ExtractorSpec(name, budget, self.settings.device, self.settings.weights_dir)
-            name, extract = spec.name, spec.create()
-            tracker = FrameTracker(exact=spec.exact)
+            peer, refinement = split_refinement(name)
+            spec = ExtractorSpec(peer, budget, self.settings.device, self.settings.weights_dir)
+            extract = spec.create()
+            name = spec.name + (FLOW_SUFFIX if refinement == 'flow' else '')
+            tracker = FrameTracker(exact=spec.exact, refinement=refinement)
             works: list[Callable[[], object]] = [
                 lambda: extract(others.next()[0]),
                 lambda: _step(extract, tracker, frames),
@@ -326,4 +328,4 @@ class Benchmark:
 
 def _step(extract: Extractor, tracker: FrameTracker, frames: _Cycle) -> None:
     image, stamp_ns = frames.next()
-    tracker.update(extract(image), stamp_ns)
+    tracker.update(extract(image), stamp_ns, image)

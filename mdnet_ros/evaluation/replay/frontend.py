@@ -9,14 +9,20 @@ from typing import Protocol
 
 import numpy as np
 
-from mdnet_ros.baselines.registry import ExtractorSpec, parse_extractors
+from mdnet_ros.baselines.registry import (
+    FLOW_SUFFIX,
+    ExtractorSpec,
+    parse_extractors,
+    split_refinement,
+)
 from mdnet_ros.evaluation.extraction import FeatureSource, LoadedImage, image_key
 from mdnet_ros.evaluation.klt import KltTracker
+from mdnet_ros.features.refinement import Refinement
 from mdnet_ros.features.tracking import FrameTracker
 from mdnet_ros.features.types import TrackedFrame
 
-#: Name of the optical-flow peer among the extractors.
-KLT = KltTracker.name
+#: Optical-flow peers among the extractors, by name: how far following back may miss, pixels.
+KLT = {KltTracker.name: 0.5, f'{KltTracker.name}-forward': np.inf}
 
 
 @dataclass(frozen=True)
@@ -49,13 +55,21 @@ class ExtractorFrontend:
         max_gap: through how many frames a track may be missing.
         max_error: distance to the geometric model up to which a match is an inlier, pixels.
         exact: compare descriptors in float32, as the node does with ``precision:=fp32``.
+        refinement: of the tracks, ``none`` or ``flow``.
     """
 
     def __init__(
-        self, source: FeatureSource, max_gap: int = 2, max_error: float = 2.0, exact: bool = False
+        self,
+        source: FeatureSource,
+        max_gap: int = 2,
+        max_error: float = 2.0,
+        exact: bool = False,
+        refinement: Refinement = 'none',
     ) -> None:
         self._source = source
-        self._tracker = FrameTracker(max_gap=max_gap, max_error=max_error, exact=exact)
+        self._tracker = FrameTracker(
+            max_gap=max_gap, max_error=max_error, exact=exact, refinement=refinement
+        )
 
     @property
     def exact(self) -> bool:
@@ -67,7 +81,7 @@ class ExtractorFrontend:
         loaded = LoadedImage(Path(f'{stamp_ns}'), image, np.eye(3), image_key(image))
         extraction = self._source.features(loaded)
         start = time.perf_counter()
-        frame = self._tracker.update(extraction.features, stamp_ns)
+        frame = self._tracker.update(extraction.features, stamp_ns, image)
         return TimedFrame(frame, extraction.milliseconds + 1e3 * (time.perf_counter() - start))
 
 
@@ -76,11 +90,16 @@ class KltFrontend:
 
     Args:
         max_keypoints: the most tracks at a time.
+        max_backward_error: how far following a track back may miss, pixels; infinite: no check.
         max_error: distance to the geometric model up to which a match is an inlier, pixels.
     """
 
-    def __init__(self, max_keypoints: int, max_error: float = 2.0) -> None:
-        self._tracker = KltTracker(max_keypoints, max_error=max_error)
+    def __init__(
+        self, max_keypoints: int, max_backward_error: float = 0.5, max_error: float = 2.0
+    ) -> None:
+        self._tracker = KltTracker(
+            max_keypoints, max_backward_error=max_backward_error, max_error=max_error
+        )
 
     def track(self, image: np.ndarray, stamp_ns: int) -> TimedFrame:
         """Track the next image, see :meth:`Frontend.track`."""
@@ -98,12 +117,14 @@ class FrontendSpec:
         licence: licence of its code and weights.
         max_keypoints: the most keypoints of one image.
         source: extracts the features; None: KLT.
+        refinement: of the tracks, ``none`` or ``flow``.
     """
 
     name: str
     licence: str
     max_keypoints: int
     source: FeatureSource | None
+    refinement: Refinement = 'none'
 
     @property
     def network(self) -> ExtractorSpec | None:
@@ -115,14 +136,18 @@ class FrontendSpec:
     def create(self) -> Frontend:
         """Make a front end that has not tracked any image yet."""
         if self.source is None:
-            return KltFrontend(self.max_keypoints)
-        return ExtractorFrontend(self.source, exact=self.source.spec.exact)
+            return KltFrontend(self.max_keypoints, KLT[self.name])
+        return ExtractorFrontend(
+            self.source, exact=self.source.spec.exact, refinement=self.refinement
+        )
 
 
 def frontend_specs(
     text: str, max_keypoints: int, device: str, weights_dir: Path | None, cache: Path | None
 ) -> list[FrontendSpec]:
-    """Parse a comma-separated list of extractors and ``klt``.
+    """Parse a comma-separated list of extractors, ``klt`` and ``klt-forward``.
+
+    An extractor's name with ``+flow`` after it has its tracks refined by optical flow.
 
     Raises:
         DataError: if a name is unknown, missing, or two would be reported under one name.
@@ -130,17 +155,21 @@ def frontend_specs(
         MissingDependencyError: if a library is not installed.
     """
     names = [part.strip() for part in text.split(',') if part.strip()]
-    peers = [name for name in names if name != KLT]
+    extractors = [split_refinement(name)[0] for name in names if name not in KLT]
+    peers = list(dict.fromkeys(extractors))
     specs: dict[str, ExtractorSpec] = {}
     if peers or not names:
         parsed = parse_extractors(','.join(peers), max_keypoints, device, weights_dir)
         specs = dict(zip(peers, parsed, strict=True))
     found = []
     for name in dict.fromkeys(names):
-        if name == KLT:
-            found.append(FrontendSpec(KLT, 'Apache-2.0 (OpenCV)', max_keypoints, None))
+        if name in KLT:
+            found.append(FrontendSpec(name, 'Apache-2.0 (OpenCV)', max_keypoints, None))
             continue
-        spec = specs[name]
-        source = FeatureSource(spec, cache)
-        found.append(FrontendSpec(spec.name, spec.licence, max_keypoints, source))
+        peer, refinement = split_refinement(name)
+        spec = specs[peer]
+        suffix = FLOW_SUFFIX if refinement == 'flow' else ''
+        found.append(FrontendSpec(
+            spec.name + suffix, spec.licence, max_keypoints, FeatureSource(spec, cache), refinement
+        ))
     return found

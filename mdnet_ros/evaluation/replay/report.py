@@ -27,9 +27,10 @@ _DEFINITIONS = (
     'worker of this speed would miss at the bag’s rate, the newest winning. Length: frames a '
     'track is seen in, of tracks seen at least twice. Inliers: share of matches that agree with '
     'a fundamental matrix. Coverage: share of the cells of a 10x8 grid with a track. Within n px: '
-    'share of matches that close to the true epipolar line. Relative poses: from the tracks two '
-    'frames share, essential matrix; medians. Odometry: see docs; root mean square errors '
-    'after Sim(3) alignment, from frame to frame for RPE; means over the seeds, ± half the range.'
+    'share of matches, or of inliers alone, that close to the true epipolar line. Relative poses: '
+    'from the tracks two frames share, essential matrix; medians. Odometry: see docs; root mean '
+    'square errors after Sim(3) alignment, from frame to frame for RPE; means over the seeds, ± '
+    'half the range.'
 )
 
 
@@ -39,14 +40,17 @@ def track_table(result: ReplayResult, name: str) -> Table:
     for frontend_name, bag in _of_bag(result, name):
         latency = latency_percentiles(bag)
         summary = bag.summary
-        within = summary.precision.within if summary.precision else {1: None, 2: None, 3: None}
+        precision = summary.precision
+        within = precision.within if precision else {1: None, 2: None, 3: None}
+        inliers_within = precision.inliers_within[1] if precision else None
         rows.append(
             (
                 frontend_name,
                 mean_rate(bag), latency[50], latency[99], bag.dropped,
                 summary.keypoints_per_frame, summary.matches_per_frame, summary.inlier_ratio,
-                summary.track_length.mean, summary.track_length.p90, bag.coverage,
-                within[1], within[2], within[3],
+                summary.track_length.mean, summary.track_length.median,
+                summary.track_length.p90, bag.coverage,
+                within[1], within[2], within[3], inliers_within,
             )
         )
         caption = f'{name}: {summary.frames} frames at {bag.input_rate:.1f} Hz, tracks'
@@ -54,8 +58,10 @@ def track_table(result: ReplayResult, name: str) -> Table:
         Column('extractor'),
         Column('rate [Hz]', 1), Column('p50 [ms]', 1), Column('p99 [ms]', 1), Column('drops'),
         Column('keypoints', 0), Column('matches', 0, 'max'), Column('inliers', 3, 'max'),
-        Column('length', 2, 'max'), Column('p90', 0), Column('coverage', 3, 'max'),
+        Column('length', 2, 'max'), Column('median', 0), Column('p90', 0),
+        Column('coverage', 3, 'max'),
         Column('≤1 px', 3, 'max'), Column('≤2 px', 3, 'max'), Column('≤3 px', 3, 'max'),
+        Column('inliers ≤1 px', 3, 'max'),
     )  # fmt: skip
     return Table(columns, tuple(rows), caption)
 

@@ -88,11 +88,13 @@ class Precision:
             line.
         within: threshold in pixels to share in [0, 1]; to None where nothing could be checked.
         matches: number of correspondences that could be checked.
+        inliers_within: as ``within``, of the inliers alone.
     """
 
     kind: str
     within: dict[int, float | None]
     matches: int
+    inliers_within: dict[int, float | None]
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ class SequenceStatistics:
         self._seen_at_age = np.zeros(0, np.int64)
         self._checked = 0
         self._right = np.zeros(len(THRESHOLDS_PX), np.int64)
+        self._inliers_checked = 0
+        self._inliers_right = np.zeros(len(THRESHOLDS_PX), np.int64)
 
     def add(self, frame: TrackedFrame) -> None:
         """Add the next frame."""
@@ -164,16 +168,20 @@ class SequenceStatistics:
             known = errors[~np.isnan(errors)]
             self._checked += len(known)
             self._right += [int((known <= px).sum()) for px in THRESHOLDS_PX]
+            known = errors[frame.correspondences.inlier & ~np.isnan(errors)]
+            self._inliers_checked += len(known)
+            self._inliers_right += [int((known <= px).sum()) for px in THRESHOLDS_PX]
 
     def summary(self) -> SequenceSummary:
         """Return the figures so far."""
         precision = None
         if self._truth is not None:
-            within = {
-                px: float(right / self._checked) if self._checked else None
-                for px, right in zip(THRESHOLDS_PX, self._right, strict=True)
-            }
-            precision = Precision(self._truth.kind, within, self._checked)
+            precision = Precision(
+                self._truth.kind,
+                _shares(self._right, self._checked),
+                self._checked,
+                _shares(self._inliers_right, self._inliers_checked),
+            )
         return SequenceSummary(
             self._frames,
             self._keypoints / max(1, self._frames),
@@ -202,6 +210,14 @@ class SequenceStatistics:
             float(lengths[np.searchsorted(reached, share * total)]) for share in (0.5, 0.9)
         )
         return TrackLength(float((lengths * ended).sum() / total), median, p90)
+
+
+def _shares(right: np.ndarray, checked: int) -> dict[int, float | None]:
+    """Return the share within each threshold, or None where nothing was checked."""
+    return {
+        px: float(count / checked) if checked else None
+        for px, count in zip(THRESHOLDS_PX, right, strict=True)
+    }
 
 
 def tracks_by_cell(frame: TrackedFrame) -> np.ndarray:

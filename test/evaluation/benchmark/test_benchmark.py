@@ -36,8 +36,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_ratios_and_what_is_left_out(weights: Path, tmp_path: Path) -> None:
     missing = str(tmp_path / 'missing.safetensors')
     settings = BenchmarkSettings(
-        (str(weights), 'orb', missing, 'klt'), ((96, 64), (64, 48)), (32, 64), (64,), (1, 2),
-        'cpu', 2,
+        (str(weights), f'{weights}+flow', 'orb', missing, 'klt'), ((96, 64), (64, 48)), (32, 64),
+        (64,), (1, 2), 'cpu', 2,
     )
     result = Benchmark(settings, matrix_side=64).run()
     assert set(result.unavailable) == {missing}
@@ -46,21 +46,21 @@ def test_rows_ratios_and_what_is_left_out(weights: Path, tmp_path: Path) -> None
     assert names == [
         (name, size, budget)
         for size in settings.sizes for budget in settings.keypoints
-        for name in ('small', 'orb', 'klt')
+        for name in ('small', 'small+flow', 'orb', 'klt')
     ]  # fmt: skip
     for i, row in enumerate(result.extractors):
-        first = result.extractors[i // 3 * 3]
+        first = result.extractors[i // 4 * 4]
+        ours = row.name.startswith('small')
         assert row.step_ratio == pytest.approx(row.step.median_ms / first.step.median_ms)
         assert row.fps == pytest.approx(1e3 / row.step.median_ms)
         assert row.step.p99_ms >= row.step.median_ms > 0
         assert (row.extraction is None) == (row.name == 'klt')
-        assert (row.floor_ms is None) == (row.name != 'small')
-        assert (row.network is None) == (row.name != 'small')
+        assert (row.floor_ms is not None) == (row.network is not None) == ours
         if row.network is not None:
             assert row.network_ratio == pytest.approx(
                 row.step.median_ms / row.network.median_ms
             )
-        assert 0 < row.found <= row.keypoints or row.name != 'small'
+        assert 0 < row.found <= row.keypoints or not ours
     kinds = ['fp32', 'int8'] if has_fast_integers(torch.device('cpu')) else ['fp32']
     assert [(r.keypoints, r.sets, r.products) for r in result.matching] == [
         (64, sets, kind) for kind in kinds for sets in (1, 2)

@@ -211,6 +211,27 @@ def test_tables_as_text_say_where_they_come_from(bag, tmp_path):
     assert again.read_text() == text.read_text()
 
 
+def test_refined_tracks_beside_those_as_detected_and_optical_flow(bag, tmp_path):
+    names = ['md2net-light', 'md2net-light+flow', 'klt', 'klt-forward']
+    code, report = run(
+        tmp_path, '--bag', bag, '--extractors', ','.join(names), '--max-frames', '8',
+        '--no-odometry',
+    )
+    assert code == 0
+    assert list(report['extractors']) == names
+    assert list(report['provenance'][0]['weights']) == ['md2net-light']
+    plain, flow, klt, forward = (
+        report['extractors'][name]['parts']['hall']['summary'] for name in names
+    )
+    # More of its inliers are precise, and tracks are carried on between detections.
+    assert flow['precision']['inliers_within']['1'] > plain['precision']['inliers_within']['1']
+    assert flow['keypoints_per_frame'] > plain['keypoints_per_frame']
+    assert flow['track_length']['mean'] > plain['track_length']['mean']
+    # Without the check backwards more corners are followed, with fewer of them right.
+    assert forward['matches_per_frame'] >= klt['matches_per_frame']
+    assert forward['precision']['within']['1'] <= klt['precision']['within']['1']
+
+
 def test_broken_bags_are_named_and_the_others_measured(bag, tmp_path, capsys):
     broken = tmp_path / 'broken'
     broken.mkdir()

@@ -57,6 +57,24 @@ def test_counts_and_track_lengths():
     assert summary.precision is None
 
 
+def test_precision_of_all_matches_and_of_inliers():
+    class ByHand:
+        kind = 'position'
+
+        def errors(self, frame):
+            return np.array([0.5, 1.5, np.nan, 9.0])[: len(frame.correspondences)]
+
+    statistics = SequenceStatistics(ByHand())
+    statistics.add(tracked([0, 0]))
+    precision = statistics.summary().precision
+    assert precision.within == precision.inliers_within == {1: None, 2: None, 3: None}
+    statistics.add(tracked([1, 1, 1, 1], inlier=[True, True, True, False]))
+    precision = statistics.summary().precision
+    assert precision.matches == 3
+    assert precision.within == {1: pytest.approx(1 / 3), 2: pytest.approx(2 / 3), 3: 2 / 3}
+    assert precision.inliers_within == {1: 0.5, 2: 1.0, 3: 1.0}
+
+
 @pytest.mark.parametrize('seed', range(3))
 def test_track_lengths_against_counting_ids(seed):
     rng = np.random.default_rng(seed)

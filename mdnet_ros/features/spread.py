@@ -1,0 +1,41 @@
+"""A choice of points that covers the image evenly."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def spread_evenly(
+    points: np.ndarray, ages: np.ndarray, count: int, image_size: tuple[int, int]
+) -> np.ndarray:
+    """Choose points spread evenly over the image, the oldest first.
+
+    The image is divided into about as many square cells as points are wanted. The oldest point of
+    each cell is taken, then the second oldest of each, and so on until there are enough. A track
+    gets older with every frame, so that one that was chosen mostly is chosen again.
+
+    Args:
+        points: (N, 2), pixels.
+        ages: (N,) int, in how many earlier frames each was seen.
+        count: the most points to choose.
+        image_size: (width, height), pixels.
+
+    Returns:
+        At most ``count`` rows, int64, rising; the same for the same input. Of equally old points
+        the one in the first row is taken.
+    """
+    total = len(points)
+    if count >= total:
+        return np.arange(total)
+    width, height = image_size
+    side = np.sqrt(width * height / max(1, count))
+    columns = int(np.ceil(width / side))
+    x, y = np.floor((points + 0.5) / side).astype(np.int64).T
+    cells = y * columns + x
+    order = np.lexsort((np.arange(total), -np.asarray(ages, np.int64), cells))
+    starts = np.nonzero(np.diff(cells[order], prepend=-1))[0]
+    sizes = np.diff(np.append(starts, total))
+    place = np.empty(total, np.int64)  # in its cell, by age
+    place[order] = np.arange(total) - np.repeat(starts, sizes)
+    best = np.lexsort((np.arange(total), -np.asarray(ages, np.int64), place))
+    return np.sort(best[:count])
