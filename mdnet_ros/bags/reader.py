@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from mdnet_ros.bags.qos import TopicQos
+from mdnet_ros.bags.storage import Storage, cannot_be_read
+from mdnet_ros.bags.unfinished import finish_at
 from mdnet_ros.data.camera import CameraModel, camera_of_info, is_calibrated
 from mdnet_ros.data.decoding import (
+    DEPTH_ENCODINGS,
     ENCODINGS,
     decode_bgr,
     decode_compressed,
@@ -21,7 +28,7 @@ from mdnet_ros.data.decoding import (
 )
 from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.data.poses import PoseTrack, rotation_of_quaternion
-from mdnet_ros.errors import DataError, MissingDependencyError
+from mdnet_ros.errors import DataError
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -33,6 +40,10 @@ POSE_TYPES = (
     'geometry_msgs/msg/TransformStamped',
     'nav_msgs/msg/Odometry',
 )
+_log = logging.getLogger(__name__)
+
+#: Messages of a topic that are looked at to find out what it holds: the first may be broken.
+_LOOKED_AT = 10
 _COMPRESSED_SUFFIX = '/compressed'
 
 
@@ -89,7 +100,10 @@ class ImageFrame:
 
 
 class BagReader:
-    """A bag, opened as a context manager.
+    """Reads a bag, as a context manager.
+
+    A recording that was not ended (``NAME.unfinished``) is completed first; an mcap file without
+    its end, a folder without ``metadata.yaml`` and a database with a journal beside it are read.
 
     Args:
         path: a rosbag2 folder, a single ``.mcap`` or ``.db3`` file, or a ROS 1 ``.bag``.
@@ -101,23 +115,11 @@ class BagReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._reader: Any = None
+        self._storage: Storage
 
     def __enter__(self) -> BagReader:
-        try:
-            from rosbags.highlevel import AnyReader
-            from rosbags.typesys import Stores, get_typestore
-        except ImportError:
-            raise MissingDependencyError('rosbags', 'bags', 'reading bags') from None
-        if not self.path.exists():
-            raise DataError(f"bag '{self.path}': no such file or folder")
-        try:
-            # Old sqlite3 bags hold no message definitions: take those of the distribution.
-            reader = AnyReader([self.path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-            reader.open()
-        except Exception as error:  # the library's errors are many and not one family
-            raise self._unreadable(error) from None
-        self._reader = reader
+        self.path = finish_at(self.path)
+        self._storage = Storage(self.path)
         return self
 
     def __exit__(
@@ -126,27 +128,45 @@ class BagReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+        self._storage.close()
+
+    @property
+    def is_ros1(self) -> bool:
+        """Whether the bag is of ROS 1; its messages are given as CDR nevertheless."""
+        return self._storage.is_ros1
 
     @property
     def topics(self) -> dict[str, str]:
-        """Topic to message type, by name."""
-        return {c.topic: c.msgtype for c in sorted(self._reader.connections, key=_topic)}
+        """Message type by topic, sorted by topic."""
+        return {name: topic.type for name, topic in self._storage.topics.items()}
 
     @property
     def counts(self) -> dict[str, int]:
-        """Topic to number of messages, by name."""
-        counts: dict[str, int] = {}
-        for connection in sorted(self._reader.connections, key=_topic):
-            counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
-        return counts
+        """Number of messages by topic, sorted by topic."""
+        return {name: topic.count for name, topic in self._storage.topics.items()}
+
+    @property
+    def span_ns(self) -> tuple[int, int] | None:
+        """When the first and the last message were recorded, nanoseconds; None without any."""
+        return self._storage.span_ns
 
     @property
     def duration_s(self) -> float:
         """Seconds from the first message to the last."""
-        return max(0, self._reader.duration) * 1e-9
+        span = self._storage.span_ns
+        return 0.0 if span is None else (span[1] - span[0]) * 1e-9
+
+    def qos(self, topic: str) -> TopicQos | None:
+        """The quality of service that a topic was published with; None if the bag does not tell.
+
+        Raises:
+            DataError: if the topic is not there.
+        """
+        return self._storage.topics[self._checked(topic)].qos
+
+    def fields(self, type: str) -> dict[str, str] | None:
+        """Type by name of a message type's fields, as ROS 2 spells them, if the bag defines it."""
+        return self._storage.fields(type)
 
     def image_topics(self) -> list[str]:
         """The topics whose first message is an image that can be decoded; not depth maps."""
@@ -257,51 +277,60 @@ class BagReader:
         )
 
     def messages(self, topic: str) -> Iterator[Any]:
-        """The deserialised messages of a topic.
-
-        Raises:
-            DataError: if the topic is not there or the bag is damaged.
-        """
+        """Read the deserialised messages of a topic; errors as :meth:`typed`."""
         return (message for _, message in self.typed([topic]))
 
     def typed(self, topics: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """Topic and deserialised message, in the order they were recorded.
+        """Read topic and deserialised message, in the order they were recorded.
+
+        Messages whose bytes are not those of their type are left out, counted and told.
 
         Raises:
-            DataError: if a topic is not there or the bag is damaged.
+            DataError: if a topic is not there, nothing on it can be deserialised, or the bag is
+                damaged before the first message.
         """
+        good, bad, problem = 0, 0, ''
         for raw in self.raw(topics):
             try:
-                message = self._reader.deserialize(raw.data, raw.type)
-            except Exception as error:
-                raise self._unreadable(error) from None
+                message = self._storage.deserialize(raw.data, raw.type)
+            except Exception as error:  # the library's errors are many and not one family
+                bad, problem = bad + 1, problem or cannot_be_read(self.path, error)
+                continue
+            good += 1
             yield raw.topic, message
+        if bad and not good:
+            raise DataError(problem)
+        if bad:
+            _log.warning("%s (%d of %d messages left out)", problem, bad, good + bad)
 
     def raw(self, topics: Sequence[str] | None = None) -> Iterator[RawMessage]:
-        """Undecoded messages in the order they were recorded.
+        """Read undecoded messages in the order they were recorded.
+
+        Where the bag is damaged, what comes before is read and the damage is told.
 
         Args:
             topics: only these; None: all.
 
         Raises:
-            DataError: if a topic is not there or the bag is damaged.
+            DataError: if a topic is not there, or the bag is damaged before the first message.
         """
-        connections = list(self._reader.connections)
-        if topics is not None:
-            for topic in topics:
-                self._checked(topic)
-            connections = [c for c in connections if c.topic in topics]
-        if not connections:
-            return
-        messages = self._reader.messages(connections=connections)
+        for topic in topics or ():
+            self._checked(topic)
+        count = 0
+        messages = self._storage.messages(topics)
         while True:
             try:
-                connection, stamp, data = next(messages)
+                topic, stamp, data = next(messages)
             except StopIteration:
                 return
             except Exception as error:
-                raise self._unreadable(error) from None
-            yield RawMessage(connection.topic, connection.msgtype, int(stamp), bytes(data))
+                problem = cannot_be_read(self.path, error)
+                if not count:
+                    raise DataError(problem) from None
+                _log.warning('%s; damaged after %d messages, the rest is left out', problem, count)
+                return
+            count += 1
+            yield RawMessage(topic, self._storage.topics[topic].type, stamp, data)
 
     def _checked(self, topic: str, types: Sequence[str] = (), content: str = '') -> str:
         kind = self.topics.get(topic)
@@ -312,25 +341,21 @@ class BagReader:
         return topic
 
     def _holds_images(self, topic: str, kind: str) -> bool:
-        """Whether the topic's first message is an image (depth maps are not)."""
+        """Whether the topic's first readable messages are images, and no depth maps."""
         if kind not in IMAGE_TYPES:
             return False
-        for message in self.messages(topic):
-            if kind == COMPRESSED_IMAGE:
-                return 'compressedDepth' not in message.format
-            return message.encoding in ENCODINGS
+        with suppress(DataError):
+            for message in islice(self.messages(topic), _LOOKED_AT):
+                name = message.format if kind == COMPRESSED_IMAGE else message.encoding
+                encoding, compressed, how = (part.strip() for part in name.partition(';'))
+                if 'compressedDepth' in how or encoding in DEPTH_ENCODINGS:
+                    return False
+                if kind == COMPRESSED_IMAGE or encoding in ENCODINGS:
+                    return True
         return False
 
     def _listing(self) -> str:
         return ', '.join(self.topics) or 'none'
-
-    def _unreadable(self, error: Exception) -> DataError:
-        reason = ' '.join(str(error).split())[:200] or type(error).__name__
-        return DataError(f"bag '{self.path}': cannot be read: {reason}")
-
-
-def _topic(connection: Any) -> str:
-    return connection.topic
 
 
 def _position_and_orientation(message: Any) -> tuple[Any, Any]:

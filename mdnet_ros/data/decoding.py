@@ -71,6 +71,8 @@ def _known() -> dict[str, _Encoding]:
 _ENCODINGS = _known()
 #: Encodings of sensor_msgs/Image that can be decoded.
 ENCODINGS = tuple(sorted(_ENCODINGS))
+#: Encodings that mostly hold depth: such a topic is not taken for a camera unless it is named.
+DEPTH_ENCODINGS = ('16UC1', '32FC1', '64FC1')
 
 
 def to_8bit(image: np.ndarray) -> np.ndarray:
