@@ -21,6 +21,7 @@ from mdnet_ros.data.camera import CameraModel, camera_of_info, is_calibrated
 from mdnet_ros.data.decoding import (
     DEPTH_ENCODINGS,
     ENCODINGS,
+    CountRange,
     decode_bgr,
     decode_compressed,
     decode_compressed_bgr,
@@ -49,13 +50,13 @@ _COMPRESSED_SUFFIX = '/compressed'
 
 @dataclass(frozen=True)
 class RawMessage:
-    """A message as it lies in the bag.
+    """An undecoded message.
 
     Attributes:
         topic: its topic.
         type: such as ``sensor_msgs/msg/Image``.
         stamp_ns: when it was recorded, nanoseconds.
-        data: its CDR bytes (of a ROS 1 bag: its ROS 1 bytes).
+        data: its CDR bytes; those of a ROS 1 bag are converted.
     """
 
     topic: str
@@ -69,14 +70,16 @@ class ImageFrame:
     """One image of a bag; its pixels are decoded when they are first asked for.
 
     Attributes:
-        stamp_ns: of the header, nanoseconds.
-        frame_id: of the header.
+        stamp_ns: the header's, nanoseconds.
+        frame_id: the header's.
         message: the deserialised Image or CompressedImage.
+        counts: range of the counts of ``16UC1``.
     """
 
     stamp_ns: int
     frame_id: str
     message: Any = field(repr=False)
+    counts: CountRange = CountRange()
 
     @cached_property
     def image(self) -> np.ndarray:
@@ -87,16 +90,20 @@ class ImageFrame:
         """
         m = self.message
         if hasattr(m, 'format'):
-            return decode_compressed(m.format, m.data)
-        return decode_gray(m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data)
+            return decode_compressed(m.format, m.data, self.counts)
+        return decode_gray(
+            m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data, self.counts
+        )
 
     @cached_property
     def bgr(self) -> np.ndarray:
         """(H, W, 3) uint8 BGR; errors as :attr:`image`."""
         m = self.message
         if hasattr(m, 'format'):
-            return decode_compressed_bgr(m.format, m.data)
-        return decode_bgr(m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data)
+            return decode_compressed_bgr(m.format, m.data, self.counts)
+        return decode_bgr(
+            m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data, self.counts
+        )
 
 
 class BagReader:
@@ -192,7 +199,7 @@ class BagReader:
             found = ', '.join(candidates) if candidates else f'none among {self._listing()}'
             raise DataError(
                 f"bag '{self.path}': expected one image topic, found {found}"
-                + ('; name one' if candidates else '')
+                + ('; name one' if candidates else self._advice())
             )
         return candidates[0]
 
@@ -223,17 +230,21 @@ class BagReader:
             found = [t for t in found if 'ground_truth' in t or 'groundtruth' in t]
         return found[0] if len(found) == 1 else None
 
-    def images(self, topic: str | None = None) -> Iterator[ImageFrame]:
-        """The images of a topic in the order they were recorded.
+    def images(
+        self, topic: str | None = None, counts: CountRange = CountRange()  # noqa: B008
+    ) -> Iterator[ImageFrame]:
+        """Read the images of a topic in the order they were recorded.
 
         Args:
             topic: as for :meth:`image_topic`.
+            counts: range of the counts of ``16UC1``.
 
         Raises:
             DataError: as :meth:`image_topic`, or if the bag is damaged.
         """
         for message in self.messages(self.image_topic(topic)):
-            yield ImageFrame(stamp_nanoseconds(message.header), message.header.frame_id, message)
+            header = message.header
+            yield ImageFrame(stamp_nanoseconds(header), header.frame_id, message, counts)
 
     def camera(self, topic: str | None, rectified: bool = False) -> CameraModel | None:
         """The first calibrated camera_info of a topic; None without topic or calibration.
@@ -341,18 +352,45 @@ class BagReader:
         return topic
 
     def _holds_images(self, topic: str, kind: str) -> bool:
-        """Whether the topic's first readable messages are images, and no depth maps."""
+        """Whether the topic's messages are images, and no depth maps."""
         if kind not in IMAGE_TYPES:
             return False
+        encoding = self._encoding(topic)
+        if encoding in DEPTH_ENCODINGS:
+            return False
+        return encoding in ENCODINGS or (kind == COMPRESSED_IMAGE and encoding is not None)
+
+    def _encoding(self, topic: str) -> str | None:
+        """The encoding of the topic's first readable image, before any compression.
+
+        Returns:
+            For a compressed image without one the format; for ``compressedDepth`` always one of
+            depth; for a raw image none that is unknown if one of the first few is known. None if
+            no message can be read.
+        """
+        encoding = None
         with suppress(DataError):
             for message in islice(self.messages(topic), _LOOKED_AT):
-                name = message.format if kind == COMPRESSED_IMAGE else message.encoding
-                encoding, compressed, how = (part.strip() for part in name.partition(';'))
-                if 'compressedDepth' in how or encoding in DEPTH_ENCODINGS:
-                    return False
-                if kind == COMPRESSED_IMAGE or encoding in ENCODINGS:
-                    return True
-        return False
+                if hasattr(message, 'format'):
+                    name, _, how = message.format.partition(';')
+                    return DEPTH_ENCODINGS[0] if 'compressedDepth' in how else name.strip()
+                encoding = message.encoding
+                if encoding in ENCODINGS or encoding in DEPTH_ENCODINGS:
+                    break
+        return encoding
+
+    def _advice(self) -> str:
+        """What to do where no topic is taken for a camera's, if something can be done."""
+        for topic, kind in self.topics.items():
+            encoding = self._encoding(topic) if kind in IMAGE_TYPES else None
+            if encoding == '16UC1' and not topic.endswith('/compressedDepth'):
+                return (
+                    f"; '{topic}' holds 16UC1, which is depth or a thermal camera: name the topic "
+                    'if it is a camera'
+                )
+            if encoding is not None:
+                return f"; '{topic}' holds '{encoding}', expected one of {', '.join(ENCODINGS)}"
+        return ''
 
     def _listing(self) -> str:
         return ', '.join(self.topics) or 'none'
