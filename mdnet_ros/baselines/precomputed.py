@@ -9,23 +9,27 @@ For systems that cannot run here (LIFT, ASLFeat). ``PATH`` is
 - a folder of npz files as D2-Net and R2D2 write them: ``IMAGE.EXT.METHOD`` beside or named like
   the image, with ``keypoints`` (N, 2 or more), ``descriptors`` (N, D) and ``scores`` (N,).
 
-An image is found by the end of its path: ``v_bark/1.png``, ``v_bark-1``, or ``1.png`` where only
-one image is called so.
+An image is found by the end of its path, with or without its suffix: ``v_bark/1.png``,
+``v_bark-1``, or ``1.png`` where only one image is called so. Names may hold dots; two entries for
+one image are an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mdnet_ros.baselines.common import build_features
+from mdnet_ros.data.image_files import image_name
 from mdnet_ros.errors import DataError, MissingDependencyError
 from mdnet_ros.features.types import Features
 
 _Arrays = dict[str, np.ndarray]
+_Entry = TypeVar('_Entry')
 
 
 def _import_h5py() -> Any:
@@ -37,9 +41,8 @@ def _import_h5py() -> Any:
 
 
 def _normal(name: str) -> str:
-    """Path of an image without extension, its separators alike."""
-    path = Path(name.replace('\\', '/'))
-    return '/'.join([*path.parts[:-1], path.name.split('.')[0]]).replace('-', '/')
+    """Path of an image without its suffix, with one kind of separators."""
+    return image_name(name.replace('\\', '/')).replace('-', '/')
 
 
 class PrecomputedFeatures:
@@ -134,7 +137,7 @@ class PrecomputedFeatures:
                 arrays['descriptors'] = arrays['descriptors'].T
             return arrays
 
-        return {_normal(name): lambda name=name: read(name) for name in groups}  # type: ignore[misc]
+        return self._by_image([(name, name) for name in groups], read)
 
     def _index_imb(self) -> dict[str, Callable[[], _Arrays]]:
         h5py = _import_h5py()
@@ -151,7 +154,7 @@ class PrecomputedFeatures:
 
         with h5py.File(self._path / 'keypoints.h5', 'r') as file:
             names = list(file)
-        return {_normal(name): lambda name=name: read(name) for name in names}  # type: ignore[misc]
+        return self._by_image([(name, name) for name in names], read)
 
     def _index_npz(self) -> dict[str, Callable[[], _Arrays]]:
         def read(path: Path) -> _Arrays:
@@ -164,11 +167,33 @@ class PrecomputedFeatures:
                 arrays['image_size'] = arrays.pop('imsize')
             return arrays
 
-        return {
-            _normal(str(path.relative_to(self._path))): lambda path=path: read(path)  # type: ignore[misc]
+        # The last suffix is the method's; the image's own may stand before it.
+        files = [
+            (str(path.relative_to(self._path).with_suffix('')), path)
             for path in sorted(self._path.rglob('*'))
             if path.is_file() and _is_zip(path)
-        }
+        ]
+        return self._by_image(files, read)
+
+    def _by_image(
+        self, entries: Iterable[tuple[str, _Entry]], read: Callable[[_Entry], _Arrays]
+    ) -> dict[str, Callable[[], _Arrays]]:
+        """Readers by the image's normal name.
+
+        Raises:
+            DataError: if two entries are for one image.
+        """
+        names: dict[str, str] = {}
+        readers: dict[str, Callable[[], _Arrays]] = {}
+        for name, entry in entries:
+            key = _normal(name)
+            if key in names:
+                raise DataError(
+                    f"precomputed '{self._path}': expected one entry for each image, found "
+                    f"'{names[key]}' and '{name}' for one"
+                )
+            names[key], readers[key] = name, partial(read, entry)
+        return readers
 
 
 def _is_zip(path: Path) -> bool:

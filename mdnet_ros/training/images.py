@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mdnet_ros.data.image_files import decode_image
 from mdnet_ros.errors import DataError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
@@ -35,14 +36,9 @@ class NamedImage:
     gray: np.ndarray
 
 
-def _decode(data: bytes, name: str) -> np.ndarray | None:
-    buffer = np.frombuffer(data, np.uint8)
-    return cv2.imdecode(buffer, cv2.IMREAD_GRAYSCALE) if len(buffer) else None
-
-
 def _folder(path: Path) -> Iterator[NamedImage]:
     for file in sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES):
-        gray = _decode(file.read_bytes(), file.name)
+        gray = decode_image(file.read_bytes())
         if gray is not None:
             yield NamedImage(str(file.relative_to(path)), gray)
 
@@ -56,7 +52,7 @@ def _tar(path: Path) -> Iterator[NamedImage]:
                 if member.size > LARGEST_FILE:
                     continue
                 stream = pack.extractfile(member)
-                gray = _decode(stream.read(), member.name) if stream else None
+                gray = decode_image(stream.read()) if stream else None
                 if gray is not None:
                     yield NamedImage(member.name, gray)
     except tarfile.TarError as error:

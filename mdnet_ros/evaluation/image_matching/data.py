@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mdnet_ros.data.image_files import IMAGE_SUFFIXES
 from mdnet_ros.data.poses import Pose
 from mdnet_ros.errors import DataError, MissingDependencyError
 from mdnet_ros.evaluation.image_matching.scene import Scene, SceneSettings, View
@@ -27,8 +28,6 @@ try:
     import h5py
 except ImportError:
     h5py = None
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.webp', '.tif', '.tiff', '.bmp')
 
 
 def find_scenes(root: Path) -> list[Path]:
@@ -56,6 +55,11 @@ def load_scene(folder: Path, settings: SceneSettings) -> Scene:
     views: dict[str, View] = {}
     files = (p for p in (base / 'images').iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     for path in sorted(files):
+        if path.stem in views:
+            raise DataError(
+                f"{base}: the images '{views[path.stem].path.name}' and '{path.name}' share the "
+                f"name '{path.stem}', expected one of them"
+            )
         try:
             calibration = base / 'calibration' / f'calibration_{path.stem}.h5'
             intrinsics, pose = read_calibration(calibration)
