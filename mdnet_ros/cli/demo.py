@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.cli.tracking import (
@@ -26,6 +24,7 @@ from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics, SequenceS
 from mdnet_ros.evaluation.tracks.truth import truth_of_bag
 from mdnet_ros.features.weights import resolve_weights
 from mdnet_ros.files import write_json
+from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.pictures import RunPictures
 from mdnet_ros.tracker.recording import read_tracks
 
@@ -118,7 +117,7 @@ def _look_at_tracks(bag: BagReader, folder: Path, rate_hz: float) -> SequenceSum
         count = tracks.counts['/correspondences']
         size = (camera.width, camera.height) if camera is not None else (0, 0)
         with RunPictures(folder, count, rate_hz) as pictures:
-            for frame in tqdm(read_tracks(tracks, size), 'reporting', count, unit='frame'):
+            for frame in Progress(read_tracks(tracks, size), 'reporting', count, unit='frame'):
                 statistics.add(frame)
                 # Both bags are in the order of the stamps.
                 image = next(i for i in images if i.stamp_ns == frame.stamp_ns)

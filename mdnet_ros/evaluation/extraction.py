@@ -155,7 +155,7 @@ def load_image(path: Path, max_side: int = 0) -> LoadedImage:
     """Read an image, with its longer side limited to ``max_side`` pixels (0: no limit).
 
     Raises:
-        DataError: it cannot be read.
+        ImageError: it cannot be read.
     """
     pixels, to_pixels = shrink(read_image(path, colour=True), max_side)
     return LoadedImage(path, pixels, to_pixels, image_key(pixels))

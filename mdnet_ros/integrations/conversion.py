@@ -9,13 +9,13 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Features
 from mdnet_ros.files import new_folder
 from mdnet_ros.integrations.pairs import ImagePair, PairFinder
+from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.recording import Recording
 
 #: Of the images, which dense reconstruction reads.
@@ -104,7 +104,7 @@ def convert(
         new_folder(out) as folder,
         closing(make_target(folder, recording.camera, recording.image_size)) as target,
     ):
-        for frame, image in tqdm(
+        for frame, image in Progress(
             recording, 'converting', len(recording), unit='frame', disable=not progress
         ):
             if frame.stamp_ns in stamps:

@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from mdnet_ros.data.image_files import decode_image
 from mdnet_ros.errors import DataError
+from mdnet_ros.progress import Progress
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
 #: Every photograph is shrunk to fit this canvas (width, height), turned upright if needed.
@@ -183,7 +183,8 @@ def load_pools(
     training: list[NamedImage] = []
     validation: list[NamedImage] = []
     for path in paths:
-        for image in tqdm(read_images(path, topic, part), desc=f'read {Path(path).name}', unit=''):
+        images = read_images(path, topic, part)
+        for image in Progress(images, desc=f'read {Path(path).name}', unit=''):
             if min(image.gray.shape) < MINIMUM_SIDE:
                 continue
             chosen = validation if is_held_back(image.name, held_back) else training
