@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
     for problem in (
         'no camera_info: the focal length is a guess' if args.to == 'colmap' and not calibrated
         else '',
-        f'{done.images - done.pictures} images without pixels: name the bag that has them by '
-        '--images' if done.pictures < done.images else '',
+        f'{done.broken} images cannot be decoded and are left out' if done.broken else '',
+        f'{done.images - done.pictures - done.broken} images without pixels: name the bag that '
+        'has them by --images' if done.pictures + done.broken < done.images else '',
         f'{done.repeated} frames with a stamp that was there before are left out'
         if done.repeated else '',
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -122,6 +123,8 @@ def _look_at_tracks(bag: BagReader, folder: Path, rate_hz: float) -> SequenceSum
                 # Both bags are in the order of the stamps.
                 image = next(i for i in images if i.stamp_ns == frame.stamp_ns)
                 pictures.add(image.image, frame)
+    for problem in pictures.problems:
+        print(f'mdnet demo: {problem}', file=sys.stderr)
     return statistics.summary()
 
 

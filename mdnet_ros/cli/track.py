@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader, ImageFrame
 from mdnet_ros.bags.writer import STORAGES, BagWriter
@@ -15,6 +17,7 @@ from mdnet_ros.cli.tracking import (
     output_folder,
     tracker_settings,
 )
+from mdnet_ros.errors import ImageError
 from mdnet_ros.evaluation.tracks.run import Latency, RunReport
 from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics
 from mdnet_ros.evaluation.tracks.truth import truth_of_bag
@@ -31,7 +34,9 @@ _DEFAULT_RATE = 10.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('--bag', required=True, help='rosbag2 folder, .mcap or .db3 file')
+    parser.add_argument(
+        '--bag', required=True, help='rosbag2 folder, .mcap or .db3 file, or ROS 1 .bag'
+    )
     parser.add_argument('--image-topic', metavar='T', help='default: the only one there is')
     parser.add_argument(
         '--camera-info-topic', metavar='T', help='default: the one beside the image topic'
@@ -71,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             def on_frame(image: ImageFrame, frame: TrackedFrame) -> None:
                 statistics.add(frame)
                 if not args.no_pictures:
-                    pictures.add(image.bgr, frame)
+                    pictures.add(_picture(image), frame)
 
             offline = track_bag(
                 bag, image_topic, engine, BagTopics(writer), on_frame, progress=True
@@ -82,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
             f'used, the first: {offline.problem}',
             file=sys.stderr,
         )
+    for problem in pictures.problems:
+        print(f'mdnet track: {problem}', file=sys.stderr)
     extractor = engine.configuration.extractor
     report = RunReport(
         frames_in=offline.frames_in,
@@ -109,7 +116,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _picture(image: ImageFrame) -> np.ndarray:
+    """The image in colours, or gray if its colours cannot be decoded."""
+    try:
+        return image.bgr
+    except ImageError:
+        return image.image
+
+
 def _rate(bag: BagReader, topic: str) -> float:
-    """Frames a second of a topic in the recording."""
+    """Frames a second of a topic in the recording; no more than about right."""
     count, duration = bag.counts[topic], bag.duration_s
     return (count - 1) / duration if count > 1 and duration > 0 else _DEFAULT_RATE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from mdnet_ros.bags.reader import BagReader, ImageFrame
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.data.pointcloud import read_cloud
-from mdnet_ros.errors import DataError
+from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.tracker.clouds import tracked_of_tables
 
@@ -132,14 +133,22 @@ def find_recording(
     size = (camera.width, camera.height) if camera is not None else (0, 0)
     if source is not None and not all(size):
         # A calibration may leave out the size.
-        height, width = next(source.images(topic)).image.shape
-        size = (width, height)
+        size = _image_size(source, topic)
     if not all(size):
         raise DataError(
             f"bag '{tracks.path}': expected images or a camera_info, to know the size of the "
             'images; name the bag that has them'
         )
     return Recording(tracks, place, source, topic, camera, size)
+
+
+def _image_size(source: BagReader, topic: str | None) -> tuple[int, int]:
+    """(width, height) of the first image that can be decoded; (0, 0) if none can."""
+    for frame in source.images(topic):
+        with suppress(ImageError):
+            height, width = frame.image.shape
+            return width, height
+    return 0, 0
 
 
 def _namespace(tracks: BagReader, requested: str | None) -> str:
