@@ -16,8 +16,8 @@ def frame():
     descriptors = rng.normal(size=(5, 8)).astype(np.float32)
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     features = Features(
-        rng.uniform(5, 40, (5, 2)).astype(np.float32), np.ones(5, np.float32), np.zeros(5, np.int64),
-        descriptors, (64, 48), 1,
+        rng.uniform(5, 40, (5, 2)).astype(np.float32), np.ones(5, np.float32),
+        np.zeros(5, np.int64), descriptors, (64, 48), 1,
     )
     return FrameTracker().update(features, 0)
 
