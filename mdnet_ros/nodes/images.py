@@ -87,11 +87,10 @@ class ImageConverter:
     Attributes:
         backend: ``cv_bridge`` or ``opencv`` (our own decoder).
         reason: why it is not cv_bridge; empty if it is.
-        counts: range of the counts of ``16UC1``.
     """
 
-    def __init__(self) -> None:
-        self.counts = decoding.CountRange()
+    def __init__(self, counts: decoding.CountRange | None = None) -> None:
+        self._counts = counts or decoding.CountRange()
         self.backend, self.reason = 'cv_bridge', ''
         try:
             from cv_bridge import CvBridge
@@ -109,18 +108,18 @@ class ImageConverter:
             ImageError: naming what is wrong with the message.
         """
         if isinstance(message, CompressedImage):
-            return decoding.decode_compressed(message.format, message.data, self.counts)
+            return decoding.decode_compressed(message.format, message.data, self._counts)
         if self._uses_bridge(message):
             return self._bridged(message, 'mono8')
-        return decoding.decode_gray(*_fields(message), self.counts)
+        return decoding.decode_gray(*_fields(message), self._counts)
 
     def bgr(self, message: Image | CompressedImage) -> np.ndarray:
         """Decode colours, (H, W, 3) uint8 BGR; errors as :meth:`gray`."""
         if isinstance(message, CompressedImage):
-            return decoding.decode_compressed_bgr(message.format, message.data, self.counts)
+            return decoding.decode_compressed_bgr(message.format, message.data, self._counts)
         if self._uses_bridge(message):
             return self._bridged(message, 'bgr8')
-        return decoding.decode_bgr(*_fields(message), self.counts)
+        return decoding.decode_bgr(*_fields(message), self._counts)
 
     def _uses_bridge(self, message: Image) -> bool:
         return self.backend == 'cv_bridge' and message.encoding in _CV_BRIDGE_ENCODINGS

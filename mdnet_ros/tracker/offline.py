@@ -67,7 +67,7 @@ def track_bag(
     seconds: list[float] = []
     total = bag.counts[image_topic]
     for frame in Progress(
-        bag.images(image_topic), 'tracking', total, unit='frame', disable=not progress
+        bag.images(image_topic, settings.counts), 'tracking', total, unit='frame', disable=not progress
     ):
         begin = time.perf_counter()
         try:
