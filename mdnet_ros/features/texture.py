@@ -31,16 +31,17 @@ _LEAST, _GREATEST_WHITE, _GREATEST_SHARED = 0.5, 12.0, 4.0
 _IMMERKAER = (torch.pi / 2) ** 0.5 / 6
 
 
-def find_texture(images: torch.Tensor) -> torch.Tensor:
+def find_texture(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Find where images have contrast above their noise.
 
     Args:
-        images: (B, 1, H, W) uint8, both sides at least 16 pixels.
+        images: (B, 1, H, W) uint8.
+        size: (H, W), at least 16 each: plain numbers, so that the work can be exported.
 
     Returns:
         (B, 1, H, W) bool on the same device.
     """
-    height, width = images.shape[-2:]
+    height, width = size
     rows, columns = height // _CELL * _CELL, width // _CELL * _CELL
     fine = images[..., :rows, :columns].float()
     half = _halved(fine)

@@ -66,9 +66,8 @@ def track_bag(
     problem = ''
     seconds: list[float] = []
     total = bag.counts[image_topic]
-    for frame in Progress(
-        bag.images(image_topic, settings.counts), 'tracking', total, unit='frame', disable=not progress
-    ):
+    images = bag.images(image_topic, settings.counts)
+    for frame in Progress(images, 'tracking', total, unit='frame', disable=not progress):
         begin = time.perf_counter()
         try:
             done = engine.process(frame.image, frame.stamp_ns)
