@@ -215,8 +215,8 @@ class Storage:
                 )
             return [self.path]
         found = sorted(p for p in self.path.iterdir() if p.suffix in SUFFIXES and p.is_file())
-        named = [self.path / Path(str(n)).name for n in self._metadata.get(
-            'relative_file_paths') or ()]
+        listing = _list(self._metadata, 'relative_file_paths')
+        named = [self.path / Path(str(name)).name for name in listing]
         listed = [p for p in named if p in found]
         missing = [p.name for p in named if p not in found]
         if missing and found:
@@ -365,12 +365,18 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _list(metadata: dict[str, Any], key: str) -> list[Any]:
+    """A list in the metadata; empty if there is none."""
+    value = metadata.get(key)
+    return value if isinstance(value, list) else []
+
+
 def _qos_of_metadata(path: Path, metadata: dict[str, Any]) -> dict[str, TopicQos]:
     """Quality of service by topic: people edit it in ``metadata.yaml`` for the player."""
     from rosbags.rosbag2.metadata import parse_qos
 
     found = {}
-    for entry in metadata.get('topics_with_message_count') or ():
+    for entry in _list(metadata, 'topics_with_message_count'):
         try:
             topic = entry['topic_metadata']
             qos = qos_of_profiles(parse_qos(topic.get('offered_qos_profiles') or []))

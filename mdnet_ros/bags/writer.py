@@ -181,9 +181,15 @@ class BagWriter:
         Raises:
             DataError: if that cannot be, for example because the disk is full.
         """
-        now = time.monotonic()
-        if now - self._committed < COMMIT_PERIOD:
-            return
+        if time.monotonic() - self._committed >= COMMIT_PERIOD:
+            self.commit()
+
+    def commit(self) -> None:
+        """Put what was written on disk.
+
+        Raises:
+            DataError: if that cannot be, for example because the disk is full.
+        """
         try:
             if self.storage == 'sqlite3':
                 self._writer.storage.conn.commit()

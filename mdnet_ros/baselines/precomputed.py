@@ -19,25 +19,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from mdnet_ros.baselines.common import build_features
+from mdnet_ros.data.h5_files import open_h5
 from mdnet_ros.data.image_files import image_name
-from mdnet_ros.errors import DataError, MissingDependencyError
+from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Features
 
 _Arrays = dict[str, np.ndarray]
 _Entry = TypeVar('_Entry')
-
-
-def _import_h5py() -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise MissingDependencyError('h5py', 'evaluate', 'reading precomputed h5 files') from None
-    return h5py
 
 
 def _normal(name: str) -> str:
@@ -118,20 +111,16 @@ class PrecomputedFeatures:
         )
 
     def _index_hloc(self) -> dict[str, Callable[[], _Arrays]]:
-        h5py = _import_h5py()
         groups: list[str] = []
-        try:
-            with h5py.File(self._path, 'r') as file:
-                file.visititems(
-                    lambda name, item: groups.append(name)
-                    if isinstance(item, h5py.Group) and 'keypoints' in item
-                    else None
-                )
-        except OSError:
-            raise DataError(f"precomputed '{self._path}': not an h5 file") from None
+        with open_h5(self._path) as file:
+            file.visititems(
+                lambda name, item: groups.append(name)
+                if hasattr(item, 'keys') and 'keypoints' in item
+                else None
+            )
 
         def read(name: str) -> _Arrays:
-            with h5py.File(self._path, 'r') as file:
+            with open_h5(self._path) as file:
                 arrays = {key: np.asarray(file[name][key]) for key in file[name]}
             if 'descriptors' in arrays:
                 arrays['descriptors'] = arrays['descriptors'].T
@@ -140,19 +129,17 @@ class PrecomputedFeatures:
         return self._by_image([(name, name) for name in groups], read)
 
     def _index_imb(self) -> dict[str, Callable[[], _Arrays]]:
-        h5py = _import_h5py()
-
         def read(name: str) -> _Arrays:
             arrays = {}
             for kind in ('keypoints', 'descriptors', 'scores'):
                 path = self._path / f'{kind}.h5'
                 if path.is_file():
-                    with h5py.File(path, 'r') as file:
+                    with open_h5(path) as file:
                         if name in file:
                             arrays[kind] = np.asarray(file[name])
             return arrays
 
-        with h5py.File(self._path / 'keypoints.h5', 'r') as file:
+        with open_h5(self._path / 'keypoints.h5') as file:
             names = list(file)
         return self._by_image([(name, name) for name in names], read)
 

@@ -237,8 +237,7 @@ def leave_open(path, storage, count=6):
     topics = BagTopics(bag)
     for i in range(count):
         topics.image('/camera', START + i * STEP, 'camera', np.full((48, 64), i, 'u1'))
-    bag._committed = 0.0
-    bag.commit_if_due()
+    bag.commit()
     topics.image('/camera', START + count * STEP, 'camera', np.zeros((480, 640), 'u1'))
     bag._lock.close()
     return bag
@@ -487,8 +486,7 @@ def test_a_full_disk_keeps_what_was_recorded(tmp_path, monkeypatch):
         topics = BagTopics(bag)
         for i in range(4):
             topics.image('/camera', START + i * STEP, 'camera', np.zeros((48, 64), 'u1'))
-        bag._committed = 0.0
-        bag.commit_if_due()
+        bag.commit()
         topics.image('/camera', START + 4 * STEP, 'camera', np.zeros((48, 64), 'u1'))
         assert bag.salvage()
         assert not bag.salvage()

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mdnet_ros.data.h5_files import open_h5
 from mdnet_ros.data.image_files import IMAGE_SUFFIXES
 from mdnet_ros.data.poses import Pose
-from mdnet_ros.errors import DataError, MissingDependencyError
+from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.image_matching.scene import Scene, SceneSettings, View
 from mdnet_ros.evaluation.image_matching.selection import (
     VISIBILITY_FILE,
@@ -23,11 +24,6 @@ from mdnet_ros.evaluation.image_matching.selection import (
     pairs_from_file,
     read_subsets,
 )
-
-try:
-    import h5py
-except ImportError:
-    h5py = None
 
 
 def find_scenes(root: Path) -> list[Path]:
@@ -98,23 +94,18 @@ def read_calibration(path: Path) -> tuple[np.ndarray, Pose]:
         DataError: if it is missing, unreadable, or not a calibration.
         MissingDependencyError: without h5py.
     """
-    if h5py is None:
-        raise MissingDependencyError('h5py', 'evaluate', 'reading camera calibrations')
     values: dict[str, np.ndarray] = {}
     if not path.is_file():
         raise DataError(f'{path}: no such calibration file')
-    try:
-        with h5py.File(path, 'r') as file:
-            for key, size in (('K', 9), ('R', 9), ('T', 3)):
-                if key not in file:
-                    raise DataError(f'{path}: expected the key {key}, got {sorted(file)}')
-                values[key] = np.asarray(file[key], np.float64)
-                if values[key].size != size:
-                    raise DataError(
-                        f'{path}: expected {size} numbers in {key}, got shape {values[key].shape}'
-                    )
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f'{path}: not a readable HDF5 calibration ({error})') from None
+    with open_h5(path) as file:
+        for key, size in (('K', 9), ('R', 9), ('T', 3)):
+            if key not in file:
+                raise DataError(f'{path}: expected the key {key}, got {sorted(file)}')
+            values[key] = np.asarray(file[key], np.float64)
+            if values[key].size != size:
+                raise DataError(
+                    f'{path}: expected {size} numbers in {key}, got shape {values[key].shape}'
+                )
     intrinsics, rotation = values['K'].reshape(3, 3), values['R'].reshape(3, 3)
     if not all(np.isfinite(v).all() for v in values.values()):
         raise DataError(f'{path}: expected finite numbers')
@@ -131,11 +122,8 @@ def read_depth(path: Path) -> np.ndarray:
     Raises:
         DataError: if it is unreadable.
     """
-    try:
-        with h5py.File(path, 'r') as file:
-            depth = np.asarray(file['depth'], np.float32)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f'{path}: not a readable depth map ({error})') from None
+    with open_h5(path) as file:
+        depth = np.asarray(file['depth'], np.float32)
     if depth.ndim != 2:
         raise DataError(f'{path}: depth: expected two dimensions, got shape {depth.shape}')
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0.0).astype(np.float32)
