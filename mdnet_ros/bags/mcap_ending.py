@@ -54,7 +54,7 @@ def missing_ending(path: Path) -> McapEnding | None:
     with path.open('rb') as file:
         size = os.fstat(file.fileno()).st_size
         if size < len(MAGIC) or file.read(len(MAGIC)) != MAGIC:
-            raise DataError(f"bag '{path}': not an mcap file: its first bytes are not mcap's")
+            raise DataError(f"bag '{path}': cannot be read: not an mcap file")
         if size >= _FOOTER_SIZE + len(MAGIC):
             file.seek(-_FOOTER_SIZE, os.SEEK_END)
             footer = file.read()

@@ -155,7 +155,9 @@ class Storage:
             yield connection.topic, int(stamp), bytes(data)
 
     def _topics(self) -> dict[str, Topic]:
-        profiles, counts, types = {}, {}, {}
+        profiles: dict[str, TopicQos | None] = {}
+        counts: dict[str, int] = {}
+        types: dict[str, str] = {}
         for source in self._sources:
             for connection in source.connections:
                 name = connection.topic
@@ -257,10 +259,11 @@ class Storage:
         self._stack.callback(reader.close)
         connections = []
         for connection in reader.connections:
-            if connection.ext.serialization_format != 'cdr':
+            extra: Any = connection.ext  # of ROS 2, though the library's annotation allows ROS 1's
+            if extra.serialization_format != 'cdr':
                 _log.warning(
                     "bag '%s': topic '%s' is left out: encoded as '%s', expected cdr", self.path,
-                    connection.topic, connection.ext.serialization_format,
+                    connection.topic, extra.serialization_format,
                 )
             else:
                 connections.append(connection)
@@ -295,7 +298,8 @@ class Storage:
             raise DataError(cannot_be_read(self.path, error)) from None
         self._stack.callback(reader.close)
         # The library takes only messages whose quality of service is that of the metadata.
-        for storage in reader.storage.storages:
+        folder: Any = reader.storage
+        for storage in folder.storages:
             storage.connections = [
                 stored._replace(ext=listed.ext, digest=listed.digest)
                 for stored in storage.connections

@@ -100,7 +100,9 @@ class RunPictures:
             except (OSError, cv2.error) as failure:
                 self._give_up_video(failure)
         if self._index in self._chosen:
-            small = (_THUMBNAIL, round(height * _THUMBNAIL / width))
+            # A narrow strip of an image must not become a picture of gigabytes.
+            scale = min(_THUMBNAIL / width, 2 * _THUMBNAIL / height)
+            small = (max(1, round(width * scale)), max(1, round(height * scale)))
             self._thumbnails.append(cv2.resize(drawn, small, interpolation=cv2.INTER_AREA))
         self._index += 1
 

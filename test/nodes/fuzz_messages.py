@@ -100,7 +100,8 @@ def compressed_images(draw):
             del content[at : at + len(what)]
         else:
             del content[at:]
-    message = CompressedImage(format=draw(TEXT | st.sampled_from(['jpeg', 'png', 'bgr8; jpeg', 'bayer_rggb8; png compressed', '16UC1; png compressed'])))
+    formats = ('jpeg', 'png', 'bgr8; jpeg', 'bayer_rggb8; png compressed', '16UC1; png compressed')
+    message = CompressedImage(format=draw(TEXT | st.sampled_from(formats)))
     message.header.stamp.sec, message.header.stamp.nanosec = draw(STAMPS)
     fill(message, bytes(content))
     return message
