@@ -53,7 +53,7 @@ def load_scene(folder: Path, settings: SceneSettings) -> Scene:
     for path in sorted(files):
         if path.stem in views:
             raise DataError(
-                f"{base}: the images '{views[path.stem].image_path.name}' and '{path.name}' share the "
+                f"{base}: images '{views[path.stem].image_path.name}' and '{path.name}' share the "
                 f"name '{path.stem}', expected one of them"
             )
         try:
