@@ -28,9 +28,10 @@ FLOORS = (
 FORBIDDEN = {'features': {'data'}, 'data': {'features'}, 'tracker': {'baselines'}}
 #: Folders inside ``evaluation/``, from the bottom to the top, and its single files.
 EVALUATION = (
-    ('pose', 'trajectory', 'klt', 'extraction', 'reports'),
-    ('tracks', 'odometry', 'benchmark'),
-    ('homography', 'image_matching', 'replay', 'endurance'),
+    ('essential', 'trajectory', 'klt', 'extraction', 'reports'),
+    ('pose', 'tracks'),
+    ('odometry', 'benchmark'),
+    ('homography', 'image_matching', 'replay'),
 )
 ROS = (
     'rclpy', 'rosbag2_py', 'cv_bridge', 'launch', 'launch_ros', 'ament_index_python',

@@ -17,7 +17,6 @@ import numpy as np
 from mdnet_ros.bags.qos import TopicQos
 from mdnet_ros.bags.storage import Storage, cannot_be_read
 from mdnet_ros.bags.unfinished import finish_at
-from mdnet_ros.data.camera import CameraModel, camera_of_info, is_calibrated
 from mdnet_ros.data.decoding import (
     DEPTH_ENCODINGS,
     ENCODINGS,
@@ -28,23 +27,23 @@ from mdnet_ros.data.decoding import (
     decode_gray,
 )
 from mdnet_ros.data.headers import stamp_nanoseconds
-from mdnet_ros.data.poses import PoseTrack, rotation_of_quaternion
+from mdnet_ros.data.poses import PoseTrack, pose_of_quaternion
 from mdnet_ros.errors import DataError
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
-POSE_TYPES = (
-    'geometry_msgs/msg/PoseStamped',
-    'geometry_msgs/msg/PoseWithCovarianceStamped',
-    'geometry_msgs/msg/TransformStamped',
-    'nav_msgs/msg/Odometry',
-)
 _log = logging.getLogger(__name__)
 
 #: Messages of a topic that are looked at to find out what it holds: the first may be broken.
 _LOOKED_AT = 10
+ODOMETRY = 'nav_msgs/msg/Odometry'
+#: Types of poses as motion capture and simulators publish them.
+_MEASURED_POSES = ('geometry_msgs/msg/PoseStamped', 'geometry_msgs/msg/TransformStamped')
+POSE_TYPES = (*_MEASURED_POSES, 'geometry_msgs/msg/PoseWithCovarianceStamped', ODOMETRY)
+#: Words in the names of topics that hold where a robot should go or is told to be.
+_NO_POSES = ('goal', 'initialpose', 'initial_pose', 'setpoint', 'target', 'waypoint')
 _COMPRESSED_SUFFIX = '/compressed'
 
 
@@ -218,17 +217,29 @@ class BagReader:
         return infos[0] if len(infos) == 1 else None
 
     def pose_topic(self, requested: str | None = None) -> str | None:
-        """The ground truth's topic: the only one of a pose type, or None.
+        """Return the topic of the ground truth, or None where the choice is not clear.
+
+        That is the only one called ground truth, else the only one of poses that are usually
+        measured from outside. Odometry and poses with a covariance are estimates, and goals are
+        no poses at all: they have to be requested.
 
         Raises:
-            DataError: if the requested topic is not there.
+            DataError: if the requested topic is not there or holds no poses.
         """
         if requested is not None:
             return self._checked(requested, POSE_TYPES, 'poses')
-        found = [t for t, kind in self.topics.items() if kind in POSE_TYPES]
-        if len(found) > 1:
-            found = [t for t in found if 'ground_truth' in t or 'groundtruth' in t]
+        kinds = {t: kind for t, kind in self.topics.items() if kind in POSE_TYPES}
+        found = [t for t in kinds if is_called_ground_truth(t) and kinds[t] != ODOMETRY]
+        if not found:
+            found = [
+                t for t, kind in kinds.items()
+                if kind in _MEASURED_POSES and not any(word in t.lower() for word in _NO_POSES)
+            ]
         return found[0] if len(found) == 1 else None
+
+    def pose_topics(self) -> list[str]:
+        """Return all topics that hold poses of any type."""
+        return [topic for topic, kind in self.topics.items() if kind in POSE_TYPES]
 
     def images(
         self, topic: str | None = None, counts: CountRange = CountRange()  # noqa: B008
@@ -246,45 +257,36 @@ class BagReader:
             header = message.header
             yield ImageFrame(stamp_nanoseconds(header), header.frame_id, message, counts)
 
-    def camera(self, topic: str | None, rectified: bool = False) -> CameraModel | None:
-        """The first calibrated camera_info of a topic; None without topic or calibration.
-
-        Args:
-            topic: of the camera_info.
-            rectified: the images are rectified already, so that its P holds for them.
-
-        Raises:
-            DataError: if the camera_info makes no sense.
-        """
-        if topic is None:
-            return None
-        for message in self.messages(topic):
-            if is_calibrated(message):
-                return camera_of_info(message, rectified)
-        return None
-
     def poses(self, topic: str) -> PoseTrack:
-        """The poses of a topic, sorted by stamp; of several with one stamp the first.
+        """Return the poses of a topic, sorted by stamp; of several with one stamp the first.
+
+        Poses that are not finite, or whose quaternion is zero, are left out and counted.
 
         Raises:
             DataError: if the topic is not there or holds no poses.
         """
         self._checked(topic, POSE_TYPES, 'poses')
-        stamps, rotations, translations, frame_id = [], [], [], 'map'
+        stamps, rotations, translations = [], [], []
+        frame_id, body_frame, skipped = 'map', '', 0
         for message in self.messages(topic):
-            position, orientation = _position_and_orientation(message)
+            p, q = _position_and_orientation(message)
+            pose = pose_of_quaternion((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))
+            if pose is None:
+                skipped += 1
+                continue
             stamps.append(stamp_nanoseconds(message.header))
-            rotations.append(
-                rotation_of_quaternion(orientation.x, orientation.y, orientation.z, orientation.w)
-            )
-            translations.append((position.x, position.y, position.z))
+            rotations.append(pose.rotation)
+            translations.append(pose.translation)
             frame_id = message.header.frame_id
+            body_frame = getattr(message, 'child_frame_id', '').lstrip('/')
         unique, rows = np.unique(np.array(stamps, np.int64), return_index=True)
         return PoseTrack(
             unique,
             np.array(rotations, np.float64).reshape(-1, 3, 3)[rows],
             np.array(translations, np.float64).reshape(-1, 3)[rows],
             frame_id,
+            body_frame,
+            skipped,
         )
 
     def messages(self, topic: str) -> Iterator[Any]:
@@ -394,6 +396,11 @@ class BagReader:
 
     def _listing(self) -> str:
         return ', '.join(self.topics) or 'none'
+
+
+def is_called_ground_truth(topic: str) -> bool:
+    """Tell whether a topic's name says that it holds the ground truth."""
+    return 'groundtruth' in topic.lower().replace('_', '').replace('-', '')
 
 
 def _position_and_orientation(message: Any) -> tuple[Any, Any]:

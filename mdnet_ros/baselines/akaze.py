@@ -26,7 +26,7 @@ _BITS = 486
 
 
 class AkazeExtractor:
-    """OpenCV's AKAZE; its binary descriptors as ±1/sqrt(486), so cosine follows Hamming."""
+    """OpenCV's AKAZE, with its bits as ±1/sqrt(486), so that cosine follows Hamming distance."""
 
     name = 'akaze'
 
@@ -44,5 +44,5 @@ class AkazeExtractor:
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> AkazeExtractor:
-    """The extractor."""
+    """Create the extractor."""
     return AkazeExtractor(settings.max_keypoints)

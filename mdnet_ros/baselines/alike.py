@@ -18,18 +18,18 @@ from torch.nn import functional as F
 from mdnet_ros.baselines.common import (
     BaselineInfo,
     BaselineSettings,
+    TorchExtractor,
     build_features,
     load_checkpoint,
     load_state,
     rgb_tensor,
 )
-from mdnet_ros.features.extractor import choose_device
 from mdnet_ros.features.types import Features
 
 
 @dataclass(frozen=True)
 class AlikeConfig:
-    """Widths of the four blocks, descriptor length, and whether the head has one layer."""
+    """Size of a network: widths of the four blocks, descriptor length, one head layer or two."""
 
     channels: tuple[int, int, int, int]
     dim: int
@@ -60,7 +60,7 @@ _STRIDE = 32
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions with batch norm; the input is added where ``residual`` says so."""
+    """Two 3x3 convolutions with batch norm; ``residual`` adds the input."""
 
     def __init__(self, c_in: int, c_out: int, residual: bool) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class _Block(nn.Module):
 
 
 class AlikeNetwork(nn.Module):
-    """RGB image in, score map and descriptor map out, both at full resolution.
+    """Network that maps an RGB image to a score map and a descriptor map at full resolution.
 
     Sub-modules carry the names of the published checkpoints.
     """
@@ -124,11 +124,13 @@ class AlikeNetwork(nn.Module):
 
 
 def suppress(scores: torch.Tensor, radius: int) -> torch.Tensor:
-    """Zero all but local maxima, then give what they did not suppress two more rounds.
+    """Zero all scores but local maxima, in three rounds.
+
+    Each further round keeps the local maxima among scores outside the windows of those before.
 
     Args:
         scores: (H, W), positive.
-        radius: of the square window, pixels.
+        radius: radius of the square window, pixels.
     """
 
     def pool(x: torch.Tensor) -> torch.Tensor:
@@ -142,23 +144,8 @@ def suppress(scores: torch.Tensor, radius: int) -> torch.Tensor:
     return scores * maxima
 
 
-class AlikeExtractor:
-    """ALIKE at the image's own scale, the best ``max_keypoints`` by score.
-
-    Args:
-        name: one of :data:`CONFIGS`.
-        network: with its weights loaded.
-        max_keypoints: how many to keep.
-        device: as :func:`mdnet_ros.features.extractor.choose_device` takes it.
-    """
-
-    def __init__(
-        self, name: str, network: AlikeNetwork, max_keypoints: int, device: str = 'auto'
-    ) -> None:
-        self.name = name
-        self.max_keypoints = max_keypoints
-        self.device = choose_device(device)
-        self._network = network.eval().to(self.device)
+class AlikeExtractor(TorchExtractor):
+    """ALIKE at the image's own scale, with an :class:`AlikeNetwork`."""
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
@@ -166,7 +153,7 @@ class AlikeExtractor:
         x = rgb_tensor(image, self.device)
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % _STRIDE, 0, -height % _STRIDE))
-        scores, descriptors = self._network(x)
+        scores, descriptors = self.network(x)
         score, dense = scores[0, :height, :width], descriptors[:, :, :height, :width]
         peaks = suppress(score, _RADIUS)
         inside = torch.zeros_like(peaks)
@@ -178,14 +165,11 @@ class AlikeExtractor:
         grid = (xy * scale - 1.0)[None, None]
         described = F.grid_sample(dense, grid, align_corners=True)[0, :, 0].T
         value = F.grid_sample(score[None, None], grid, align_corners=True)[0, 0, 0]
-        return build_features(
-            xy.cpu().numpy(), value.cpu().numpy(), described.cpu().numpy(), (width, height),
-            self.max_keypoints,
-        )
+        return build_features(xy, value, described, (width, height), self.max_keypoints)
 
     @staticmethod
     def _refine(score: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        """(N, 2) sub-pixel positions of the peaks at flat ``index``."""
+        """Refine the peaks at flat ``index`` to (N, 2) sub-pixel positions."""
         width = score.shape[1]
         x, y = index % width, index // width
         steps = torch.arange(-_RADIUS, _RADIUS + 1, device=score.device)
@@ -197,10 +181,10 @@ class AlikeExtractor:
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> AlikeExtractor:
-    """The size that ``name`` says, from the authors' checkpoint.
+    """Create the extractor of the size that ``name`` says, from the authors' checkpoint.
 
     Raises:
-        WeightsError: if the file is not that checkpoint.
+        WeightsError: the file is not that checkpoint.
     """
     assert weights is not None, 'the registry finds the weights of all that name some'
     network = AlikeNetwork(CONFIGS[name])

@@ -10,13 +10,13 @@ import torch
 from mdnet_ros.baselines.common import (
     BaselineInfo,
     BaselineSettings,
+    TorchExtractor,
     build_features,
     kornia_feature,
     load_checkpoint,
     load_state,
     rgb_tensor,
 )
-from mdnet_ros.features.extractor import choose_device
 from mdnet_ros.features.types import Features
 
 INFOS = {
@@ -32,45 +32,32 @@ INFOS = {
 }
 
 
-class AlikedExtractor:
-    """kornia's ALIKED, the best ``max_keypoints``.
-
-    Raises:
-        MissingDependencyError: kornia is not installed.
-    """
-
-    def __init__(self, name: str, max_keypoints: int, device: str = 'auto') -> None:
-        self.name = name
-        self.max_keypoints = max_keypoints
-        self.device = choose_device(device)
-        network = kornia_feature('ALIKED', name)(
-            name, max_num_keypoints=max_keypoints, detection_threshold=0.0
-        )
-        self.network = network.eval().to(self.device)
+class AlikedExtractor(TorchExtractor):
+    """kornia's ALIKED."""
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
         """Extract features; see :class:`mdnet_ros.Extractor`."""
         x = rgb_tensor(image, self.device)
         found = self.network(x)[0]
+        size = (x.shape[3], x.shape[2])
         return build_features(
-            found.keypoints.cpu().numpy(),
-            found.keypoint_scores.cpu().numpy(),
-            found.descriptors.cpu().numpy(),
-            (x.shape[3], x.shape[2]),
-            self.max_keypoints,
+            found.keypoints, found.keypoint_scores, found.descriptors, size, self.max_keypoints
         )
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> AlikedExtractor:
-    """The size that ``name`` says, from the authors' checkpoint.
+    """Create the extractor of the size that ``name`` says, from the authors' checkpoint.
 
     Raises:
-        WeightsError: if the file is not that checkpoint.
+        MissingDependencyError: kornia is not installed or too old.
+        WeightsError: the file is not that checkpoint.
     """
     assert weights is not None, 'the registry finds the weights of all that name some'
-    extractor = AlikedExtractor(name, settings.max_keypoints, settings.device)
+    network = kornia_feature('ALIKED', name)(
+        name, max_num_keypoints=settings.max_keypoints, detection_threshold=0.0
+    )
     # kornia keeps the detector's constant grid among the tensors, the authors do not.
-    constants = {k: v for k, v in extractor.network.state_dict().items() if k.startswith('dkd.')}
-    load_state(extractor.network, {**constants, **load_checkpoint(weights)}, weights)
-    return extractor
+    constants = {k: v for k, v in network.state_dict().items() if k.startswith('dkd.')}
+    load_state(network, {**constants, **load_checkpoint(weights)}, weights)
+    return AlikedExtractor(name, network, settings.max_keypoints, settings.device)

@@ -1,4 +1,4 @@
-"""What every peer shares: who made it under which licence, its weights, and building Features."""
+"""What every peer needs: its origin and licence, its weights, and its output as Features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mdnet_ros.errors import MissingDependencyError, WeightsError
-from mdnet_ros.features.extractor import to_gray
+from mdnet_ros.features.extractor import choose_device, to_gray
 from mdnet_ros.features.types import Features
 
 #: Names a folder with peers' weights, searched after ``--weights-dir``.
@@ -24,16 +24,16 @@ WEIGHTS_VARIABLE = 'MDNET_PEER_WEIGHTS'
 
 @dataclass(frozen=True)
 class BaselineInfo:
-    """A peer: where it comes from and what its licence allows.
+    """Origin and licence of a peer.
 
     Attributes:
-        name: as given on the command line.
-        title: the method and its publication.
-        licence: of the code that runs and of the weights.
-        source: where the weights (or the library) can be had.
+        name: name on the command line.
+        title: method and its publication.
+        licence: licence of the code that runs and of the weights.
+        source: where to get the weights (or the library).
         weights: file names of the weights, any of which will do; empty if there are none.
-        library: the import whose version decides the result; part of the cache's key.
-        single_threaded: one image occupies one core, so images are worth extracting in parallel.
+        library: import whose version decides the result; part of the cache's key.
+        single_threaded: one image occupies one core, so extracting images in parallel pays.
     """
 
     name: str
@@ -51,8 +51,8 @@ class BaselineSettings:
 
     Attributes:
         max_keypoints: the most keypoints of one image.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; for the peers that run on torch.
-        weights_dir: where the peers' weights lie; None: only the usual places.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, for peers that run on torch.
+        weights_dir: folder with peers' weights; None: only the usual places.
     """
 
     max_keypoints: int = 2048
@@ -60,20 +60,39 @@ class BaselineSettings:
     weights_dir: Path | None = None
 
 
+class TorchExtractor:
+    """Base of the peers whose network runs on torch.
+
+    Args:
+        name: name of the extractor.
+        network: network with its weights loaded.
+        max_keypoints: the best this many are kept.
+        device: device as :func:`mdnet_ros.features.extractor.choose_device` takes it.
+    """
+
+    def __init__(
+        self, name: str, network: torch.nn.Module, max_keypoints: int, device: str = 'auto'
+    ) -> None:
+        self.name = name
+        self.max_keypoints = max_keypoints
+        self.device = choose_device(device)
+        self.network: Any = network.eval().to(self.device)  # peers have methods of their own
+
+
 def user_cache() -> Path:
-    """The user's cache folder of this package."""
+    """Return this package's folder in the user's cache."""
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(base) / 'mdnet_ros'
 
 
 def find_weights(info: BaselineInfo, weights_dir: Path | None) -> Path:
-    """The weights file of a peer; never goes to the network.
+    """Find the weights file of a peer on this machine; nothing is downloaded.
 
     Looks in ``weights_dir``, the folder that ``MDNET_PEER_WEIGHTS`` names, the user's cache
     (``~/.cache/mdnet_ros``) and torch hub's cache, in this order.
 
     Raises:
-        WeightsError: if there is none; the line says where to get it, under which licence.
+        WeightsError: there is none; the message says where to get it, under which licence.
     """
     folders = [
         weights_dir,
@@ -94,10 +113,10 @@ def find_weights(info: BaselineInfo, weights_dir: Path | None) -> Path:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A torch checkpoint of plain tensors (no code is run from it).
+    """Load a torch checkpoint of plain tensors; no code in it is run.
 
     Raises:
-        WeightsError: if it is not one.
+        WeightsError: the file is not one.
     """
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
@@ -110,10 +129,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_state(network: torch.nn.Module, state: dict[str, Any], path: Path) -> None:
-    """Put tensors into a network, all of them.
+    """Load all tensors of a state dictionary into a network.
 
     Raises:
-        WeightsError: if names or shapes do not fit.
+        WeightsError: names or shapes do not fit.
     """
     try:
         network.load_state_dict(state)
@@ -123,7 +142,7 @@ def load_state(network: torch.nn.Module, state: dict[str, Any], path: Path) -> N
 
 
 def kornia_feature(symbol: str, name: str) -> Any:
-    """A class or function of ``kornia.feature``, for extractor ``name``.
+    """Return a class or function of ``kornia.feature`` for extractor ``name``.
 
     Raises:
         MissingDependencyError: kornia is not installed or too old to have it.
@@ -135,7 +154,7 @@ def kornia_feature(symbol: str, name: str) -> Any:
 
 
 def rgb_tensor(image: np.ndarray, device: torch.device) -> torch.Tensor:
-    """(1, 3, H, W) float32 RGB in [0, 1] of a uint8 gray or BGR image.
+    """Convert a uint8 gray or BGR image to a (1, 3, H, W) float32 RGB tensor in [0, 1].
 
     Raises:
         ImageError: as :func:`mdnet_ros.features.extractor.to_gray`.
@@ -147,7 +166,7 @@ def rgb_tensor(image: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, or of the files of a folder, hexadecimal."""
+    """Hash a file, or all files of a folder: SHA-256, hexadecimal."""
     digest = hashlib.sha256()
     for file in sorted(path.rglob('*')) if path.is_dir() else [path]:
         if file.is_file():
@@ -156,27 +175,31 @@ def file_digest(path: Path) -> str:
 
 
 def build_features(
-    keypoints: np.ndarray,
-    scores: np.ndarray,
-    descriptors: np.ndarray,
+    keypoints: np.ndarray | torch.Tensor,
+    scores: np.ndarray | torch.Tensor,
+    descriptors: np.ndarray | torch.Tensor,
     image_size: tuple[int, int],
     max_keypoints: int,
 ) -> Features:
-    """Features of one set: the best ``max_keypoints``, sorted by falling score, unit norm.
+    """Build the features of one set: the best ones, sorted by falling score, of unit norm.
 
     Args:
         keypoints: (N, 2) x and y, pixels.
-        scores: (N,) higher is better.
+        scores: (N,) scores; higher is better.
         descriptors: (N, D) real-valued; rows of zeros stay zeros.
         image_size: (width, height).
-        max_keypoints: how many to keep.
+        max_keypoints: the most keypoints to keep.
     """
-    order = np.argsort(-np.asarray(scores), kind='stable')[:max_keypoints]
-    described = np.asarray(descriptors, np.float32)[order]
+    keypoints, scores, descriptors = (
+        values.cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+        for values in (keypoints, scores, descriptors)
+    )
+    order = np.argsort(-scores, kind='stable')[:max_keypoints]
+    described = descriptors.astype(np.float32)[order]
     norm = np.linalg.norm(described, axis=1, keepdims=True)
     return Features(
-        keypoints=np.ascontiguousarray(np.asarray(keypoints, np.float32)[order]),
-        scores=np.asarray(scores, np.float32)[order],
+        keypoints=np.ascontiguousarray(keypoints.astype(np.float32)[order]),
+        scores=scores.astype(np.float32)[order],
         sets=np.zeros(len(order), np.int32),
         descriptors=described / np.maximum(norm, 1e-12),
         image_size=image_size,
@@ -190,7 +213,7 @@ def from_opencv(
     image_size: tuple[int, int],
     max_keypoints: int,
 ) -> Features:
-    """Features of OpenCV's keypoints and float descriptors; None stands for no keypoint."""
+    """Build features of OpenCV's keypoints and float descriptors (None: no keypoint)."""
     if descriptors is None or not len(keypoints):
         return Features.empty(image_size, dim)
     return build_features(
@@ -203,11 +226,11 @@ def from_opencv(
 
 
 def binary_to_float(descriptors: np.ndarray, bits: int) -> np.ndarray:
-    """Binary descriptors as ±1/sqrt(bits), so that cosine = 1 - 2 · Hamming / bits.
+    """Turn binary descriptors into ±1/sqrt(bits), so that cosine = 1 - 2 · Hamming / bits.
 
     Args:
         descriptors: (N, ceil(bits / 8)) uint8, packed from the lowest bit on, as OpenCV does.
-        bits: how many of the bits count.
+        bits: number of bits of a descriptor.
 
     Returns:
         (N, bits) float32, unit norm.

@@ -1,4 +1,4 @@
-"""DISK (Tyszkiewicz et al., NeurIPS 2020) by kornia."""
+"""DISK features (Tyszkiewicz et al., NeurIPS 2020), run by kornia."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from mdnet_ros.baselines.common import (
     BaselineInfo,
     BaselineSettings,
+    TorchExtractor,
     build_features,
     kornia_feature,
     load_checkpoint,
     load_state,
     rgb_tensor,
 )
-from mdnet_ros.features.extractor import choose_device
 from mdnet_ros.features.types import Features
 
 INFOS = {
@@ -25,47 +25,34 @@ INFOS = {
         'DISK trained on depth, Tyszkiewicz et al., NeurIPS 2020',
         'Apache-2.0',
         'https://github.com/cvlab-epfl/disk (depth-save.pth)',
-        weights=('depth-save.pth',),
+        weights=('depth-save.pth', 'disk-depth-save.pth'),
         library='kornia',
     )
 }
 
 
-class DiskExtractor:
-    """kornia's DISK, the best ``max_keypoints``.
-
-    Raises:
-        MissingDependencyError: kornia is not installed.
-    """
-
-    name = 'disk'
-
-    def __init__(self, max_keypoints: int, device: str = 'auto') -> None:
-        self.max_keypoints = max_keypoints
-        self.device = choose_device(device)
-        self.network = kornia_feature('DISK', self.name)().eval().to(self.device)
+class DiskExtractor(TorchExtractor):
+    """Extractor of DISK features with kornia's network."""
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
         """Extract features; see :class:`mdnet_ros.Extractor`."""
         x = rgb_tensor(image, self.device)
         found = self.network(x, n=self.max_keypoints, pad_if_not_divisible=True)[0]
+        size = (x.shape[3], x.shape[2])
         return build_features(
-            found.keypoints.cpu().numpy(),
-            found.detection_scores.cpu().numpy(),
-            found.descriptors.cpu().numpy(),
-            (x.shape[3], x.shape[2]),
-            self.max_keypoints,
+            found.keypoints, found.detection_scores, found.descriptors, size, self.max_keypoints
         )
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> DiskExtractor:
-    """The extractor with the authors' checkpoint.
+    """Create the extractor with the authors' checkpoint.
 
     Raises:
-        WeightsError: if the file is not that checkpoint.
+        MissingDependencyError: kornia is not installed.
+        WeightsError: the file is not that checkpoint.
     """
     assert weights is not None, 'the registry finds the weights of all that name some'
-    extractor = DiskExtractor(settings.max_keypoints, settings.device)
-    load_state(extractor.network, load_checkpoint(weights).get('extractor', {}), weights)
-    return extractor
+    network = kornia_feature('DISK', name)()
+    load_state(network, load_checkpoint(weights).get('extractor', {}), weights)
+    return DiskExtractor(name, network, settings.max_keypoints, settings.device)

@@ -11,13 +11,14 @@ import torch
 from mdnet_ros.baselines.common import (
     BaselineInfo,
     BaselineSettings,
+    TorchExtractor,
     build_features,
     kornia_feature,
     load_checkpoint,
     load_state,
 )
 from mdnet_ros.baselines.sift import SIFT_OFFSET
-from mdnet_ros.features.extractor import choose_device, to_gray
+from mdnet_ros.features.extractor import to_gray
 from mdnet_ros.features.types import Features
 
 INFOS = {
@@ -35,24 +36,13 @@ _DIM = 128
 _HALF_SIDE = 3.0
 
 
-class HardNetExtractor:
-    """SIFT keypoints, described by HardNet from 32x32 px patches turned upright.
+class HardNetExtractor(TorchExtractor):
+    """SIFT keypoints, described by HardNet from 32x32 px patches turned upright."""
 
-    Args:
-        max_keypoints: the strongest this many are kept.
-        device: as :func:`mdnet_ros.features.extractor.choose_device` takes it.
-
-    Raises:
-        MissingDependencyError: kornia is not installed.
-    """
-
-    name = 'hardnet'
-
-    def __init__(self, max_keypoints: int, device: str = 'auto') -> None:
-        self.max_keypoints = max_keypoints
-        self.device = choose_device(device)
-        self.network = kornia_feature('HardNet', self.name)(pretrained=False)
-        self.network.eval().to(self.device)
+    def __init__(
+        self, name: str, network: torch.nn.Module, max_keypoints: int, device: str = 'auto'
+    ) -> None:
+        super().__init__(name, network, max_keypoints, device)
         self._sift = cv2.SIFT.create(nfeatures=max_keypoints)
 
     @torch.inference_mode()
@@ -67,20 +57,22 @@ class HardNetExtractor:
         patches = self.patches(
             gray, centres, np.array([k.size for k in found]), np.array([k.angle for k in found])
         )
-        descriptors = self.network(patches).cpu().numpy()
         scores = np.array([k.response for k in found], np.float32)
-        return build_features(centres, scores, descriptors, size, self.max_keypoints)
+        return build_features(centres, scores, self.network(patches), size, self.max_keypoints)
 
     def patches(
         self, gray: np.ndarray, centres: np.ndarray, sizes: np.ndarray, angles: np.ndarray
     ) -> torch.Tensor:
-        """(N, 1, 32, 32) patches around keypoints.
+        """Cut upright patches around keypoints.
 
         Args:
             gray: (H, W) uint8.
             centres: (N, 2) pixels.
-            sizes: (N,) OpenCV's, pixels.
-            angles: (N,) OpenCV's, degrees, clockwise as seen.
+            sizes: (N,) OpenCV's keypoint sizes, pixels.
+            angles: (N,) OpenCV's keypoint angles, degrees, clockwise as seen.
+
+        Returns:
+            (N, 1, 32, 32) float32.
         """
         frames = kornia_feature('laf_from_center_scale_ori', self.name)(
             torch.from_numpy(centres)[None],
@@ -93,13 +85,14 @@ class HardNetExtractor:
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> HardNetExtractor:
-    """The extractor with the authors' checkpoint.
+    """Create the extractor with the authors' checkpoint.
 
     Raises:
-        WeightsError: if the file is not that checkpoint.
+        MissingDependencyError: kornia is not installed.
+        WeightsError: the file is not that checkpoint.
     """
     assert weights is not None, 'the registry finds the weights of all that name some'
-    extractor = HardNetExtractor(settings.max_keypoints, settings.device)
+    network = kornia_feature('HardNet', name)(pretrained=False)
     state = load_checkpoint(weights)
-    load_state(extractor.network, state.get('state_dict', state), weights)
-    return extractor
+    load_state(network, state.get('state_dict', state), weights)
+    return HardNetExtractor(name, network, settings.max_keypoints, settings.device)

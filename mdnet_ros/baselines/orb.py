@@ -27,7 +27,7 @@ _SCALE = 1.2
 
 
 class OrbExtractor:
-    """OpenCV's ORB; its binary descriptors as ±1/16, so that cosine follows Hamming distance."""
+    """OpenCV's ORB, with its bits as ±1/16, so that cosine follows Hamming distance."""
 
     name = 'orb'
 
@@ -53,5 +53,5 @@ class OrbExtractor:
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> OrbExtractor:
-    """The extractor."""
+    """Create the extractor."""
     return OrbExtractor(settings.max_keypoints)

@@ -1,11 +1,11 @@
-"""Features that were computed elsewhere: hloc or Image Matching Benchmark h5, D2-Net npz.
+"""Features computed by other programs: h5 of hloc or the Image Matching Benchmark, npz of D2-Net.
 
-For systems that cannot run here (LIFT, ASLFeat). ``PATH`` is
+They are for extractors that have no adapter in this package (LIFT, ASLFeat). ``PATH`` is
 
 - an h5 file as hloc writes it: a group per image with ``keypoints`` (N, 2), ``descriptors``
   (D, N), ``scores`` (N,) and ``image_size``; integer coordinates at pixel centres;
-- a folder as the Image Matching Benchmark has it: ``keypoints.h5``, ``descriptors.h5`` and, if
-  there, ``scores.h5``, each with one array per image; or
+- a folder as in the Image Matching Benchmark: ``keypoints.h5``, ``descriptors.h5`` and
+  optionally ``scores.h5``, each with one array per image; or
 - a folder of npz files as D2-Net and R2D2 write them: ``IMAGE.EXT.METHOD`` beside or named like
   the image, with ``keypoints`` (N, 2 or more), ``descriptors`` (N, D) and ``scores`` (N,).
 
@@ -39,14 +39,14 @@ def _normal(name: str) -> str:
 
 
 class PrecomputedFeatures:
-    """Features by image path, instead of by image.
+    """Features looked up by the path of an image.
 
     Args:
-        path: see the module's text.
+        path: file or folder, see the module's docstring.
         max_keypoints: the best this many are used.
 
     Raises:
-        DataError: nothing there that could be read.
+        DataError: there is nothing that can be read.
         MissingDependencyError: h5py is needed and not installed.
     """
 
@@ -66,7 +66,7 @@ class PrecomputedFeatures:
             raise DataError(f"precomputed '{path}': expected features of images, found none")
 
     def __call__(self, image: np.ndarray) -> Features:
-        """Cannot be: features were computed for files.
+        """Refuse an image without a path: the features belong to files.
 
         Raises:
             DataError: always; use :meth:`read`.
@@ -74,10 +74,10 @@ class PrecomputedFeatures:
         raise DataError(f"precomputed '{self._path}': holds features of files, not of live images")
 
     def read(self, image: Path) -> Features:
-        """Features of an image file; ``image_size`` is (0, 0) where it was not stored.
+        """Read the features of an image file; ``image_size`` is (0, 0) where it was not stored.
 
         Raises:
-            DataError: none are stored, or they are malformed.
+            DataError: the file has no features, or they are malformed.
         """
         parts = _normal(str(image)).split('/')
         for start in range(len(parts)):

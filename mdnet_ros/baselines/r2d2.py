@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from mdnet_ros.baselines.common import (
     BaselineInfo,
     BaselineSettings,
+    TorchExtractor,
     build_features,
     load_checkpoint,
     load_state,
     rgb_tensor,
 )
 from mdnet_ros.errors import WeightsError
-from mdnet_ros.features.extractor import choose_device
 from mdnet_ros.features.types import Features
 
 INFOS = {
@@ -47,7 +47,7 @@ _MIN_SIZE, _MAX_SIZE = 256, 1024
 
 
 class R2D2Network(nn.Module):
-    """RGB image in; descriptors, reliability and repeatability per pixel out.
+    """Network that gives descriptor, reliability and repeatability of each pixel of an image.
 
     Sub-modules carry the names of the published checkpoints.
     """
@@ -100,16 +100,16 @@ class R2D2Network(nn.Module):
         return F.normalize(x, dim=1), reliability, salient / (1.0 + salient)
 
 
-class R2D2Extractor:
-    """R2D2, the best ``max_keypoints`` by reliability · repeatability.
+class R2D2Extractor(TorchExtractor):
+    """R2D2, whose score is reliability · repeatability.
 
     Args:
-        name: of the extractor.
-        network: with its weights loaded.
-        max_keypoints: how many to keep.
-        device: as :func:`mdnet_ros.features.extractor.choose_device` takes it.
-        multiscale: also on copies of the image shrunk in steps of 2^0.25, those whose longer
-            side has 256 to 1024 pixels (the authors' default); otherwise at its own scale.
+        name: name of the extractor.
+        network: network with its weights loaded.
+        max_keypoints: the best this many are kept.
+        device: device as :func:`mdnet_ros.features.extractor.choose_device` takes it.
+        multiscale: look at copies of the image shrunk in steps of 2^0.25, those whose longer side
+            has 256 to 1024 pixels (the authors' default); otherwise only at the image itself.
     """
 
     def __init__(
@@ -120,11 +120,8 @@ class R2D2Extractor:
         device: str = 'auto',
         multiscale: bool = False,
     ) -> None:
-        self.name = name
-        self.max_keypoints = max_keypoints
+        super().__init__(name, network, max_keypoints, device)
         self.multiscale = multiscale
-        self.device = choose_device(device)
-        self._network = network.eval().to(self.device)
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
@@ -140,12 +137,12 @@ class R2D2Extractor:
             scale = xy.new_tensor([width / size[1], height / size[0]])
             found.append(((xy + 0.5) * scale - 0.5, score, dense))
         keypoints, scores, descriptors = (
-            torch.cat([part[i] for part in found]).cpu().numpy() for i in range(3)
+            torch.cat([part[i] for part in found]) for i in range(3)
         )
         return build_features(keypoints, scores, descriptors, (width, height), self.max_keypoints)
 
     def _sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """(height, width) of the copies of the image to look at, falling."""
+        """Return (height, width) of the copies of the image to look at, falling."""
         if not self.multiscale:
             return [(height, width)]
         longer = max(height, width)
@@ -157,8 +154,8 @@ class R2D2Extractor:
         return sizes or [(height, width)]
 
     def _detect(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, 2) keypoints in pixels of ``x``, (N,) scores and (N, D) descriptors."""
-        dense, (reliability,), (repeatability,) = self._network(x)
+        """Return (N, 2) keypoints in pixels of ``x``, (N,) scores and (N, D) descriptors."""
+        dense, (reliability,), (repeatability,) = self.network(x)
         pooled = F.max_pool2d(repeatability[None, None], 3, stride=1, padding=1)[0, 0]
         chosen = repeatability == pooled
         chosen &= (repeatability >= _THRESHOLD) & (reliability >= _THRESHOLD)
@@ -168,10 +165,10 @@ class R2D2Extractor:
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> R2D2Extractor:
-    """The extractor with the authors' checkpoint.
+    """Create the extractor with the authors' checkpoint.
 
     Raises:
-        WeightsError: if the file is not that checkpoint.
+        WeightsError: the file is not that checkpoint.
     """
     assert weights is not None, 'the registry finds the weights of all that name some'
     state = load_checkpoint(weights).get('state_dict')

@@ -1,4 +1,4 @@
-"""Every extractor by its name: ours and the peers.
+"""Makes extractors by name: MD-Net and the peers it is compared with.
 
 >>> extractor = create_extractor('rootsift', max_keypoints=1000)
 """
@@ -22,7 +22,7 @@ from mdnet_ros.baselines.common import (
     find_weights,
 )
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
-from mdnet_ros.errors import DataError
+from mdnet_ros.errors import DataError, WeightsError
 from mdnet_ros.features import weights
 from mdnet_ros.features.backends import NETWORK_SUFFIXES, PRECISIONS, RUNTIMES
 from mdnet_ros.features.extractor import (
@@ -32,7 +32,7 @@ from mdnet_ros.features.extractor import (
     fastest_precision,
 )
 
-#: Name -> module of this package that has it.
+#: Name of a peer -> module of this package that implements it.
 BASELINES = {
     'sift': 'sift',
     'rootsift': 'sift',
@@ -55,16 +55,30 @@ BASELINES = {
     'aliked-n16rot': 'aliked',
     'aliked-n32': 'aliked',
     'xfeat': 'xfeat',
+    'edgepoint2-t32': 'edgepoint2',
+    'edgepoint2-t48': 'edgepoint2',
+    'edgepoint2-s32': 'edgepoint2',
+    'edgepoint2-s48': 'edgepoint2',
+    'edgepoint2-s64': 'edgepoint2',
+    'edgepoint2-m32': 'edgepoint2',
+    'edgepoint2-m48': 'edgepoint2',
+    'edgepoint2-m64': 'edgepoint2',
+    'edgepoint2-l32': 'edgepoint2',
+    'edgepoint2-l48': 'edgepoint2',
+    'edgepoint2-l64': 'edgepoint2',
+    'edgepoint2-e32': 'edgepoint2',
+    'edgepoint2-e48': 'edgepoint2',
+    'edgepoint2-e64': 'edgepoint2',
 }
-#: Families -> the size meant by their bare name.
-ALIASES = {'alike': 'alike-n', 'aliked': 'aliked-n16'}
+#: Name of a family of networks -> the one that is meant by it.
+ALIASES = {'alike': 'alike-n', 'aliked': 'aliked-n16', 'edgepoint2': 'edgepoint2-e64'}
 _PRECOMPUTED = 'precomputed:'
-#: Distribution that holds the import a BaselineInfo names as its library.
+#: Import name of a library -> names of the distributions that may contain it.
 _DISTRIBUTIONS = {'cv2': ('opencv-python-headless', 'opencv-python')}
 
 
 def extractor_names() -> list[str]:
-    """Every name that :func:`create_extractor` takes, besides paths."""
+    """List the names that :func:`create_extractor` takes, besides paths."""
     return [*sorted(weights.CONFIGS), *BASELINES]
 
 
@@ -73,21 +87,21 @@ def _module(name: str) -> ModuleType:
 
 
 def baseline_info(name: str) -> BaselineInfo:
-    """Licence and origin of a peer; KeyError if ``name`` is none."""
+    """Return the licence and origin of a peer; KeyError if ``name`` is no peer."""
     return _module(name).INFOS[name]
 
 
 @dataclass(frozen=True)
 class ExtractorSpec:
-    """An extractor that can be made any number of times, in any thread or process.
+    """Description of an extractor, from which it can be made in any thread or process.
 
     Attributes:
-        text: as given: a name of :func:`extractor_names`, a ``.safetensors`` path, or
-            ``precomputed:PATH``. Ours may be followed by a precision or a runtime after ``@``, as
+        text: text that names it: a name of :func:`extractor_names`, a ``.safetensors`` path, or
+            ``precomputed:PATH``. MD-Net may be followed by a precision or a runtime after ``@``, as
             ``md2net@fp32`` or ``md2net-light@openvino@bf16``.
         max_keypoints: the most keypoints of one image.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        weights_dir: where peers' weights lie; None: only the usual places.
+        weights_dir: folder with peers' weights; None: only the usual places.
     """
 
     text: str
@@ -113,21 +127,21 @@ class ExtractorSpec:
 
     @property
     def network(self) -> str:
-        """The text without precision and runtime."""
+        """Name or path of the network, without precision and runtime."""
         return self._parts()[0]
 
     @property
     def precision(self) -> str:
-        """The precision after ``@``, or ``auto``."""
+        """Precision after ``@``, or ``auto``."""
         return self._parts()[1]
 
     @property
     def runtime(self) -> str:
-        """The runtime after ``@``, or ``torch``."""
+        """Runtime after ``@``, or ``torch``."""
         return self._parts()[2]
 
     def _parts(self) -> tuple[str, str, str]:
-        """Network, precision and runtime."""
+        """Split the text into network, precision and runtime."""
         network, precision, runtime = self.text, 'auto', 'torch'
         while network.rpartition('@')[2] in (*PRECISIONS, *RUNTIMES) and '@' in network:
             network, _, option = network.rpartition('@')
@@ -144,14 +158,14 @@ class ExtractorSpec:
 
     @property
     def precomputed(self) -> Path | None:
-        """The file or folder of precomputed features, if that is what this is."""
+        """File or folder of precomputed features; None for every other extractor."""
         if not self.text.startswith(_PRECOMPUTED):
             return None
         return Path(self.text.removeprefix(_PRECOMPUTED)).expanduser()
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name of the extractor in reports."""
         if self.precomputed is not None:
             return self.precomputed.stem
         if not self.is_ours:
@@ -160,18 +174,18 @@ class ExtractorSpec:
 
     @property
     def licence(self) -> str:
-        """Of the code and weights."""
+        """Licence of the code and the weights."""
         if self.text in BASELINES:
             return baseline_info(self.text).licence
         return 'Apache-2.0' if self.is_ours else 'of whoever computed it'
 
     @property
     def single_threaded(self) -> bool:
-        """One image occupies one core."""
+        """Whether extraction from one image occupies one core only."""
         return self.text in BASELINES and baseline_info(self.text).single_threaded
 
     def create(self) -> Extractor:
-        """Make the extractor.
+        """Create the extractor.
 
         Raises:
             WeightsError: weights are missing or corrupt.
@@ -185,10 +199,17 @@ class ExtractorSpec:
                 precision=self.precision, runtime=self.runtime,
             )
         settings = BaselineSettings(self.max_keypoints, self.device, self.weights_dir)
-        return _module(self.text).create(self.text, settings, self.weights_file())
+        file = self.weights_file()
+        try:
+            return _module(self.text).create(self.text, settings, file)
+        except WeightsError as error:
+            source = baseline_info(self.text).source
+            raise WeightsError(
+                f"extractor '{self.text}': {error}; the right file: {source}"
+            ) from None
 
     def weights_file(self) -> Path | None:
-        """The file or folder of its weights, or of its precomputed features; None: it has none.
+        """Find the file or folder of the weights or precomputed features; None if there are none.
 
         Raises:
             WeightsError: weights are missing.
@@ -201,9 +222,9 @@ class ExtractorSpec:
         return find_weights(info, self.weights_dir) if info.weights else None
 
     def identity(self) -> str:
-        """Hash of all that decides an extractor's output: code, weights, settings, libraries.
+        """Hash everything that decides the output: code, weights, settings and libraries.
 
-        The code is every file of ``features/`` for ours, and the adapter's for a peer.
+        The code is every file of ``features/`` for MD-Net, and the adapter's for a peer.
 
         Raises:
             WeightsError: weights are missing.
@@ -239,7 +260,7 @@ def _version(library: str) -> str:
 def create_extractor(
     name: str, max_keypoints: int = 2048, device: str = 'auto', **options: Any
 ) -> Extractor:
-    """Make an extractor by name.
+    """Make the extractor called ``name``.
 
     Args:
         name: see :class:`ExtractorSpec`.
@@ -258,10 +279,11 @@ def create_extractor(
 def parse_extractors(
     text: str, max_keypoints: int, device: str, weights_dir: Path | None
 ) -> list[ExtractorSpec]:
-    """Extractors of a comma-separated list.
+    """Read a comma-separated list of extractors and check that their weights exist.
 
     Raises:
         DataError: a name is unknown, missing, or two would be reported under one name.
+        WeightsError: a weights file is missing; the line says where to get it.
     """
     specs = [
         ExtractorSpec(part.strip(), max_keypoints, device, weights_dir)
@@ -274,6 +296,8 @@ def parse_extractors(
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"extractors '{text}': two are called '{name}'; rename a file")
+    for spec in specs:
+        spec.weights_file()
     return specs
 
 

@@ -1,4 +1,4 @@
-"""SIFT (Lowe 2004) by OpenCV: plain and Root descriptors, with and without orientation."""
+"""SIFT (Lowe, IJCV 2004) by OpenCV: plain or Root descriptors, with or without orientation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SiftExtractor:
         max_keypoints: the strongest this many are kept.
         upright: describe along the image's axes instead of the dominant gradient; keypoints
             that only differ in orientation are then one.
-        root: L1-normalise and take the square root (the Hellinger kernel).
+        root: L1-normalise and take the square root (Arandjelović and Zisserman, CVPR 2012).
     """
 
     def __init__(self, name: str, max_keypoints: int, upright: bool, root: bool) -> None:
@@ -61,7 +61,7 @@ class SiftExtractor:
         return features
 
     def _detect_upright(self, gray: np.ndarray) -> list[cv2.KeyPoint]:
-        """The strongest keypoints with angle 0, each position and scale once."""
+        """Detect the strongest keypoints with angle 0, each position and scale once."""
         unique: dict[tuple[Any, float], cv2.KeyPoint] = {}
         for keypoint in self._sift.detect(gray, None):
             unique.setdefault((keypoint.pt, keypoint.size), keypoint)
@@ -72,7 +72,7 @@ class SiftExtractor:
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> SiftExtractor:
-    """The variant that ``name`` says."""
+    """Create the variant that ``name`` says."""
     return SiftExtractor(
         name,
         settings.max_keypoints,

@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mdnet_ros.baselines.common import BaselineInfo, BaselineSettings, build_features
+from mdnet_ros.baselines.common import (
+    BaselineInfo,
+    BaselineSettings,
+    TorchExtractor,
+    build_features,
+)
 from mdnet_ros.errors import MissingDependencyError, WeightsError
-from mdnet_ros.features.extractor import choose_device, to_gray
+from mdnet_ros.features.extractor import to_gray
 from mdnet_ros.features.types import Features
 
 INFOS = {
@@ -26,39 +31,8 @@ INFOS = {
 _MIN_SIDE = 32
 
 
-class SuperPointExtractor:
-    """SuperPoint with the thresholds of its configuration, the best ``max_keypoints``.
-
-    Args:
-        folder: with ``config.json`` and ``model.safetensors``.
-        max_keypoints: how many to keep.
-        device: as :func:`mdnet_ros.features.extractor.choose_device` takes it.
-
-    Raises:
-        MissingDependencyError: transformers is not installed.
-        WeightsError: the folder does not hold the model.
-    """
-
-    name = 'superpoint'
-
-    def __init__(self, folder: Path, max_keypoints: int, device: str = 'auto') -> None:
-        try:
-            from transformers import SuperPointForKeypointDetection
-        except ImportError:
-            raise MissingDependencyError(
-                'transformers', 'evaluate', "extractor 'superpoint'"
-            ) from None
-        self.max_keypoints = max_keypoints
-        self.device = choose_device(device)
-        try:
-            network = SuperPointForKeypointDetection.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True,
-                max_keypoints=max_keypoints,
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = ' '.join(str(error).split())[:120]
-            raise WeightsError(f"weights '{folder}': not a SuperPoint model: {reason}") from None
-        self._network = network.eval().to(self.device)
+class SuperPointExtractor(TorchExtractor):
+    """SuperPoint of transformers, with the thresholds of its configuration."""
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
@@ -66,25 +40,40 @@ class SuperPointExtractor:
         gray = to_gray(image)
         height, width = gray.shape
         if min(height, width) < _MIN_SIDE:
-            return Features.empty((width, height), self._network.config.descriptor_decoder_dim)
+            return Features.empty((width, height), self.network.config.descriptor_decoder_dim)
         x = torch.from_numpy(gray).to(self.device)[None, None].float() / 255.0
-        found = self._network(x.expand(1, 3, height, width))
+        found = self.network(x.expand(1, 3, height, width))
         mask = found.mask[0].bool()
         keypoints = found.keypoints[0][mask].cpu().numpy() * [width, height]
         return build_features(
             np.round(keypoints),  # whole pixels, divided by the size inside
-            found.scores[0][mask].cpu().numpy(),
-            found.descriptors[0][mask].cpu().numpy(),
-            (width, height),
-            self.max_keypoints,
+            found.scores[0][mask], found.descriptors[0][mask], (width, height), self.max_keypoints,
         )
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> SuperPointExtractor:
-    """The extractor with the published weights.
+    """Create the extractor with the published weights.
+
+    Args:
+        name: name of the extractor.
+        settings: settings of the extractor.
+        weights: folder with ``config.json`` and ``model.safetensors``.
 
     Raises:
-        WeightsError: if the folder does not hold them.
+        MissingDependencyError: transformers is not installed.
+        WeightsError: the folder does not hold the model.
     """
     assert weights is not None, 'the registry finds the weights of all that name some'
-    return SuperPointExtractor(weights, settings.max_keypoints, settings.device)
+    try:
+        from transformers import SuperPointForKeypointDetection
+    except ImportError:
+        raise MissingDependencyError('transformers', 'evaluate', f"extractor '{name}'") from None
+    try:
+        network = SuperPointForKeypointDetection.from_pretrained(
+            str(weights), local_files_only=True, use_safetensors=True,
+            max_keypoints=settings.max_keypoints,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())[:120]
+        raise WeightsError(f"weights '{weights}': not a SuperPoint model: {reason}") from None
+    return SuperPointExtractor(name, network, settings.max_keypoints, settings.device)

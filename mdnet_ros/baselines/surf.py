@@ -57,5 +57,5 @@ class SurfExtractor:
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> SurfExtractor:
-    """The extractor."""
+    """Create the extractor."""
     return SurfExtractor(settings.max_keypoints)

@@ -12,6 +12,7 @@ from torch import nn
 from mdnet_ros.baselines.common import (
     BaselineInfo,
     BaselineSettings,
+    TorchExtractor,
     build_features,
     kornia_feature,
     load_checkpoint,
@@ -19,7 +20,6 @@ from mdnet_ros.baselines.common import (
     rgb_tensor,
 )
 from mdnet_ros.errors import MissingDependencyError, WeightsError
-from mdnet_ros.features.extractor import choose_device
 from mdnet_ros.features.types import Features
 
 INFOS = {
@@ -66,7 +66,7 @@ class OnnxNetwork(nn.Module):
         self._input = self._session.get_inputs()[0]
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Descriptors, keypoint logits and reliability of a (1, C, H, W) image."""
+        """Compute descriptors, keypoint logits and reliability of a (1, C, H, W) image."""
         if self._input.shape[1] == 1:
             image = image.mean(dim=1, keepdim=True)
         outputs = self._session.run(None, {self._input.name: image.cpu().numpy()})
@@ -79,50 +79,36 @@ class OnnxNetwork(nn.Module):
         return tuple(torch.from_numpy(by_channels[count]).to(image) for count in _CHANNELS)
 
 
-class XFeatExtractor:
-    """kornia's XFeat, sparse, the best ``max_keypoints``.
-
-    Raises:
-        MissingDependencyError: kornia is not installed or too old.
-    """
-
-    name = 'xfeat'
-
-    def __init__(self, max_keypoints: int, device: str = 'auto') -> None:
-        self.max_keypoints = max_keypoints
-        self.device = choose_device(device)
-        self.model = kornia_feature('XFeat', self.name)(top_k=max_keypoints)
-        self.model.eval().to(self.device)
+class XFeatExtractor(TorchExtractor):
+    """kornia's XFeat with sparse keypoints."""
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
         """Extract features; see :class:`mdnet_ros.Extractor`."""
         x = rgb_tensor(image, self.device)
         height, width = x.shape[-2:]
-        found = self.model.detectAndCompute(x)[0]
+        found = self.network.detectAndCompute(x)[0]
         # kornia multiplies by the ratio of the sizes; pixel centres need half a pixel of it back.
         ratio = np.array([width, height]) / [
             max(_STRIDE, side // _STRIDE * _STRIDE) for side in (width, height)
         ]
         return build_features(
             found['keypoints'].cpu().numpy() + (ratio - 1.0) / 2.0,
-            found['scores'].cpu().numpy(),
-            found['descriptors'].cpu().numpy(),
-            (width, height),
-            self.max_keypoints,
+            found['scores'], found['descriptors'], (width, height), self.max_keypoints,
         )
 
 
 def create(name: str, settings: BaselineSettings, weights: Path | None) -> XFeatExtractor:
-    """The extractor with the authors' checkpoint, or an ONNX file of its network.
+    """Create the extractor with the authors' checkpoint, or an ONNX file of its network.
 
     Raises:
-        WeightsError: if the file is neither.
+        MissingDependencyError: kornia is not installed or too old.
+        WeightsError: the file is neither.
     """
     assert weights is not None, 'the registry finds the weights of all that name some'
-    extractor = XFeatExtractor(settings.max_keypoints, settings.device)
+    model = kornia_feature('XFeat', name)(top_k=settings.max_keypoints)
     if weights.suffix == '.onnx':
-        extractor.model.net = OnnxNetwork(weights)
+        model.net = OnnxNetwork(weights)
     else:
-        load_state(extractor.model.net, load_checkpoint(weights), weights)
-    return extractor
+        load_state(model.net, load_checkpoint(weights), weights)
+    return XFeatExtractor(name, model, settings.max_keypoints, settings.device)

@@ -1,4 +1,4 @@
-"""``mdnet benchmark``."""
+"""``mdnet benchmark``: time extraction, matching and tracking."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, show and write."""
+    """Run the benchmark, show its tables and write them."""
     settings = BenchmarkSettings(
         args.extractors, args.sizes, args.keypoints, args.matching, args.sets, args.device,
         args.repetitions, args.weights_dir,

@@ -11,7 +11,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('weights', help='a name that ships or a .safetensors file')
     parser.add_argument('--out', type=Path, help='Markdown file; default: print')
     parser.add_argument(
-        '--attribution', type=Path, help='CSV with the training images\' source and licence'
+        '--attribution', type=Path, nargs='+', default=[], metavar='CSV',
+        help="tables with the training images' source and licence",
     )
     parser.add_argument(
         '--evaluation', nargs=2, action='append', default=[], metavar=('JSON', 'COMMAND'),

@@ -1,4 +1,4 @@
-"""``mdnet curve``: accuracy over images seen, of one or several training runs."""
+"""``mdnet curve``: plot the accuracy of training runs over the images seen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw, and print the last validation of each run."""
+    """Draw the curves and show the last validation of each run."""
     from mdnet_ros.evaluation.reports.tables import Column, Table
     from mdnet_ros.files import write_json
     from mdnet_ros.training.curve import draw_curves, read_curves

@@ -9,11 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.cli.tracking import (
     add_tracker_arguments,
     changed_from_default,
+    finish,
     output_folder,
     tracker_settings,
 )
@@ -22,9 +24,8 @@ from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError, MissingDependencyError
 from mdnet_ros.evaluation.tracks.run import Latency, RunReport
 from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics, SequenceSummary
-from mdnet_ros.evaluation.tracks.truth import truth_of_bag
+from mdnet_ros.evaluation.tracks.truth import camera_poses, truth_of_bag
 from mdnet_ros.features.weights import resolve_weights
-from mdnet_ros.files import write_json
 from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.pictures import RunPictures
 from mdnet_ros.tracker.recording import read_tracks
@@ -32,7 +33,7 @@ from mdnet_ros.tracker.recording import read_tracks
 if TYPE_CHECKING:
     from mdnet_ros.nodes.harness.live import LiveRun
 
-#: Cause of the images that were published and never reached the tracker.
+#: Cause of drops of images that were published and never reached the tracker.
 LOST = 'lost in transport'
 
 
@@ -67,9 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render, play, track, record and report; returns the exit code."""
+    """Render the scene, track it live, report, and return the exit code."""
     settings = tracker_settings(args)
-    resolve_weights(settings.weights)  # say so now rather than after the rendering
+    resolve_weights(settings.weights)  # fail before the rendering
     if importlib.util.find_spec('rclpy') is None:
         raise MissingDependencyError('rclpy', 'ros', 'the live demo')
     scene = Scene(_scene_settings(args))
@@ -90,12 +91,7 @@ def run(args: argparse.Namespace) -> int:
             )
         summary = _look_at_tracks(bag, folder, scene.settings.rate_hz)
     report = _report(live, summary, {'settings': changed_from_default(settings)})
-    report.table(f'mdnet demo: {Path(settings.weights).stem}, live over ROS 2').print()
-    document = report.to_json()
-    write_json(folder / 'summary.json', document)
-    if args.json:
-        write_json(Path(args.json), document)
-    print(f'outputs: {folder}')
+    finish(report, f'mdnet demo: {Path(settings.weights).stem}, live over ROS 2', folder, args.json)
     return 0
 
 
@@ -110,9 +106,10 @@ def _scene_settings(args: argparse.Namespace) -> SceneSettings:
 
 
 def _look_at_tracks(bag: BagReader, folder: Path, rate_hz: float) -> SequenceSummary:
-    """Figures and pictures of what was recorded, against the truth in the scene's bag."""
-    camera = bag.camera(CAMERA_INFO_TOPIC)
-    statistics = SequenceStatistics(truth_of_bag(bag, IMAGE_TOPIC, camera))
+    """Compute figures and draw pictures of the recorded tracks; the scene's bag has the truth."""
+    camera = read_calibration(bag, IMAGE_TOPIC, CAMERA_INFO_TOPIC).camera
+    truth = camera_poses(bag, IMAGE_TOPIC).poses
+    statistics = SequenceStatistics(truth_of_bag(bag, IMAGE_TOPIC, camera, truth))
     images = bag.images(IMAGE_TOPIC)
     with BagReader(folder / 'tracks') as tracks:
         count = tracks.counts['/correspondences']

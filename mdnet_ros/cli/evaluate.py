@@ -16,8 +16,13 @@ PROTOCOLS = {
     'image-matching': 'Image Matching Benchmark layout: stereo and multiview pose',
     'replay': 'bags with ground truth: tracks, latency, visual odometry',
 }
-#: The protocols, and what can be done with their results.
-_COMMANDS = {**PROTOCOLS, 'merge': 'join the JSON files of shards into one'}
+#: The protocols, a measurement that needs no data set, and what can be done with results.
+_COMMANDS = {
+    **PROTOCOLS,
+    'pairs': 'pairs rendered from photographs: scale, tilt, rotation and light apart',
+    'merge': 'join the JSON files of shards into one',
+    'plot': 'draw accuracy over extraction time, from JSON files written before',
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

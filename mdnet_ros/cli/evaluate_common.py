@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from mdnet_ros.baselines.registry import ExtractorSpec, extractor_names
 from mdnet_ros.cli.evaluate import PROTOCOLS
 from mdnet_ros.data.plain import to_plain
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.extraction import default_cache
+from mdnet_ros.evaluation.extraction import MeasuredData, default_cache
 from mdnet_ros.evaluation.reports.provenance import Provenance, provenance
 from mdnet_ros.evaluation.reports.results import EvaluationProtocol, EvaluationResult
 from mdnet_ros.evaluation.reports.tables import markdown_of, print_sections, text_of
@@ -71,8 +71,8 @@ def show_and_write(
     protocol: EvaluationProtocol,
     result: EvaluationResult[Any, Any],
     sources: Sequence[Provenance],
-    published: bool,
-    write_page: Callable[[Path], None],
+    published: bool = False,
+    data: MeasuredData | None = None,
 ) -> None:
     """Show a result in the terminal and write the files that were asked for.
 
@@ -82,7 +82,7 @@ def show_and_write(
         result: result to show.
         sources: how its runs came to their figures.
         published: show published figures beside.
-        write_page: writes the HTML report.
+        data: data set and extractors, for pictures of the HTML report; None: no pictures.
 
     Raises:
         DataError: a file cannot be written.
@@ -101,7 +101,7 @@ def show_and_write(
         body = markdown_of(sections) if markdown else text_of(sections)
         write_text(args.text, '\n'.join([*head, '', body]))
     if args.html:
-        write_page(args.html)
+        protocol.page(result, published, data).write(args.html)
 
 
 def own_provenance(

@@ -1,4 +1,4 @@
-"""``mdnet evaluate homography``."""
+"""``mdnet evaluate homography``: matching accuracy on data sets in the HPatches layout."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from mdnet_ros.cli.evaluate_common import (
     show_and_write,
 )
 from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.extraction import MeasuredData
 from mdnet_ros.evaluation.homography.protocol import evaluate
-from mdnet_ros.evaluation.homography.report import PROTOCOL, write_page
+from mdnet_ros.evaluation.homography.report import PROTOCOL
 from mdnet_ros.evaluation.homography.results import HomographySettings
 
 
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, show and write."""
+    """Run the protocol, show its tables and write its files."""
     specs = parse_extractors(args.extractors, args.max_keypoints, args.device, args.weights_dir)
     if args.max_side < 0:
         raise DataError(f'--max-side: expected 0 or more, got {args.max_side}')
@@ -53,6 +54,6 @@ def run(args: argparse.Namespace) -> int:
     result = evaluate(args.root, specs, settings, args.cache, args.shard)
     show_and_write(
         args, PROTOCOL, result, own_provenance(args, specs), args.published,
-        lambda path: write_page(path, result, args.published, args.root, specs, args.cache),
+        MeasuredData(args.root, specs, args.cache),
     )
     return 0

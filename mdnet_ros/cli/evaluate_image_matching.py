@@ -1,4 +1,4 @@
-"""``mdnet evaluate image-matching``."""
+"""``mdnet evaluate image-matching``: pose accuracy in the Image Matching Benchmark."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from mdnet_ros.cli.evaluate_common import (
     show_and_write,
 )
 from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.extraction import MeasuredData
 from mdnet_ros.evaluation.image_matching.protocol import evaluate
-from mdnet_ros.evaluation.image_matching.report import PROTOCOL, write_page
+from mdnet_ros.evaluation.image_matching.report import PROTOCOL
 from mdnet_ros.evaluation.image_matching.results import ImageMatchingSettings
 from mdnet_ros.evaluation.image_matching.scene import SUBSET_SIZES, SceneSettings
 
@@ -42,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--known-intrinsics', action='store_true',
                         help='give COLMAP the calibration; the benchmark does not')
     parser.add_argument('--seed', type=int, default=0, help='of every draw')
+    parser.add_argument('--pose-seeds', type=int, default=5, metavar='N',
+                        help='seeds of the robust pose, whose accuracies are averaged (default: 5)')
     parser.add_argument('--published', action='store_true', help='show published figures beside')
     add_output_arguments(parser, 'scenes')
 
@@ -66,10 +69,12 @@ def _ratio(text: str) -> float | None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, show and write."""
+    """Run the protocol, show its tables and write its files."""
     specs = parse_extractors(args.extractors, args.max_keypoints, args.device, args.weights_dir)
     if not args.threshold > 0:
         raise DataError(f'--threshold: expected more than 0, got {args.threshold}')
+    if args.pose_seeds < 1:
+        raise DataError(f'--pose-seeds: expected at least 1, got {args.pose_seeds}')
     settings = ImageMatchingSettings(
         max_keypoints=args.max_keypoints,
         scene=SceneSettings(
@@ -80,10 +85,11 @@ def run(args: argparse.Namespace) -> int:
         validation_scene=args.validation_scene,
         multiview=not args.no_multiview,
         known_intrinsics=args.known_intrinsics,
+        pose_seeds=args.pose_seeds,
     )
     result = evaluate(args.root, specs, settings, args.cache, args.shard)
     show_and_write(
         args, PROTOCOL, result, own_provenance(args, specs), args.published,
-        lambda path: write_page(path, result, args.published, args.root, specs, args.cache),
+        MeasuredData(args.root, specs, args.cache),
     )
     return 0

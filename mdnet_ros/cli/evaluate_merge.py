@@ -29,8 +29,5 @@ def run(args: argparse.Namespace) -> int:
     result = merge([protocol.from_json(document, where) for where, document in documents])
     sources = [s for where, document in documents for s in provenances_of(document, where)]
     published = any('published' in document for _, document in documents)
-    show_and_write(
-        args, protocol, result, sources, published,
-        lambda path: protocol.write_page(path, result, published),
-    )
+    show_and_write(args, protocol, result, sources, published)
     return 0

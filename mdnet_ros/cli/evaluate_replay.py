@@ -1,4 +1,4 @@
-"""``mdnet evaluate replay``."""
+"""``mdnet evaluate replay``: tracks, times and poses of front ends on bags."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mdnet_ros.evaluation.replay.bag import BagSequence
 from mdnet_ros.evaluation.replay.frontend import FrontendSpec, frontend_specs
 from mdnet_ros.evaluation.replay.meter import BagMeter
 from mdnet_ros.evaluation.replay.protocol import evaluate
-from mdnet_ros.evaluation.replay.report import PROTOCOL, write_page
+from mdnet_ros.evaluation.replay.report import PROTOCOL
 from mdnet_ros.evaluation.replay.results import BagResult, ReplaySettings
 from mdnet_ros.tracker.recording import read_tracks
 
@@ -35,12 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "(default: the bag's own topic)")
     parser.add_argument('--extrinsics', type=Path, action='append', default=[], metavar='YAML',
                         help="where the poses are a body's: EuRoC sensor.yaml of the camera "
-                        '(T_BS, camera to body), one for each --bag (default: the one in the '
-                        'folder of an EuRoC ground truth)')
+                        "(T_BS, camera to body) or Kalibr's camchain, one for each --bag "
+                        "(default: the bag's /tf_static; the one in the folder of an EuRoC "
+                        'ground truth)')
     add_extractor_arguments(parser)
     parser.set_defaults(extractors='md2net,klt', max_keypoints=1024)
     parser.add_argument('--image-topic', help="default: the bag's only one")
-    parser.add_argument('--pose-topic', help="default: the bag's only one")
+    parser.add_argument('--pose-topic',
+                        help='true poses of the camera or, with static transforms in the bag or '
+                        '--extrinsics, of its body (default: the only one called ground truth; '
+                        'odometry only if named)')
+    parser.add_argument('--rectified', action='store_true',
+                        help='the images are rectified already: P of camera_info holds for them, '
+                        'not K and D')
     parser.add_argument('--max-frames', type=int, default=0, help='of each bag (0: all)')
     parser.add_argument('--threshold', type=float, default=1.0,
                         help='inlier threshold of relative poses, px (default: 1)')
@@ -54,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replay, show and write."""
+    """Run the protocol, show its tables and write its files."""
     if args.max_frames < 0:
         raise DataError(f'--max-frames: expected 0 or more, got {args.max_frames}')
     if not 0.0 <= args.part[0] < args.part[1] <= 1.0:
@@ -71,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
         args.max_frames,
         args.threshold,
         not args.no_odometry,
-        *args.part,
+        start=args.part[0],
+        end=args.part[1],
+        rectified=args.rectified,
     )
     if args.live:
         peers = [spec.name for spec in specs if spec.network is None]
@@ -86,10 +95,7 @@ def run(args: argparse.Namespace) -> int:
         partial(_run_live, device=args.device) if args.live else None,
     )
     extractors = [spec.source.spec for spec in specs if spec.source is not None]
-    show_and_write(
-        args, PROTOCOL, result, own_provenance(args, extractors), False,
-        lambda path: write_page(path, result),
-    )
+    show_and_write(args, PROTOCOL, result, own_provenance(args, extractors))
     return 0
 
 
@@ -100,7 +106,7 @@ def _run_live(
     omitted: list[str],
     device: str,
 ) -> BagResult:
-    """The tracker node in a process of its own, fed over DDS at the rate of the bag."""
+    """Run the tracker node in its own process and send it images over DDS at the bag's rate."""
     from mdnet_ros.nodes.harness.live import run_live
     from mdnet_ros.tracker.settings import TrackerSettings
 
@@ -110,6 +116,7 @@ def _run_live(
     tracker = TrackerSettings(
         weights=network.network, device=device, precision=network.precision,
         runtime=network.runtime, max_keypoints=settings.max_keypoints,
+        rectified=settings.rectified,
     )
     meter = BagMeter(sequence, settings)
     with TemporaryDirectory(prefix='mdnet-live-') as folder, BagReader(sequence.path) as bag:

@@ -1,4 +1,4 @@
-"""``mdnet export``."""
+"""``mdnet export``: write a network with its detection as an ONNX or TorchScript file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``WxH`` as numbers."""
+    """Parse ``WxH``, pixels."""
     width, _, height = text.partition('x')
     if width.isdecimal() and height.isdecimal() and int(width) and int(height):
         return int(width), int(height)
@@ -62,7 +62,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, compare and tell."""
+    """Export the network and compare the file with PyTorch."""
     if args.max_keypoints < 1:
         raise SettingError(f'--max-keypoints: expected at least 1, got {args.max_keypoints}')
     if not 0 <= args.nms_radius <= MAX_NMS_RADIUS:
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def photographs() -> list[np.ndarray]:
-    """(H, W) uint8 gray of some photographs that scikit-image brings.
+    """Return photographs that come with scikit-image, (H, W) uint8 gray.
 
     Raises:
         MissingDependencyError: scikit-image is not installed.

@@ -2,7 +2,7 @@
 
 Each subcommand is a module of this package with ``add_arguments(parser)`` and
 ``run(args) -> int``; it is imported only when it is asked for, so that ``mdnet --help`` is quick
-and a missing optional library hurts only the command that needs it.
+and a missing optional library affects only the command that needs it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COMMANDS = {
 
 
 def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser, with the arguments of the subcommand that ``argv`` names."""
+    """Build the parser, with the arguments of the subcommand that ``argv`` names."""
     parser = argparse.ArgumentParser(prog='mdnet', description=__doc__.splitlines()[0])
     subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name, help_text in COMMANDS.items():
@@ -46,8 +46,8 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code (2: the user's input was wrong)."""
-    if argv is None:  # a process of our own, not somebody's who calls this function
+    """Run the command and return the exit code; 2 means that the user's input was wrong."""
+    if argv is None:  # the process is the command itself, not a caller's
         argv = sys.argv[1:]
         tune_allocator()
     argv = list(argv)

@@ -1,4 +1,4 @@
-"""What ``mdnet convert`` and ``mdnet view`` share: the options that name a tracked recording."""
+"""Options of ``mdnet convert`` and ``mdnet view`` that name a tracked recording."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from mdnet_ros.bags.reader import BagReader
+from mdnet_ros.cli.tracking import add_image_topic_arguments
 from mdnet_ros.tracker.recording import Recording, find_recording
 
 
@@ -19,10 +20,7 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--images', metavar='BAG', help='bag with the images and camera_info; default: the same'
     )
-    parser.add_argument('--image-topic', metavar='T', help='default: the only one there is')
-    parser.add_argument(
-        '--camera-info-topic', metavar='T', help='default: the one beside the image topic'
-    )
+    add_image_topic_arguments(parser)
     parser.add_argument(
         '--namespace', metavar='NS', help='of the keypoints; default: the only one there is'
     )
@@ -34,10 +32,10 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def open_recording(args: argparse.Namespace) -> Iterator[Recording]:
-    """The recording that the options name.
+    """Open the recording that the options name.
 
     Raises:
-        DataError: if it is not there or not complete.
+        DataError: it is missing or not complete.
     """
     with ExitStack() as stack:
         tracks = stack.enter_context(BagReader(args.bag))

@@ -1,4 +1,4 @@
-"""``mdnet soak``: play a bag into the live tracker for long, and judge that it stays as it was."""
+"""``mdnet soak``: run the live tracker for long and check memory, open files and latency."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mdnet_ros.bags.reader import BagReader
-from mdnet_ros.cli.tracking import add_tracker_arguments, changed_from_default, tracker_settings
+from mdnet_ros.cli.tracking import (
+    add_image_topic_arguments,
+    add_tracker_arguments,
+    changed_from_default,
+    tracker_settings,
+)
 from mdnet_ros.demo.recording import write_scene
 from mdnet_ros.demo.scene import Scene
 from mdnet_ros.errors import MissingDependencyError, SettingError
-from mdnet_ros.evaluation.endurance import SoakRun
+from mdnet_ros.evaluation.benchmark.endurance import SoakRun
 from mdnet_ros.evaluation.reports.plots import new_figure
 from mdnet_ros.evaluation.reports.tables import print_sections
 from mdnet_ros.features.weights import resolve_weights
@@ -30,10 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--bag', help='rosbag2 folder, .mcap or .db3 file to play round and round; default: the '
         "demo's scene",
     )
-    parser.add_argument('--image-topic', metavar='T', help='default: the only one there is')
-    parser.add_argument(
-        '--camera-info-topic', metavar='T', help='default: the one beside the image topic'
-    )
+    add_image_topic_arguments(parser)
     parser.add_argument(
         '--rate', type=float, default=1.0, metavar='X', help='speed, 1: as recorded [1]'
     )
@@ -45,15 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play, watch and judge; returns 1 if something did not stay as it was."""
+    """Run the tracker and its checks; return 1 if a check fails."""
     settings = tracker_settings(args)
-    resolve_weights(settings.weights)  # say so now rather than after the rendering
+    resolve_weights(settings.weights)  # fail before the rendering
     if not args.minutes > 0:
         raise SettingError(f'--minutes: expected more than 0, got {args.minutes:g}')
     if args.plot:
         if args.plot.suffix != '.png':
             raise SettingError(f"--plot '{args.plot}': expected a name that ends with .png")
-        new_figure()  # whether that is possible must not be found out after half an hour
+        new_figure()  # a missing matplotlib must show now, not after half an hour
     if importlib.util.find_spec('rclpy') is None:
         raise MissingDependencyError('rclpy', 'ros', 'the live tracker')
     with TemporaryDirectory() as folder:

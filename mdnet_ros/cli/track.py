@@ -1,4 +1,4 @@
-"""``mdnet track``: the tracker over a bag, without ROS, every frame in order."""
+"""``mdnet track``: track every frame of a bag in order, without ROS."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from pathlib import Path
 
 import numpy as np
 
+from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader, ImageFrame
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.cli.tracking import (
+    add_image_topic_arguments,
     add_tracker_arguments,
     changed_from_default,
+    finish,
     output_folder,
     tracker_settings,
 )
 from mdnet_ros.errors import ImageError
+from mdnet_ros.evaluation.replay.ground_truth import read_extrinsics
 from mdnet_ros.evaluation.tracks.run import Latency, RunReport
 from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics
-from mdnet_ros.evaluation.tracks.truth import truth_of_bag
+from mdnet_ros.evaluation.tracks.truth import camera_poses, truth_of_bag
 from mdnet_ros.features.types import TrackedFrame
-from mdnet_ros.files import write_json
 from mdnet_ros.tracker.configuration import load_configuration
 from mdnet_ros.tracker.engine import Engine
 from mdnet_ros.tracker.offline import track_bag
 from mdnet_ros.tracker.pictures import RunPictures
 
-#: Frames a second of the video where the bag has a single frame.
+#: Rate of the video where the bag has a single frame, frames per second.
 _DEFAULT_RATE = 10.0
 
 
@@ -37,12 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--bag', required=True, help='rosbag2 folder, .mcap or .db3 file, or ROS 1 .bag'
     )
-    parser.add_argument('--image-topic', metavar='T', help='default: the only one there is')
+    add_image_topic_arguments(parser)
     parser.add_argument(
-        '--camera-info-topic', metavar='T', help='default: the one beside the image topic'
+        '--pose-topic', metavar='T',
+        help='true poses of the camera or, with static transforms in the bag or --extrinsics, of '
+        'its body; default: the only ones called ground truth; odometry only if named',
     )
     parser.add_argument(
-        '--pose-topic', metavar='T', help='true poses of the camera; default: the only ones'
+        '--extrinsics', metavar='YAML', type=Path,
+        help="place of the camera on the body whose poses the bag has: EuRoC's sensor.yaml (T_BS) "
+        "or Kalibr's camchain",
     )
     parser.add_argument(
         '--out', required=True, metavar='DIR',
@@ -57,17 +64,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Track the bag; returns the exit code."""
+    """Track the bag, report, and return the exit code."""
     settings = tracker_settings(args)
     with BagReader(args.bag) as bag:
         image_topic = bag.image_topic(args.image_topic)
         info_topic = bag.camera_info_topic(image_topic, args.camera_info_topic)
-        camera = bag.camera(info_topic, settings.rectified)
-        statistics = SequenceStatistics(truth_of_bag(bag, image_topic, camera, args.pose_topic))
+        calibration = read_calibration(bag, image_topic, info_topic, settings.rectified)
+        camera = calibration.camera
+        to_body = read_extrinsics(args.extrinsics) if args.extrinsics else None
+        truth = camera_poses(bag, image_topic, args.pose_topic, to_body)
+        statistics = SequenceStatistics(truth_of_bag(bag, image_topic, camera, truth.poses))
         engine = Engine(load_configuration(settings))
         engine.cameras[0].model = camera
+        engine.cameras[0].unusable = calibration.problem
         folder = output_folder(args.out)
         count = bag.counts[image_topic]
+        stamps: list[int] = []
         with (
             BagWriter(folder / 'tracks', args.storage, overwrite=True) as writer,
             RunPictures(folder, count, _rate(bag, image_topic)) as pictures,
@@ -75,19 +87,37 @@ def run(args: argparse.Namespace) -> int:
 
             def on_frame(image: ImageFrame, frame: TrackedFrame) -> None:
                 statistics.add(frame)
+                stamps.append(frame.stamp_ns)
                 if not args.no_pictures:
                     pictures.add(_picture(image), frame)
 
             offline = track_bag(
                 bag, image_topic, engine, BagTopics(writer), on_frame, progress=True
             )
+    problems = [*truth.notes]
     if offline.problem:
-        print(
-            f'mdnet track: {sum(offline.drops.values())} of {offline.frames_in} images cannot be '
-            f'used, the first: {offline.problem}',
-            file=sys.stderr,
+        problems.append(
+            f'{sum(offline.drops.values())} of {offline.frames_in} images cannot be used, the '
+            f'first: {offline.problem}'
         )
-    for problem in pictures.problems:
+    if offline.uncalibrated:
+        problems.append(
+            f'/tracks was asked for and is not written for {offline.uncalibrated} of '
+            f'{offline.frames_processed} images: {offline.calibration_error}'
+        )
+    elif calibration.problem and info_topic is not None:
+        problems.append(f'calibration not used: {calibration.problem}')
+    if offline.without_ray:
+        problems.append(
+            f'{offline.without_ray} observations left out of /tracks: their pixels have no ray '
+            'in the calibration'
+        )
+    if camera is not None and truth.poses is not None:
+        problems.append(truth.poses.overlap_problem(stamps))
+    elif truth.poses is not None and info_topic is None:
+        problems.append('no camera_info: no precision against the true poses')
+    problems += pictures.problems
+    for problem in filter(None, problems):
         print(f'mdnet track: {problem}', file=sys.stderr)
     extractor = engine.configuration.extractor
     report = RunReport(
@@ -107,12 +137,7 @@ def run(args: argparse.Namespace) -> int:
             'settings': changed_from_default(settings),
         },
     )
-    report.table(f'mdnet track: {Path(args.bag).name}, {extractor.name}').print()
-    document = report.to_json()
-    write_json(folder / 'summary.json', document)
-    if args.json:
-        write_json(Path(args.json), document)
-    print(f'outputs: {folder}')
+    finish(report, f'mdnet track: {Path(args.bag).name}, {extractor.name}', folder, args.json)
     return 0
 
 
@@ -125,6 +150,6 @@ def _picture(image: ImageFrame) -> np.ndarray:
 
 
 def _rate(bag: BagReader, topic: str) -> float:
-    """Frames a second of a topic in the recording; no more than about right."""
+    """Return the rate of a topic in the recording, frames per second."""
     count, duration = bag.counts[topic], bag.duration_s
     return (count - 1) / duration if count > 1 and duration > 0 else _DEFAULT_RATE

@@ -1,4 +1,4 @@
-"""What ``mdnet track`` and ``mdnet demo`` share: the tracker's settings and the report."""
+"""Options and outputs that the commands which run the tracker share."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ from typing import Any
 import yaml
 
 from mdnet_ros.errors import DataError, SettingError
+from mdnet_ros.evaluation.tracks.run import RunReport
+from mdnet_ros.files import write_json
 from mdnet_ros.tracker.settings import SETTINGS, TrackerSettings
 
 #: Settings that have an option of their own.
 _OPTIONS = ('weights', 'max_keypoints', 'device', 'precision')
 
 
+def add_image_topic_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that choose the topics of images and calibration in a bag."""
+    parser.add_argument('--image-topic', metavar='T', help='default: the only one there is')
+    parser.add_argument(
+        '--camera-info-topic', metavar='T', help='default: the one beside the image topic'
+    )
+
+
 def add_tracker_arguments(parser: argparse.ArgumentParser, weights: str) -> None:
-    """Options for the tracker's settings.
+    """Declare the options for the tracker's settings.
 
     Args:
-        parser: to add them to.
-        weights: the default network of the command.
+        parser: parser to add them to.
+        weights: default network of the command.
     """
     group = parser.add_argument_group('tracker')
     defaults = TrackerSettings(weights=weights)
@@ -38,10 +48,10 @@ def add_tracker_arguments(parser: argparse.ArgumentParser, weights: str) -> None
 
 
 def tracker_settings(args: argparse.Namespace) -> TrackerSettings:
-    """The settings that the options give.
+    """Build the tracker's settings from the options.
 
     Raises:
-        MDNetError: for an unknown name or a value that is refused.
+        SettingError: a name is unknown, or a value is out of range.
     """
     values: dict[str, Any] = {name: getattr(args, name) for name in _OPTIONS}
     for assignment in args.set:
@@ -55,16 +65,16 @@ def tracker_settings(args: argparse.Namespace) -> TrackerSettings:
 
 
 def changed_from_default(settings: TrackerSettings) -> dict[str, Any]:
-    """The settings that are not what the node would take by itself."""
+    """Return the settings that differ from the node's defaults, by name."""
     default = vars(TrackerSettings())
     return {name: value for name, value in vars(settings).items() if value != default[name]}
 
 
 def output_folder(path: str) -> Path:
-    """The folder of a command's outputs, made if it is not there.
+    """Return the folder of a command's outputs, created if it does not exist.
 
     Raises:
-        DataError: if that cannot be.
+        DataError: it cannot be created.
     """
     folder = Path(path).expanduser()
     try:
@@ -72,6 +82,26 @@ def output_folder(path: str) -> Path:
     except OSError as error:
         raise DataError(f"output folder '{folder}': {error.strerror}") from None
     return folder
+
+
+def finish(report: RunReport, title: str, folder: Path, copy: str | None) -> None:
+    """Show a run's report and write it as ``summary.json``.
+
+    Args:
+        report: report of the run.
+        title: title of the table.
+        folder: folder of the outputs.
+        copy: path of a second JSON file; None: none.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
+    report.table(title).print()
+    document = report.to_json()
+    write_json(folder / 'summary.json', document)
+    if copy:
+        write_json(Path(copy), document)
+    print(f'outputs: {folder}')
 
 
 def _parsed(text: str, default: Any) -> Any:

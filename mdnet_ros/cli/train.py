@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; prints a table and leaves the run in ``--out``."""
+    """Train, write the run to ``--out`` and show a table."""
     if not 0.0 <= args.part[0] < args.part[1] <= 1.0:
         raise DataError(f'part: expected 0 <= FROM < TO <= 1, got {args.part}')
     if args.minutes is not None and args.minutes <= 0:
@@ -71,18 +71,18 @@ def run(args: argparse.Namespace) -> int:
             torch.cuda.set_device(device)
         dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
     try:
-        training, validation = load_pools(
+        pools = load_pools(
             args.images, config.held_back, args.image_topic, tuple(args.part)
         )
         provenance: dict[str, Any] = {
             'images': [Path(p).name for p in args.images],
             'part': list(args.part),
-            'photographs': len(training),
-            'held_back': len(validation),
+            'photographs': len(pools.training),
+            'held_back': pools.held_back,
         }
         trainer = Trainer(
-            config, training, validation, args.out, device, args.minutes, args.from_weights,
-            args.resume, args.steps, provenance,
+            config, pools.training, pools.validation, args.out, device, args.minutes,
+            args.from_weights, args.resume, args.steps, provenance,
         )
         summary = trainer.run()
     finally:

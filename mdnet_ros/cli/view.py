@@ -1,4 +1,4 @@
-"""``mdnet view``: a bag of tracks as one HTML page, to play and to step through."""
+"""``mdnet view``: show a bag of tracks as one HTML page that plays its frames."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the page; returns the exit code."""
+    """Write the page and return the exit code."""
     settings = PageSettings(
         args.max_frames, args.every, args.width, args.quality, args.trail, args.colour_by
     )

@@ -1,4 +1,4 @@
-"""COLMAP's conventions: where pixels lie, how cameras are called, how its database is opened."""
+"""COLMAP's conventions for pixels, names of camera models, and opening its database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLMAP_OFFSET = 0.5
 
 
 def import_pycolmap() -> Any:
-    """The library.
+    """Import pycolmap.
 
     Raises:
         MissingDependencyError: if it is not installed.
@@ -28,7 +28,7 @@ def import_pycolmap() -> Any:
 
 
 def open_database(path: Path) -> Any:
-    """A database, made if it is not there.
+    """Open a database, which is created if it does not exist.
 
     ``Database.open`` came with pycolmap 3.13, and the constructor went.
     """
@@ -37,11 +37,11 @@ def open_database(path: Path) -> Any:
 
 
 def colmap_camera(camera: CameraModel | None, image_size: tuple[int, int]) -> Any:
-    """The camera as COLMAP's, with the distortion model that has the same formula.
+    """Convert a camera to COLMAP's, with the distortion model that has the same formula.
 
     Args:
-        camera: calibrated; None: COLMAP is to find focal length and distortion, and starts where
-            it does itself for an image without EXIF.
+        camera: the calibration; None: COLMAP is to find focal length and distortion, and starts
+            where it does itself for an image without EXIF.
         image_size: (width, height) in pixels.
 
     Returns:
@@ -58,7 +58,7 @@ def colmap_camera(camera: CameraModel | None, image_size: tuple[int, int]) -> An
 
 
 def _model(camera: CameraModel | None, image_size: tuple[int, int]) -> tuple[str, list[float]]:
-    """COLMAP's name and parameters."""
+    """Return COLMAP's name of the model and its parameters."""
     width, height = image_size
     if camera is None:
         return 'SIMPLE_RADIAL', [1.2 * max(width, height), width / 2, height / 2, 0.0]
@@ -66,10 +66,13 @@ def _model(camera: CameraModel | None, image_size: tuple[int, int]) -> tuple[str
     pinhole = [
         k[0, 0], k[1, 1], k[0, 2] + COLMAP_OFFSET, k[1, 2] + COLMAP_OFFSET
     ]
+    if k[0, 1]:
+        raise DataError('camera_info: expected no skew in k for COLMAP, whose cameras have none')
+    # An equidistant lens is none of a pinhole, whatever its coefficients.
+    if camera.is_fisheye:
+        return 'OPENCV_FISHEYE', [*pinhole, *(camera.d if len(camera.d) else np.zeros(4))]
     if not camera.d.any():
         return 'PINHOLE', pinhole
-    if camera.distortion_model == 'equidistant':
-        return 'OPENCV_FISHEYE', [*pinhole, *camera.d[:4]]
     # Both count k1, k2, p1, p2, k3, k4, k5, k6, as OpenCV does.
     d = np.zeros(14)
     d[: len(camera.d)] = camera.d

@@ -1,8 +1,7 @@
-"""Points in images: homographies, distances to points and to epipolar lines."""
+"""Geometry of points in images: homographies, distances to points and to epipolar lines."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
@@ -29,14 +28,14 @@ def project(homography: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N,) bool: which points lie on a pixel of an image of ``size`` (width, height)."""
+    """Return (N,) bool: which points lie on a pixel of an image of ``size`` (width, height)."""
     width, height = size
     x, y = points[:, 0], points[:, 1]
     return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
 
 
 def nearest_distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) distance of each point to the nearest of ``others``; infinite if there is none."""
+    """Return (N,) distances of points to the nearest of ``others``; infinite if there is none."""
     nearest = np.full(len(points), np.inf)
     if not len(others):
         return nearest
@@ -56,24 +55,25 @@ def epipolar_distance(
     points_a: np.ndarray,
     points_b: np.ndarray,
 ) -> np.ndarray:
-    """Distance of points to the epipolar lines of their partners: |xᵦᵀ F xₐ| / ‖(F xₐ)₁₂‖.
+    """Compute the distance of points to the epipolar lines of their partners.
+
+    The distance is |xᵦᵀ F xₐ| / ‖(F xₐ)₁₂‖ (Hartley and Zisserman, Multiple View Geometry,
+    2nd edition, section 11.4).
 
     Args:
-        camera: that took both images.
+        camera: the one that took both images.
         rotation: (3, 3), X_b = rotation · X_a + translation.
         translation: (3,), not zero.
         points_a: (M, 2) pixels in image a.
         points_b: (M, 2) pixels in image b.
 
     Returns:
-        (M,) pixels of the undistorted image b.
+        (M,) pixels of the undistorted image b; NaN where a point has no ray.
     """
     tx, ty, tz = translation / np.linalg.norm(translation)
     essential = np.array([[0, -tz, ty], [tz, 0, -tx], [-ty, tx, 0]]) @ rotation
     rays_a, rays_b = (
-        cv2.convertPointsToHomogeneous(camera.normalise(p)).reshape(-1, 3) if len(p) else
-        np.zeros((0, 3))
-        for p in (points_a, points_b)
+        np.column_stack([camera.normalise(p), np.ones(len(p))]) for p in (points_a, points_b)
     )
     lines = rays_a @ essential.T @ np.linalg.inv(camera.k)
     pixels = rays_b @ camera.k.T

@@ -1,4 +1,4 @@
-"""The header of a ROS message, deserialised by rclpy or by ``rosbags``."""
+"""Read the header of a ROS message, deserialised by rclpy or by ``rosbags``."""
 
 from __future__ import annotations
 

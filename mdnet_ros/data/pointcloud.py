@@ -1,4 +1,4 @@
-"""PointCloud2 as structured arrays, without ROS: fields of a dtype, points of a message."""
+"""Convert between PointCloud2 messages and structured arrays, without ROS."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class CloudField:
     Attributes:
         name: of the field.
         offset: bytes from the start of a point.
-        datatype: of each number, as numbered in ``sensor_msgs/PointField``.
-        count: how many numbers.
+        datatype: type of its numbers, as numbered in ``sensor_msgs/PointField``.
+        count: how many numbers it has.
     """
 
     name: str
@@ -36,7 +36,7 @@ class CloudField:
 
 
 def cloud_fields(dtype: np.dtype) -> list[CloudField]:
-    """The PointCloud2 fields of a structured array."""
+    """Return the PointCloud2 fields of a structured array."""
     fields = []
     for name in dtype.names or ():
         kind, offset = dtype.fields[name][:2]  # type: ignore[index]
@@ -48,11 +48,11 @@ def cloud_fields(dtype: np.dtype) -> list[CloudField]:
 def cloud_table(
     fields: Iterable[Any], count: int, point_step: int, data: Any, is_bigendian: bool = False
 ) -> np.ndarray:
-    """The points of any PointCloud2.
+    """Read the points of a PointCloud2 with any fields.
 
     Args:
         fields: objects with ``name``, ``offset``, ``datatype`` and ``count``.
-        count: how many points (width · height).
+        count: number of points (width · height).
         point_step: bytes from one point to the next.
         data: the message's bytes; buffer protocol.
         is_bigendian: byte order.

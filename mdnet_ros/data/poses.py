@@ -1,8 +1,9 @@
-"""Camera poses over time."""
+"""Poses of a camera or another body over time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,7 +14,9 @@ MAX_GAP_NS = 500_000_000
 
 @dataclass(frozen=True)
 class Pose:
-    """Maps points of the camera's frame to the map: X_map = rotation · X_camera + translation.
+    """A rigid motion; as a pose it maps points of the body's frame to the map.
+
+    X_map = rotation · X_body + translation. The body is the camera unless something else is said.
 
     Attributes:
         rotation: (3, 3) float64.
@@ -24,18 +27,18 @@ class Pose:
     translation: np.ndarray
 
     def inverse(self) -> Pose:
-        """Map to camera."""
+        """Return the motion back."""
         return Pose(self.rotation.T, -self.rotation.T @ self.translation)
 
     def __matmul__(self, other: Pose) -> Pose:
-        """First ``other``, then this."""
+        """Return the motion that applies ``other`` first, then this."""
         return Pose(
             self.rotation @ other.rotation, self.rotation @ other.translation + self.translation
         )
 
 
 def rotation_of_quaternion(x: float, y: float, z: float, w: float) -> np.ndarray:
-    """(3, 3) rotation of a quaternion of any length but 0 (then: no rotation)."""
+    """Return the (3, 3) rotation of a quaternion of any length; the identity for length 0."""
     q = np.array([w, x, y, z], np.float64)
     norm = np.linalg.norm(q)
     w, x, y, z = q / norm if norm > 0 else (1.0, 0.0, 0.0, 0.0)
@@ -49,7 +52,7 @@ def rotation_of_quaternion(x: float, y: float, z: float, w: float) -> np.ndarray
 
 
 def quaternion_of_rotation(rotation: np.ndarray) -> tuple[float, float, float, float]:
-    """(x, y, z, w) of a (3, 3) rotation, w ≥ 0."""
+    """Return the quaternion (x, y, z, w), w ≥ 0, of a (3, 3) rotation."""
     vector = cv2.Rodrigues(np.asarray(rotation, np.float64))[0].ravel()
     angle = float(np.linalg.norm(vector))
     axis = vector / angle if angle > 0 else vector
@@ -57,21 +60,40 @@ def quaternion_of_rotation(rotation: np.ndarray) -> tuple[float, float, float, f
     return x, y, z, float(np.cos(angle / 2))
 
 
+def pose_of_quaternion(
+    translation: Sequence[float], quaternion: Sequence[float]
+) -> Pose | None:
+    """Make a pose of a translation and a quaternion (x, y, z, w) of any length.
+
+    Returns:
+        None if a number is not finite or the quaternion is zero, which is how trackers and
+        simulators write "lost".
+    """
+    numbers = np.array([*translation, *quaternion], np.float64)
+    if not np.isfinite(numbers).all() or not np.linalg.norm(numbers[3:]) > 1e-6:
+        return None
+    return Pose(rotation_of_quaternion(*numbers[3:]), numbers[:3])
+
+
 @dataclass(frozen=True)
 class PoseTrack:
-    """Poses of one camera, by rising stamp.
+    """Poses of one body, sorted by stamp.
 
     Attributes:
         stamps_ns: (N,) int64.
-        rotations: (N, 3, 3) float64, camera to map.
-        translations: (N, 3) float64, camera in the map, metres.
-        frame_id: the map's name.
+        rotations: (N, 3, 3) float64, body to map.
+        translations: (N, 3) float64, position of the body in the map, metres.
+        frame_id: name of the map's frame.
+        body_frame: name of the body's frame; empty: not known.
+        skipped: how many poses were left out because they are not finite.
     """
 
     stamps_ns: np.ndarray
     rotations: np.ndarray
     translations: np.ndarray
     frame_id: str = 'map'
+    body_frame: str = ''
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -80,20 +102,45 @@ class PoseTrack:
         return Pose(self.rotations[index], self.translations[index])
 
     def seen_from(self, to_body: Pose) -> PoseTrack:
-        """The poses of a camera, where these are of the body that carries it.
+        """Return the poses of a camera from those of the body that carries it.
 
         Args:
-            to_body: camera to body.
+            to_body: transform from the camera's frame to the body's.
         """
-        return PoseTrack(
-            self.stamps_ns,
-            self.rotations @ to_body.rotation,
-            self.translations + self.rotations @ to_body.translation,
-            self.frame_id,
+        return replace(
+            self,
+            rotations=self.rotations @ to_body.rotation,
+            translations=self.translations + self.rotations @ to_body.translation,
+            body_frame='',
+        )
+
+    def overlap_problem(self, stamps_ns: Sequence[int] | np.ndarray) -> str:
+        """Tell whether the poses cover the times of images.
+
+        Args:
+            stamps_ns: of the images.
+
+        Returns:
+            Empty if nearly all images (99 %) have a pose, else a line with both time ranges.
+        """
+        stamps = np.asarray(stamps_ns, np.int64)
+        if not len(stamps) or not len(self):
+            return '' if len(self) else 'there are no poses'
+        known = sum(self.at(int(stamp)) is not None for stamp in stamps)
+        if known >= 0.99 * len(stamps):
+            return ''
+        share = f'only {known} of {len(stamps)} images have' if known else 'no image has'
+        inside = (stamps >= self.stamps_ns[0]) & (stamps <= self.stamps_ns[-1])
+        far = '' if known >= inside.sum() else (
+            f'; poses more than {MAX_GAP_NS / 1e9:g} s apart are not interpolated'
+        )
+        return (
+            f'{share} a true pose: the poses are from {_range(self.stamps_ns)} s, '
+            f'the images from {_range(stamps)} s{far}'
         )
 
     def at(self, stamp_ns: int) -> Pose | None:
-        """The pose at a time, interpolated between its neighbours.
+        """Return the pose at a time, interpolated between its neighbours.
 
         Returns:
             None outside the track or in a gap longer than :data:`MAX_GAP_NS`.
@@ -114,3 +161,9 @@ class PoseTrack:
             self.translations[before] * (1 - share) + self.translations[after] * share
         )
         return Pose(rotation, translation)
+
+
+def _range(stamps_ns: np.ndarray) -> str:
+    """Write the first and the last of some stamps in seconds."""
+    first, last = (int(stamp) for stamp in (stamps_ns.min(), stamps_ns.max()))
+    return f'{first / 1e9:.3f} to {last / 1e9:.3f}'

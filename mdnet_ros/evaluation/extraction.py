@@ -1,4 +1,4 @@
-"""Features of images: from the cache, from a file of precomputed ones, or extracted now."""
+"""Features of images, from the cache, from a file of precomputed features, or extracted now."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _FIELDS = ('keypoints', 'scores', 'sets', 'descriptors')
 
 @dataclass(frozen=True)
 class Extraction:
-    """Features and what they cost when they were extracted.
+    """Features of one image with the time their extraction took.
 
     Attributes:
-        features: of one image.
+        features: features of the image.
         milliseconds: wall time of the extractor alone.
-        reused: found in the cache.
+        reused: whether they come from the cache.
     """
 
     features: Features
@@ -42,7 +42,7 @@ class Extraction:
 
 
 def default_cache() -> Path:
-    """Where features are kept unless told otherwise."""
+    """Return the default folder for features."""
     return user_cache() / 'features'
 
 
@@ -54,22 +54,22 @@ def image_key(image: np.ndarray) -> str:
 
 
 def extract(extractor: Extractor, image: np.ndarray) -> Extraction:
-    """Extract and take the time."""
+    """Extract features of an image and measure the time."""
     start = time.perf_counter()
     features = extractor(image)
     return Extraction(features, 1e3 * (time.perf_counter() - start))
 
 
 class FeatureCache:
-    """Extractions in files of one folder.
+    """Cache of extractions, in files of one folder.
 
     A file appears under its name only once it is complete, so any number of processes may share
-    a folder and an interrupted run continues where it was. A file that cannot be read counts as
-    not there.
+    a folder and an interrupted run continues where it was. A file that cannot be read is
+    ignored.
 
     Args:
-        folder: created when the first extraction is stored.
-        identity: hash of all that decides what the extractor gives, see
+        folder: folder of the cache, created when the first extraction is stored.
+        identity: hash of everything that decides the extractor's output, see
             :meth:`mdnet_ros.baselines.registry.ExtractorSpec.identity`.
     """
 
@@ -80,7 +80,7 @@ class FeatureCache:
         return self._folder / f'{key}.npz'
 
     def get(self, key: str) -> Extraction | None:
-        """The extraction stored under an image's key, if there is one."""
+        """Return the extraction stored under an image's key, or None."""
         try:
             with np.load(self._path(key), allow_pickle=False) as file:
                 width, height, num_sets = (int(v) for v in file['meta'])
@@ -114,11 +114,11 @@ def shrink(image: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         image: (H, W, …) uint8.
-        max_side: pixels; 0: no limit.
+        max_side: the longest side allowed, pixels; 0: no limit.
 
     Returns:
-        The image, smaller or as it is, and the (3, 3) map from its former to its new pixels.
-        Pixel centres lie at integers, so a side scaled by s maps x to (x + 0.5)·s - 0.5.
+        The image, shrunk if necessary, and the (3, 3) map from its old to its new pixels. Pixel
+        centres lie at integers, so a side scaled by s maps x to (x + 0.5)·s - 0.5.
     """
     height, width = image.shape[:2]
     if not max_side or max(height, width) <= max_side:
@@ -129,17 +129,17 @@ def shrink(image: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scaling(old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """(3, 3) map of pixels from an image of (width, height) ``old`` to its copy of size ``new``."""
+    """Return the (3, 3) map of pixels from (width, height) ``old`` to a copy of size ``new``."""
     sx, sy = new[0] / old[0], new[1] / old[1]
     return np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image as an extractor gets it.
+    """Image that is passed to an extractor.
 
     Attributes:
-        path: of its file.
+        path: path of its file.
         pixels: (H, W, 3) uint8 BGR, shrunk if a size limit asks for it.
         to_pixels: (3, 3) map from pixels of the file to ``pixels``.
         key: hash of ``pixels``.
@@ -152,7 +152,7 @@ class LoadedImage:
 
 
 def load_image(path: Path, max_side: int = 0) -> LoadedImage:
-    """Read an image, with its longer side limited to ``max_side`` pixels (0: no limit).
+    """Read an image and limit its longer side to ``max_side`` pixels (0: no limit).
 
     Raises:
         ImageError: it cannot be read.
@@ -162,13 +162,13 @@ def load_image(path: Path, max_side: int = 0) -> LoadedImage:
 
 
 class FeatureSource:
-    """Features of images by one extractor.
+    """Source of one extractor's features, with a cache.
 
-    The extractor is made when the first image is not in the cache; one that uses a single core is
-    made once per thread and works on several images at a time.
+    The extractor is created when the first image is not in the cache. One that uses a single core
+    is created once per thread and works on several images at a time.
 
     Args:
-        spec: the extractor.
+        spec: extractor to use.
         cache: folder of the cache; None: no cache.
 
     Raises:
@@ -194,7 +194,7 @@ class FeatureSource:
         return self._local.extractor
 
     def features(self, image: LoadedImage) -> Extraction:
-        """Features of one image.
+        """Return the features of one image.
 
         Raises:
             ImageError: the extractor cannot use it.
@@ -210,7 +210,12 @@ class FeatureSource:
         return found
 
     def features_of(self, images: Sequence[LoadedImage]) -> list[Extraction]:
-        """Features of several images, in parallel where that pays; raises as :meth:`features`."""
+        """Return the features of several images, extracted in parallel where that pays.
+
+        Raises:
+            ImageError: the extractor cannot use an image.
+            DataError: a file of precomputed features lacks an image.
+        """
         if self.workers == 1 or len(images) < 2:
             return [self.features(image) for image in images]
         threads = cv2.getNumThreads()
@@ -222,7 +227,7 @@ class FeatureSource:
             cv2.setNumThreads(threads)
 
     def _read(self, image: LoadedImage) -> Extraction:
-        """Precomputed features, brought to the pixels of the image."""
+        """Read precomputed features and scale them to the pixels of the image."""
         assert self._precomputed is not None
         features = self._precomputed.read(image.path)
         height, width = image.pixels.shape[:2]
@@ -241,3 +246,22 @@ class FeatureSource:
             ),
             0.0,
         )
+
+
+@dataclass(frozen=True)
+class MeasuredData:
+    """Data set and extractors of an evaluation, from which pictures of reports are drawn.
+
+    Attributes:
+        root: folder of the data set.
+        specs: extractors that were measured.
+        cache: folder of their cached features; None: extract again.
+    """
+
+    root: Path
+    specs: Sequence[ExtractorSpec]
+    cache: Path | None = None
+
+    def sources(self) -> list[FeatureSource]:
+        """Return a source of features for each extractor."""
+        return [FeatureSource(spec, self.cache) for spec in self.specs]

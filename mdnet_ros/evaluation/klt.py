@@ -1,4 +1,4 @@
-"""Optical-flow tracking (Kanade-Lucas-Tomasi) by OpenCV: the peer of every VIO engineer."""
+"""Optical-flow tracking (Kanade-Lucas-Tomasi) by OpenCV, the front end of most VIO systems."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 
 
 class KltTracker:
-    """Follows corners from frame to frame, as the front ends of VINS and OpenVINS do.
+    """Tracks corners from frame to frame, as the front ends of VINS-Mono and OpenVINS do.
 
-    Corners (Shi and Tomasi, CVPR 1994) are followed by pyramidal optical flow (Bouguet 2000).
-    One is lost when following it back misses its start; new ones fill the places that are free.
+    Corners (Shi and Tomasi, CVPR 1994) are tracked by pyramidal optical flow (Bouguet 2000). A
+    track ends when tracking it backwards misses its start; new corners fill the free places.
 
     Args:
         max_keypoints: the most tracks at a time.
-        min_distance: between corners, pixels.
-        max_backward_error: how far following back may miss, pixels.
+        min_distance: least distance between corners, pixels.
+        max_backward_error: how far backward tracking may miss the start, pixels.
         max_error: distance to the fundamental matrix up to which a match is an inlier, pixels.
     """
 
@@ -41,17 +41,17 @@ class KltTracker:
         self._previous: TrackedFrame | None = None
 
     def update(self, image: np.ndarray, stamp_ns: int) -> TrackedFrame:
-        """Take the next frame.
+        """Track the next frame.
 
         Args:
             image: uint8, (H, W) gray or (H, W, 3) BGR.
-            stamp_ns: its stamp, nanoseconds.
+            stamp_ns: stamp of the image, nanoseconds.
 
         Returns:
             The tracks in the frame, the oldest first, without descriptors.
 
         Raises:
-            ImageError: if the image cannot be used.
+            ImageError: the image cannot be used.
         """
         gray = to_gray(image)
         if self._image is not None and self._image.shape != gray.shape:
@@ -92,7 +92,7 @@ class KltTracker:
         return frame
 
     def _follow(self, gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(M, 2) places of the surviving tracks and (M,) their rows in the frame before."""
+        """Return (M, 2) positions of the surviving tracks and their (M,) rows in the last frame."""
         nothing = np.zeros((0, 2), np.float32), np.zeros(0, np.int64)
         if self._previous is None or self._image is None or not len(self._previous.features):
             return nothing
@@ -108,7 +108,7 @@ class KltTracker:
         return end[rows, 0], rows
 
     def _corners(self, gray: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """(M, 2) new corners away from the points there are."""
+        """Find (M, 2) new corners that are not close to the tracked points."""
         room = self.max_keypoints - len(points)
         if room <= 0:
             return np.zeros((0, 2), np.float32)

@@ -1,4 +1,4 @@
-"""Camera poses from matches, and how far they are from the truth.
+"""Camera poses from matches, and their errors.
 
 ``b_from_a`` takes points of camera a's frame to camera b's, ``world_to_camera`` those of the
 world: X_b = R X_a + t. Camera frames have x right, y down, z forward.
@@ -13,21 +13,22 @@ import numpy as np
 
 from mdnet_ros.data.poses import Pose
 from mdnet_ros.errors import MissingDependencyError
+from mdnet_ros.evaluation.essential import estimate_by_opencv
 
 try:
     import poselib
-except ImportError:  # OpenCV stands in
+except ImportError:  # OpenCV does its work
     poselib = None
 
 #: Fewer matches than this give no essential matrix that can be trusted.
 MIN_MATCHES = 6
-#: Errors counted where no pose was found, degrees: the largest there are.
+#: Error counted where no pose was found, degrees: the largest there is.
 WORST_ERROR = 180.0
 
 
 @dataclass(frozen=True)
 class RelativePose:
-    """What a robust fit says about two views.
+    """Relative pose of two views from a robust fit.
 
     Attributes:
         b_from_a: the translation has unit length, its scale is not observable.
@@ -39,12 +40,12 @@ class RelativePose:
 
 
 def solver_name() -> str:
-    """The library that estimates poses here: ``poselib`` or ``OpenCV USAC``."""
+    """Name the library that estimates poses: ``poselib`` or ``OpenCV USAC``."""
     return 'poselib' if poselib is not None else 'OpenCV USAC'
 
 
 def poselib_camera(intrinsics: np.ndarray, image_size: tuple[int, int]) -> dict[str, object]:
-    """Poselib's camera of a (3, 3) intrinsic matrix and (width, height)."""
+    """Describe a camera to poselib, from its (3, 3) intrinsic matrix and (width, height)."""
     k = intrinsics
     return {
         'model': 'PINHOLE',
@@ -62,7 +63,7 @@ def estimate_relative_pose(
     max_error: float,
     seed: int = 0,
 ) -> RelativePose | None:
-    """Fit an essential matrix robustly: poselib's LO-RANSAC, else OpenCV's USAC (MAGSAC++).
+    """Fit an essential matrix robustly, by poselib's LO-RANSAC, else by OpenCV's USAC (MAGSAC++).
 
     Args:
         points_a, points_b: (M, 2) matched pixels.
@@ -104,24 +105,16 @@ def _fit_poselib(
 def _fit_opencv(
     a: np.ndarray, b: np.ndarray, k_a: np.ndarray, k_b: np.ndarray, max_error: float, seed: int
 ) -> RelativePose | None:
-    cv2.setRNGSeed(seed)
-    a, b = (cv2.undistortPoints(p[:, None], k, None)[:, 0] for p, k in ((a, k_a), (b, k_b)))
-    focal = np.mean([k_a[0, 0], k_a[1, 1], k_b[0, 0], k_b[1, 1]])
-    try:
-        essential, mask = cv2.findEssentialMat(
-            a, b, np.eye(3), method=cv2.USAC_MAGSAC, prob=0.9999, threshold=max_error / focal
-        )
-        if essential is None or essential.shape != (3, 3):
-            return None
-        _, rotation, direction, _ = cv2.recoverPose(essential, a, b, np.eye(3), mask=mask.copy())
-    except cv2.error:
-        return None
-    return RelativePose(Pose(rotation, direction.ravel()), mask.ravel().astype(bool))
+    rays = [cv2.undistortPoints(p[:, None], k, None)[:, 0] for p, k in ((a, k_a), (b, k_b))]
+    # Poselib scales its threshold by the mean of the inverse focal lengths, too.
+    focal = 2 / sum(2 / (k[0, 0] + k[1, 1]) for k in (k_a, k_b))
+    found = estimate_by_opencv(rays[0], rays[1], focal, max_error, seed)
+    return None if found is None else RelativePose(*found)
 
 
 @dataclass(frozen=True)
 class AbsolutePose:
-    """What a robust fit says about one view of known points.
+    """Pose of one view of known points from a robust fit.
 
     Attributes:
         camera_to_world: in the world of the points.
@@ -140,10 +133,10 @@ def estimate_absolute_pose(
     min_inliers: int,
     seed: int = 0,
 ) -> AbsolutePose | None:
-    """Fit a camera to points it sees (PnP), robustly, by poselib's LO-RANSAC.
+    """Fit a camera's pose to points it sees (PnP), robustly, by poselib's LO-RANSAC.
 
     Args:
-        rays: (N, 3) where the points are seen, z = 1.
+        rays: (N, 3) rays on which the points are seen, z = 1.
         points: (N, 3) in the world.
         intrinsics: (3, 3) pinhole matrix, to weigh errors in pixels.
         max_error: reprojection error up to which a point agrees, pixels.
@@ -171,7 +164,7 @@ def estimate_absolute_pose(
 
 
 def rotation_error_deg(truth: np.ndarray, estimate: np.ndarray) -> float:
-    """Angle of the rotation between two (3, 3) rotations, degrees in [0, 180]."""
+    """Compute the angle between two (3, 3) rotations, degrees in [0, 180]."""
     residual = truth.T @ estimate
     # atan2 keeps its precision near 0 and 180 degrees, where arccos loses half the digits.
     sine = np.linalg.norm(
@@ -185,7 +178,7 @@ def rotation_error_deg(truth: np.ndarray, estimate: np.ndarray) -> float:
 
 
 def direction_error_deg(truth: np.ndarray, estimate: np.ndarray, signed: bool = False) -> float:
-    """Angle between two translation directions, degrees.
+    """Compute the angle between two translation directions, degrees.
 
     Args:
         truth: 3 numbers, any length.
@@ -209,7 +202,7 @@ def direction_error_deg(truth: np.ndarray, estimate: np.ndarray, signed: bool = 
 def pose_errors(
     truth: Pose, estimate: Pose | None, signed: bool = False
 ) -> tuple[float, float]:
-    """Rotation and translation-direction error of a relative pose, degrees.
+    """Compute the errors of a relative pose in rotation and translation direction, degrees.
 
     Args:
         truth: b_from_a.
@@ -225,7 +218,7 @@ def pose_errors(
 
 
 def mean_average_accuracy(errors: np.ndarray, max_degrees: int = 10) -> float:
-    """Mean over the thresholds 1 … ``max_degrees`` of the share of errors below each.
+    """Compute the mean, over the thresholds 1 … ``max_degrees``, of the share of errors below each.
 
     Jin et al., Image Matching across Wide Baselines (IJCV 2021), with the larger of rotation
     and translation-direction error of every pair.

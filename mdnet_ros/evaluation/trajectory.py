@@ -1,4 +1,4 @@
-"""Estimated trajectories against true ones, by evo (Grupp, github.com/MichaelGrupp/evo)."""
+"""Errors of estimated trajectories, by evo (Grupp, github.com/MichaelGrupp/evo)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ except ImportError:
 
 @dataclass(frozen=True)
 class TrajectoryErrors:
-    """A monocular trajectory after Sim(3) alignment with the truth.
+    """Errors of a monocular trajectory after Sim(3) alignment with the truth.
 
     Attributes:
-        frames: poses compared.
+        frames: number of poses compared.
         length: of the true path, metres.
-        scale: by which the estimate was multiplied.
+        scale: factor by which the estimate was multiplied.
         ate: absolute trajectory error, root mean square of the positions, metres.
         rpe_translation: relative pose error from frame to frame, root mean square, metres.
         rpe_rotation: the same for the rotation, degrees.
@@ -42,7 +42,7 @@ class TrajectoryErrors:
 
 
 def align_similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray | None:
-    """Points moved onto others by the best similarity (Umeyama, PAMI 1991).
+    """Move points onto others by the best similarity (Umeyama, PAMI 1991, equations 34 to 43).
 
     Args:
         points: (N, 3).
@@ -65,14 +65,14 @@ def align_similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray | Non
 
 
 def compare_trajectories(estimate: PoseTrack, truth: PoseTrack) -> TrajectoryErrors | None:
-    """Compare at the estimate's stamps, where the truth is known.
+    """Compare a trajectory with the truth at its own stamps, where the truth is known.
 
     Args:
-        estimate: camera to map, of unknown scale.
-        truth: camera to map, metres.
+        estimate: estimated poses, camera to map, of unknown scale.
+        truth: true poses, camera to map, metres.
 
     Returns:
-        None if fewer than three poses can be compared or they fix no similarity.
+        The errors, or None if fewer than three poses can be compared or they fix no similarity.
 
     Raises:
         MissingDependencyError: without evo.

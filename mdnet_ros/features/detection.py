@@ -1,7 +1,7 @@
-"""From dense maps to keypoints: NMS, border, top-k, sub-pixel refinement, descriptor sampling.
+"""Keypoints from dense maps: NMS, border, top-k, sub-pixel refinement, descriptor sampling.
 
-Shapes are fixed by the settings alone, never by the content of the image, so that the whole
-way can be captured as one CUDA graph or exported with static shapes.
+Shapes depend on the settings only, never on the content of the image, so that everything can be
+captured as one CUDA graph or exported with static shapes.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from mdnet_ros.features.types import PaddedFeatures
 _EXCLUDED = -1e4
 #: Above the resolution of float32 for logits below 32, far below that of a trained score.
 _TIE_STEP = 4e-6
-#: Larger radii would see the ramp repeat.
+#: In a larger window the ramp that breaks ties would repeat.
 MAX_NMS_RADIUS = 7
-#: Sub-pixel refinement looks at a window of (2·r + 1)² heatmap pixels.
+#: Sub-pixel refinement uses a window of (2·r + 1)² heatmap pixels.
 _REFINE_RADIUS = 3
 
 
 @dataclass(frozen=True)
 class DetectionSettings:
-    """How keypoints are picked from the heatmaps.
+    """Settings of the keypoint detection.
 
     Attributes:
         max_keypoints: the most keypoints of one image, at least 1, shared by the sets as evenly
@@ -61,14 +61,14 @@ class DetectionSettings:
 
 
 def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
-    """Where a pixel holds the maximum of its (2·radius + 1)² window.
+    """Return where a pixel is the maximum of its (2·radius + 1)² window.
 
-    Of equal maxima in a window only one counts, so that no two lie within the radius of each
+    Of equal maxima in a window only one counts, so that no two are within the radius of each
     other: at half precision many neighbours are equal.
 
     Args:
         logits: (B, K, H, W).
-        radius: of the window, pixels.
+        radius: radius of the window, pixels.
 
     Returns:
         (B, K, H, W) bool.
@@ -80,13 +80,13 @@ def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
     maps = (logits.detach() + _ramp_on_cpu(h, w)).numpy()
     kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     peaks = np.empty(maps.shape, bool)
-    for i in np.ndindex(maps.shape[:2]):  # OpenCV's dilation takes what is outside for lowest
+    for i in np.ndindex(maps.shape[:2]):  # OpenCV's dilation ignores what is outside
         np.equal(maps[i], cv2.dilate(maps[i], kernel), out=peaks[i])
     return torch.from_numpy(peaks)
 
 
 def _ramp(height: int, width: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """(H, W), too small to matter and different for every pixel of a 16 x 16 tile: breaks ties."""
+    """Return (H, W) values, negligible but different for all pixels of 16 x 16: they break ties."""
     steps = torch.arange(16, device=device, dtype=dtype) * _TIE_STEP
     tile = steps[:, None] * 16 + steps[None, :]
     return tile.repeat(-(-height // 16), -(-width // 16))[:height, :width]
@@ -94,20 +94,21 @@ def _ramp(height: int, width: int, device: torch.device, dtype: torch.dtype) -> 
 
 @lru_cache(maxsize=4)
 def _ramp_on_cpu(height: int, width: int) -> torch.Tensor:
-    """The same, kept: images come in few sizes."""
+    """Return :func:`_ramp` in float32 from a cache: images have few different sizes."""
     return _ramp(height, width, torch.device('cpu'), torch.float32).contiguous()
 
 
 def slide_max(maps: torch.Tensor, radius: int) -> torch.Tensor:
-    """Maximum over the (2·radius + 1)² window around each pixel of (B, K, H, W) maps."""
+    """Return the maximum of the (2·radius + 1)² window around each pixel of (B, K, H, W) maps."""
     return _slide_max(_slide_max(maps, radius, 2), radius, 3)
 
 
 def _slide_max(maps: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
-    """The same along one axis.
+    """Return the maximum of a window along one axis.
 
-    Doubling the window costs log2 of its length in element-wise maxima; on the CPU that is several
-    times faster than ``max_pool2d``, which does not vectorise over planar maps.
+    The window is doubled until it is long enough, which takes log2 of its length element-wise
+    maxima. On the CPU that is several times faster than ``max_pool2d``, which does not vectorise
+    over planar maps.
     """
     length = 2 * radius + 1
     pad = [0, 0, radius, radius] if axis == 2 else [radius, radius, 0, 0]
@@ -122,12 +123,12 @@ def _slide_max(maps: torch.Tensor, radius: int, axis: int) -> torch.Tensor:
 
 
 def window_at(maps: torch.Tensor, index: torch.Tensor, radius: int) -> torch.Tensor:
-    """The (2·radius + 1)² values around pixels, row by row.
+    """Return the (2·radius + 1)² values around pixels, row by row.
 
     Args:
         maps: (B, K, H, W).
-        index: (B, K, M) int64, flat pixel index y·W + x; clamped so the window stays inside.
-        radius: of the window, pixels.
+        index: (B, K, M) int64, flat pixel index y·W + x; clamped so that the window is inside.
+        radius: radius of the window, pixels.
 
     Returns:
         (B, K, M, (2·radius + 1)²).
@@ -143,9 +144,9 @@ def window_at(maps: torch.Tensor, index: torch.Tensor, radius: int) -> torch.Ten
 
 
 def refine(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Sub-pixel position of heatmap peaks: the soft arg-max of the window's logits.
+    """Return the sub-pixel position of heatmap peaks, the soft arg-max of the window's logits.
 
-    The soft arg-max makes the position differentiable, so training can sharpen it (as in
+    The soft arg-max makes the position differentiable, so that training can improve it (as in
     ALIKE, Zhao et al. 2022).
 
     Args:
@@ -165,25 +166,25 @@ def refine(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def sample_descriptors(
     output: NetworkOutput, keypoints: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """Unit-norm descriptors at keypoints: bilinear, then the network's projection.
+    """Return unit-norm descriptors at keypoints: bilinear sampling, then the network's projection.
 
     Args:
-        output: of B images.
-        keypoints: (B, N, 2) x and y in pixels of these images.
-        size: (H, W) of these images.
+        output: the network's output for B images.
+        keypoints: (B, N, 2) x and y in pixels of the images.
+        size: (H, W) of the images.
 
     Returns:
         (B, N, D) float32.
     """
     b, c, rows, cols = output.descriptors.shape
     x, y = keypoints.float().unbind(-1)
-    # To cells, by their centres; outside the outermost ones the map is constant.
+    # In cells of the map, by their centres; outside the outermost centres the map is constant.
     x = ((x + 0.5) * (cols / size[1]) - 0.5).clamp(0, cols - 1)
     y = ((y + 0.5) * (rows / size[0]) - 0.5).clamp(0, rows - 1)
     left, top = x.floor().clamp(max=cols - 2), y.floor().clamp(max=rows - 2)
     image = torch.arange(b, device=x.device)[:, None] * (rows * cols)
     corner = (top * cols + left).long() + image
-    # Whole cells lie together in memory, which makes this several times faster than grid_sample.
+    # The values of a cell are adjacent in memory: several times faster than grid_sample.
     cells = output.descriptors.permute(0, 2, 3, 1).reshape(-1, c)
     index = torch.stack([corner, corner + 1, corner + cols, corner + cols + 1])
     value = cells.index_select(0, index.reshape(-1)).reshape(4, b, -1, c).float()
@@ -198,13 +199,13 @@ def sample_descriptors(
 def _strongest(
     logits: torch.Tensor, allowed: torch.Tensor, radius: int, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The greatest local maxima where they are allowed, falling, and where they are.
+    """Return the greatest allowed local maxima in falling order, and their positions.
 
     Args:
         logits: (B, K, H, W).
         allowed: (B or 1, 1, H, W) bool.
-        radius: of the window that a maximum rules, pixels.
-        count: M, how many; at most H·W.
+        radius: radius of the window of a local maximum, pixels.
+        count: M, number of maxima, at most H·W.
 
     Returns:
         (B, K, M) logits, ``_EXCLUDED`` where there are fewer; (B, K, M) int64 flat indices.
@@ -253,11 +254,11 @@ def detect(
     image_size: tuple[int, int],
     mask: torch.Tensor | None = None,
 ) -> PaddedFeatures:
-    """Pick keypoints from the network's output and describe them.
+    """Detect keypoints in the network's output and sample their descriptors.
 
     Args:
-        output: of a batch of B images, possibly padded at the right and bottom.
-        settings: how to pick.
+        output: the network's output for B images, possibly padded at the right and bottom.
+        settings: settings of the detection.
         image_size: (height, width) of the images without padding.
         mask: (B, 1, H, W) bool, where keypoints may lie; everywhere if None.
 

@@ -1,4 +1,4 @@
-"""The Extractor protocol and the MD-Net extractor: a uint8 image in, Features out."""
+"""The Extractor protocol and the MD-Net extractor: uint8 images in, Features out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mdnet_ros.features.weights import WeightsInfo
 
 @runtime_checkable
 class Extractor(Protocol):
-    """Anything that finds and describes keypoints: MD-Net and every peer in ``baselines``."""
+    """Detects and describes keypoints: MD-Net and every peer in ``baselines``."""
 
     name: str
 
@@ -40,7 +40,7 @@ class Extractor(Protocol):
 
 
 def to_gray(image: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 gray of a gray or BGR image.
+    """Convert a gray or BGR image to (H, W) uint8 gray.
 
     Raises:
         ImageError: if the image is not uint8 or not (H, W) or (H, W, 3), or is empty.
@@ -60,7 +60,7 @@ def to_gray(image: np.ndarray) -> np.ndarray:
 
 
 def choose_device(device: str) -> torch.device:
-    """The torch device for ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the torch device for ``auto`` (CUDA if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         SettingError: if the name is unknown or the device is not there.
@@ -76,13 +76,13 @@ def choose_device(device: str) -> torch.device:
 
 
 def fastest_precision(device: torch.device) -> str:
-    """The precision that runs fastest at next to no loss of accuracy.
+    """Return the fastest precision with almost no loss of accuracy.
 
-    fp16 on CUDA; bf16 on CPUs with instructions for it (AVX-512 BF16 or AMX); else fp32.
+    It is fp16 on CUDA, bf16 on CPUs with instructions for it (AVX-512 BF16 or AMX), else fp32.
     """
     if device.type == 'cuda':
         return 'fp16'
-    # No public name for this as yet; torch versions differ in which they have.
+    # There is no public function for this yet; torch versions differ in which of these they have.
     probes = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     if any(getattr(torch.cpu, name, bool)() for name in probes):
         return 'bf16'
@@ -90,7 +90,7 @@ def fastest_precision(device: torch.device) -> str:
 
 
 class MDNetExtractor:
-    """MD-Net: several complementary keypoint sets and their descriptors.
+    """Extracts MD-Net's complementary keypoint sets and their descriptors.
 
     Args:
         weights: a shipped name (``md2net``, ``md2net-light``), a ``.safetensors`` path, a file
@@ -104,11 +104,13 @@ class MDNetExtractor:
         precision: ``fp32``, ``fp16``, ``bf16``, or ``auto`` (see
             :func:`fastest_precision`).
         max_side: larger images are shrunk to this longer side first, pixels; 0: never.
-            Keypoints are given in pixels of the original image all the same.
+            Keypoints are in pixels of the original image in any case.
         runtime: ``torch``, or ``openvino`` (CPU only, needs the extra of that name).
 
     Attributes:
-        backend: what runs the network.
+        backend: runs the network.
+        mask: (h, w) uint8 region of interest for all images, stretched to the image: no keypoint
+            where it is 0; None: everywhere.
 
     Raises:
         WeightsError: if the weights are missing or corrupt.
@@ -145,12 +147,12 @@ class MDNetExtractor:
 
     @property
     def info(self) -> WeightsInfo:
-        """Where the network comes from."""
+        """Description of the weights file."""
         return self.backend.info
 
     @property
     def precision(self) -> str:
-        """Of the network's arithmetic: ``fp32``, ``fp16`` or ``bf16``."""
+        """Precision of the network: ``fp32``, ``fp16`` or ``bf16``."""
         return self.backend.precision
 
     @property
@@ -165,7 +167,7 @@ class MDNetExtractor:
 
     @property
     def settings(self) -> DetectionSettings:
-        """How keypoints are picked; may be set, SettingError where an exported file forbids it."""
+        """Settings of the detection; SettingError when set to what an exported file cannot do."""
         return self._settings
 
     @settings.setter
@@ -195,7 +197,7 @@ class MDNetExtractor:
 
     @property
     def num_sets(self) -> int:
-        """How many keypoint sets an image has."""
+        """Number of keypoint sets."""
         return self.info.config.num_sets
 
     def __call__(self, image: np.ndarray) -> Features:
@@ -205,7 +207,7 @@ class MDNetExtractor:
             image: uint8, (H, W) gray or (H, W, 3) BGR.
 
         Raises:
-            ImageError: wrong type or shape, or a side shorter than ``MIN_SIDE``.
+            ImageError: if type or shape are wrong, or a side is shorter than ``MIN_SIDE``.
         """
         return self.extract_batch([image])[0]
 
@@ -217,12 +219,12 @@ class MDNetExtractor:
         """Extract features of images of one size (several cameras) in one pass.
 
         Args:
-            images: as :meth:`__call__` takes them.
-            masks: a region of interest for each, (h, w) uint8 of any size, or None; they hold
-                beside ``mask``, which is for all of them.
+            images: images as for :meth:`__call__`.
+            masks: a region of interest for each image, (h, w) uint8 of any size, or None; applied
+                in addition to ``mask``, which is for all images.
 
         Raises:
-            ImageError: as :meth:`__call__`, or if the sizes differ.
+            ImageError: as for :meth:`__call__`, or if the sizes differ.
         """
         grays = [to_gray(image) for image in images]
         shapes = {gray.shape for gray in grays}
@@ -243,7 +245,7 @@ class MDNetExtractor:
         return [self._features(padded[i], (width, height)) for i in range(len(images))]
 
     def _shrink(self, grays: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[int, int]]:
-        """Images no longer than ``max_side``, and their (height, width)."""
+        """Shrink images to ``max_side``; also return their (height, width)."""
         height, width = grays[0].shape
         if not self.max_side or max(height, width) <= self.max_side:
             return grays, (height, width)
@@ -256,7 +258,7 @@ class MDNetExtractor:
     def _regions(
         self, masks: Sequence[np.ndarray | None], size: tuple[int, int]
     ) -> torch.Tensor | None:
-        """(B, 1, H, W) bool, the regions of interest in images of a (height, width), or None."""
+        """Return (B, 1, H, W) bool regions of interest for images of a (height, width), or None."""
         if self.mask is None and all(mask is None for mask in masks):
             return None
         regions = np.ones((len(masks), 1, *size), bool)
@@ -312,7 +314,7 @@ def _rescaled(
 ) -> torch.Tensor:
     """Scale (..., 2) pixels of an image of a (height, width) to another size."""
     x, y = keypoints.unbind(-1)
-    # Plain numbers: a tensor made of them would have to be uploaded, and waited for.
+    # Python numbers: a tensor would have to be uploaded, and the upload waited for.
     x = (x + 0.5) * (to[1] / size[1]) - 0.5
     y = (y + 0.5) * (to[0] / size[0]) - 0.5
     return torch.stack([x, y], -1)

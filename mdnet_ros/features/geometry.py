@@ -1,4 +1,4 @@
-"""Which matches agree with a geometric model of two views."""
+"""Geometric verification: marks the matches that agree with a model of two views."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 Verification = Literal['none', 'fundamental', 'homography']
 VERIFICATIONS: tuple[str, ...] = get_args(Verification)
-#: Below these counts a model says nothing: every match passes.
-_MIN_MATCHES = {'fundamental': 8, 'homography': 4}
-# More of either finds the same share of inliers on the frames of the bags, and as many of the right
-# matches where 70 per cent are wrong.
+#: How many matches a model needs at least.
+MIN_MATCHES: dict[str, int] = {'none': 0, 'fundamental': 8, 'homography': 4}
+# Larger values find the same share of inliers on the frames of the bags, and as many of the
+# correct matches where 70 per cent are wrong.
 _CONFIDENCE, _ITERATIONS = 0.9, 1000
-#: Steps of the local optimisation of each model that is better than all before.
+#: Local optimisation of each model that is better than all before: iterations and sample size.
 _LOCAL_STEPS, _LOCAL_SAMPLE = 5, 14
 
 
@@ -25,21 +25,23 @@ def inlier_mask(
     max_error: float,
     similarity: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Fit a model robustly (OpenCV's USAC with MSAC scores) and mark the matches that agree.
+    """Fit a model robustly (OpenCV's USAC with MSAC scores) and mark the inliers.
 
     Args:
         points_a: (M, 2) pixels in one image.
-        points_b: (M, 2) pixels in the other.
-        verification: which model; ``none`` passes every match.
-        max_error: distance up to which a match agrees, pixels.
-        similarity: (M,) of the descriptors: models are drawn from the most similar matches first
-            (PROSAC, Chum and Matas 2005), which finds one sooner. None: all are alike.
+        points_b: (M, 2) pixels in the other image.
+        verification: the model; with ``none`` every match is an inlier.
+        max_error: distance to the model up to which a match is an inlier, pixels.
+        similarity: (M,) cosine of the descriptors. Samples are then drawn from the most similar
+            matches first (PROSAC, Chum and Matas 2005), which finds a model sooner. None: samples
+            are drawn uniformly.
 
     Returns:
-        (M,) bool. All false if no model can be found, all true with too few matches for one.
+        (M,) bool. All False if no model is found; all True if there are fewer matches than
+        :data:`MIN_MATCHES`.
     """
     count = len(points_a)
-    if verification == 'none' or count < _MIN_MATCHES[verification]:
+    if verification == 'none' or count < MIN_MATCHES[verification]:
         return np.ones(count, bool)
     order = np.arange(count)
     sampling = cv2.SAMPLING_UNIFORM
@@ -70,6 +72,6 @@ def _settings(sampling: int, max_error: float) -> cv2.UsacParams:
     settings.loMethod = cv2.LOCAL_OPTIM_INNER_LO
     settings.loIterations = _LOCAL_STEPS
     settings.loSampleSize = _LOCAL_SAMPLE
-    settings.randomGeneratorState = 0  # the same answer to the same question
+    settings.randomGeneratorState = 0  # the same result for the same input
     settings.isParallel = False
     return settings

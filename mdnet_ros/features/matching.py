@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours inside each keypoint set, batched over the sets."""
+"""Matches descriptors by mutual nearest neighbour inside each keypoint set."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 from mdnet_ros.features.types import Features, Matches, StepMatches
 
-#: What an impossible pair scores; below every cosine, and every product of 8-bit descriptors.
+#: Score of an impossible pair: below every cosine, and every product of 8-bit descriptors.
 _NEVER, _NEVER_INT = -2.0, -(2**31) + 1
-#: Cosines in one tile of the table on the CPU: 4 MiB of float32, little enough for a cache.
+#: Cosines in one tile of the table on the CPU: 4 MiB of float32, which fits in a cache.
 _TILE = 1 << 20
 #: Largest entry of an 8-bit descriptor.
 _LEVELS = 127
@@ -24,21 +24,21 @@ def mutual_nearest(
     valid_b: torch.Tensor,
     exact: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mutual nearest neighbours by cosine, within each entry of the batch.
+    """Find mutual nearest neighbours by cosine, within each entry of the batch.
 
     Args:
         desc_a: (K, M, D) unit-norm descriptors; M, N may be 0.
         valid_a: (K, M) bool.
         desc_b: (K, N, D).
         valid_b: (K, N) bool.
-        exact: compare by float32 products. Else by products of descriptors rounded to 8 bits,
-            where the processor has instructions for them (x86 with AVX-512 VNNI): several times
-            faster, and of nearly equal partners another may win.
+        exact: compare float32 products. Otherwise products of descriptors rounded to 8 bits are
+            compared, if the processor has instructions for them (x86 with AVX-512 VNNI): several
+            times faster, but among nearly equal partners another one may win.
 
     Returns:
         (K, M) int64, the partner of each row of ``a`` in ``b`` or -1; and (K, M) float32,
-        their cosine (a float32 product in any case). Of equally near rows of ``a`` the first is
-        the partner; of equally near rows of ``b``, whichever the device's arg-max names. The
+        their cosine (always a float32 product). Among equally near rows of ``a`` the first is the
+        partner; among equally near rows of ``b``, the one that the device's arg-max returns. The
         result is one to one.
     """
     k, m, n = desc_a.shape[0], desc_a.shape[1], desc_b.shape[1]
@@ -52,8 +52,8 @@ def mutual_nearest(
     nearest = _nearest_in_tiles if on_cpu else _nearest
     seen_a, seen_b = (_rounded(d) if rounded else d for d in (desc_a, desc_b))
     forward, best, columns = nearest(seen_a, valid_a, seen_b, valid_b)
-    # A row is mutual if its best is also the best of that column. Comparing values needs the
-    # columns' maxima only, which are ten times cheaper on the CPU than their arg-max.
+    # A row is mutual if its maximum is also the maximum of that column. Comparing values needs
+    # the maxima of the columns only, which are ten times cheaper on the CPU than their arg-max.
     mutual = (best == columns) & (best > _never(best.dtype))
     rows = torch.arange(m, device=desc_a.device).expand(k, m)
     # Several rows may tie for a column (binary descriptors often do): the first wins.
@@ -68,7 +68,7 @@ def mutual_nearest(
 
 @lru_cache(maxsize=4)
 def has_fast_integers(device: torch.device) -> bool:
-    """Whether it is a CPU with instructions for products of 8-bit integers that torch uses."""
+    """Return whether it is a CPU with instructions for 8-bit products that torch uses."""
     if device.type != 'cpu':
         return False
     # No public name for either as yet.
@@ -76,7 +76,7 @@ def has_fast_integers(device: torch.device) -> bool:
 
 
 def _rounded(desc: torch.Tensor) -> torch.Tensor:
-    """Descriptors as int8; their largest entry becomes ``_LEVELS``."""
+    """Round descriptors to int8 so that their largest entry becomes ``_LEVELS``."""
     largest = desc.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
     return (desc * (_LEVELS / largest)).round_().to(torch.int8)
 
@@ -91,7 +91,7 @@ _Nearest = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def _nearest(
     desc_a: torch.Tensor, valid_a: torch.Tensor, desc_b: torch.Tensor, valid_b: torch.Tensor
 ) -> _Nearest:
-    """Each row's nearest column, its cosine, and the greatest cosine of that column: (K, M)."""
+    """Return each row's nearest column, its cosine, and the maximum of that column: (K, M)."""
     similarity = torch.bmm(desc_a, desc_b.transpose(1, 2))
     similarity = similarity.masked_fill(~(valid_a[:, :, None] & valid_b[:, None, :]), _NEVER)
     best, forward = similarity.max(dim=2)
@@ -101,10 +101,10 @@ def _nearest(
 def _nearest_in_tiles(
     desc_a: torch.Tensor, valid_a: torch.Tensor, desc_b: torch.Tensor, valid_b: torch.Tensor
 ) -> _Nearest:
-    """As :func:`_nearest`, some rows at a time: what a tile needs stays in a core's cache.
+    """Compute :func:`_nearest` for some rows at a time, so that a tile stays in a core's cache.
 
-    The whole table of cosines would be written to memory and read back three times, and each
-    call would fault its pages in anew: twice the time at 2048 keypoints, more at 8192.
+    The whole table of cosines would be written to memory and read back three times, with page
+    faults at each call: twice the time at 2048 keypoints, more at 8192.
     """
     k, m, n = desc_a.shape[0], desc_a.shape[1], desc_b.shape[1]
     rounded = desc_a.dtype == torch.int8
@@ -131,14 +131,14 @@ def _nearest_in_tiles(
 
 
 def _argmax_rows(table: torch.Tensor) -> torch.Tensor:
-    """(M,) int64 arg-max along the last axis; NumPy's is ten times faster for these types."""
+    """Return the (M,) int64 arg-max along the last axis; NumPy's is ten times faster if it can."""
     if table.dtype in (torch.float32, torch.int32):
         return torch.from_numpy(table.numpy().argmax(1))
     return table.argmax(dim=1)
 
 
 def _by_set(features: Features, num_sets: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
-    """Descriptors padded to (K, M, D), validity (K, M), and the row of each slot (K, M)."""
+    """Return descriptors padded to (K, M, D), validity (K, M), and the row of each slot (K, M)."""
     counts = np.bincount(features.sets, minlength=num_sets)
     padded = features.padded
     if padded is not None and padded.valid.shape[1] == num_sets:
@@ -163,14 +163,14 @@ def match_mutual_nearest(
     min_similarity: float = -1.0,
     exact: bool = True,
 ) -> Matches:
-    """Match two images' features by mutual nearest neighbour.
+    """Match the features of two images by mutual nearest neighbour.
 
     Args:
         a: features of the first image.
         b: features of the second image, same descriptor length.
         across_sets: match all keypoints against all, ignoring the sets (for comparison).
         min_similarity: matches with a lower cosine are dropped.
-        exact: as for :func:`mutual_nearest`.
+        exact: compare float32 products, see :func:`mutual_nearest`.
 
     Returns:
         The matches, ordered by row in ``a``.

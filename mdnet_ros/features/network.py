@@ -36,11 +36,14 @@ class MDNetConfig:
         num_sets: K, the number of detectors, 1 to 8.
         dim: D, the descriptor length.
         channels: width at strides 1, 2, 4, 8 and 16.
+        saliency: width of the saliency head, which adds to the heatmaps what a deep and wide view
+            at stride 4 says; 0 means that there is none, as in files written before it existed.
     """
 
     num_sets: int = 2
     dim: int = 128
     channels: tuple[int, int, int, int, int] = (16, 32, 48, 96, 128)
+    saliency: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_sets <= 8:
@@ -49,6 +52,8 @@ class MDNetConfig:
             raise ValueError(f'dim: expected 8 to 512, got {self.dim}')
         if len(self.channels) != 5 or not all(4 <= c <= 1024 for c in self.channels):
             raise ValueError(f'channels: expected five of 4 to 1024, got {self.channels}')
+        if not 0 <= self.saliency <= 1024:
+            raise ValueError(f'saliency: expected 0 to 1024, got {self.saliency}')
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> MDNetConfig:
@@ -58,6 +63,7 @@ class MDNetConfig:
                 num_sets=int(values['num_sets']),
                 dim=int(values['dim']),
                 channels=tuple(int(c) for c in values['channels']),  # type: ignore[arg-type]
+                saliency=int(values.get('saliency', 0)),
             )
         except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f'network configuration: {error!r} in {values!r}') from None
@@ -68,8 +74,8 @@ class MDNetConfig:
 
 #: The two sizes that ship.
 CONFIGS = {
-    'md2net': MDNetConfig(),
-    'md2net-light': MDNetConfig(dim=64, channels=(8, 16, 24, 44, 96)),
+    'md2net': MDNetConfig(saliency=32),
+    'md2net-light': MDNetConfig(dim=64, channels=(8, 16, 24, 44, 76), saliency=12),
 }
 
 
@@ -107,11 +113,11 @@ class Fold(nn.Module):
 
 
 class _ConvNorm(nn.Sequential):
-    """3x3 convolution and batch norm."""
+    """Convolution, 3x3 if not said otherwise, and batch norm."""
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, side: int = 3) -> None:
         super().__init__(
-            nn.Conv2d(c_in, c_out, 3, padding=1, bias=False),
+            nn.Conv2d(c_in, c_out, side, padding=side // 2, bias=False),
             nn.BatchNorm2d(c_out),
         )
 
@@ -124,10 +130,10 @@ class _ConvNorm(nn.Sequential):
 
 
 class _ConvBlock(_ConvNorm):
-    """3x3 convolution, batch norm, ReLU."""
+    """Convolution, batch norm, ReLU."""
 
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__(c_in, c_out)
+    def __init__(self, c_in: int, c_out: int, side: int = 3) -> None:
+        super().__init__(c_in, c_out, side)
         self.append(nn.ReLU(inplace=True))
 
 
@@ -155,6 +161,30 @@ class _Stage(nn.Module):
         # Average pooling keeps cell centres aligned (a strided 3x3 would shift by half a cell).
         x = self.widen(F.avg_pool2d(x, 2))
         return x + self.refine(x)
+
+
+class SaliencyHead(nn.Sequential):
+    """Heatmap logits at half resolution from the pyramid at stride 4, four pixels to a cell.
+
+    A corner of 7 pixels is another corner at 14: which structure deserves a keypoint is for a deep
+    and wide view to say, where exactly it lies for the detectors at full resolution. The head's
+    last layer begins at zero, so that it changes nothing before it has learned.
+
+    Args:
+        c_in: channels of the pyramid.
+        width: of the hidden layers.
+        num_sets: K.
+    """
+
+    def __init__(self, c_in: int, width: int, num_sets: int) -> None:
+        last = nn.Conv2d(width, 4 * num_sets, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        super().__init__(_ConvBlock(c_in, width, 1), _ConvBlock(width, width), last)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H/4, W/4) to (B, K, H/2, W/2)."""
+        return F.pixel_shuffle(super().forward(x), 2)
 
 
 def upsample(x: torch.Tensor) -> torch.Tensor:
@@ -192,6 +222,9 @@ class MDNet(nn.Module):
             _ConvBlock(c1, c1),
             _opposites(nn.Conv2d(c1, config.num_sets, 3, padding=1)),
         )
+        self.saliency = (
+            SaliencyHead(width, config.saliency, config.num_sets) if config.saliency else None
+        )
 
     def forward(self, image: torch.Tensor) -> NetworkOutput:
         """Run the network.
@@ -210,8 +243,11 @@ class MDNet(nn.Module):
         pyramid = self.lateral8(x8) + upsample(self.lateral16(x16))
         pyramid = self.lateral4(x4) + upsample(pyramid + self.mix8(pyramid))
         pyramid = pyramid + self.mix4(pyramid)
-        gate = self.gate(F.relu(x2 + upsample(self.context(F.relu(pyramid)))))
+        seen = F.relu(pyramid)
+        gate = self.gate(F.relu(x2 + upsample(self.context(seen))))
         logits = self.detector_head(self.detail(x1) + upsample(gate))
+        if self.saliency is not None:
+            logits = logits + upsample(self.saliency(seen))
         return NetworkOutput(logits, self.descriptor_head[:2](pyramid), *self.projection())
 
     def projection(self) -> tuple[torch.Tensor, torch.Tensor]:

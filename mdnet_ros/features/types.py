@@ -1,4 +1,4 @@
-"""Data that crosses module borders.
+"""Data types that modules exchange.
 
 Pixel convention everywhere: x right, y down, integer coordinates at pixel centres.
 """
@@ -6,7 +6,7 @@ Pixel convention everywhere: x right, y down, integer coordinates at pixel centr
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,7 +58,7 @@ class PaddedFeatures:
     """Features of B images on the device, in fixed shapes: K sets of M slots each.
 
     Slots are sorted by falling score, so the valid ones of a set come first, unless a mask was
-    applied to what an exported file had found.
+    applied to the keypoints of an exported file.
 
     Attributes:
         keypoints: (B, K, M, 2) float32, x and y in pixels of the original image.
@@ -77,12 +77,18 @@ class PaddedFeatures:
     matches: tuple[StepMatches, ...] = field(default=(), repr=False, compare=False)
 
     def __getitem__(self, image: int) -> PaddedFeatures:
-        """The features of one image of the batch, with B = 1."""
+        """Return the features of one image of the batch, with B = 1."""
         s = slice(image, image + 1)
         return PaddedFeatures(
             self.keypoints[s], self.scores[s], self.descriptors[s], self.valid[s],
             None if self.host is None else self.host[s], self.matches[s],
         )
+
+    @staticmethod
+    def of(tensors: Iterable[torch.Tensor]) -> PaddedFeatures:
+        """Make features of keypoints, scores, descriptors and validity, in this order."""
+        keypoints, scores, descriptors, valid = tensors
+        return PaddedFeatures(keypoints, scores, descriptors, valid)
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Keypoints, scores, descriptors and validity."""
@@ -98,13 +104,13 @@ class Features:
     Attributes:
         keypoints: (N, 2) float32, x and y in pixels.
         scores: (N,) float32; higher is better. MD-Net's lie in [0, 1].
-        sets: (N,) int32, the detector that found the keypoint, 0 … num_sets - 1.
+        sets: (N,) int32, the detector that found the keypoint, 0 to ``num_sets`` - 1.
         descriptors: (N, D) float32, unit norm.
         image_size: (width, height) in pixels of the image the keypoints lie in.
-        num_sets: how many detectors there are, whether or not each found something.
-        padded: the same features as they came from the network, on its device, B = 1, the valid
-            slots of each set first; matching uses them as they are, instead of an upload. None
-            where features come from elsewhere.
+        num_sets: number of detectors, whether or not each found a keypoint.
+        padded: the same features on the network's device, B = 1, with the valid slots of each set
+            first; matching uses them instead of uploading the others. None if the features are
+            not from the network.
     """
 
     keypoints: np.ndarray
@@ -151,7 +157,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Matches:
-    """Correspondences between two feature sets ``a`` and ``b``.
+    """Matches between the features ``a`` and ``b`` of two images.
 
     Attributes:
         indices: (M, 2) int64, row in ``a`` and row in ``b``; each row occurs at most once.
@@ -167,16 +173,17 @@ class Matches:
 
 @dataclass(frozen=True)
 class Correspondences:
-    """Where keypoints of a frame were seen before.
+    """Matches between keypoints of a frame and keypoints of earlier frames.
 
     Attributes:
         indices: (M,) int64, row in the current frame's features.
         indices_prev: (M,) int64, row in the features of the frame stamped ``stamps_prev``.
-        keypoints_prev: (M, 2) float32, the position there, in pixels.
-        stamps_prev: (M,) int64, nanoseconds; usually the previous frame's, older where a
-            track was picked up again after a gap.
+        keypoints_prev: (M, 2) float32, the position in that frame, in pixels.
+        stamps_prev: (M,) int64, stamp of the earlier frame in nanoseconds; usually the previous
+            frame, an older one for a track that was found again after a gap.
         similarity: (M,) float32, cosine of the two descriptors.
-        inlier: (M,) bool; agrees with the geometric model. All true when none is asked for.
+        inlier: (M,) bool, whether the match agrees with the geometric model; all True without
+            verification.
     """
 
     indices: np.ndarray
@@ -204,13 +211,13 @@ class Correspondences:
 
 @dataclass(frozen=True)
 class TrackedFrame:
-    """One frame's features with the identity of each keypoint over time.
+    """The features of a frame with the track of each keypoint.
 
     Attributes:
         features: the frame's features.
         track_ids: (N,) int64, never reused by a tracker.
         ages: (N,) int32, in how many earlier frames the track was seen (0: new).
-        correspondences: links to earlier frames.
+        correspondences: matches to earlier frames.
         stamp_ns: the frame's stamp in nanoseconds.
     """
 

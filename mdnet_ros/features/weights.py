@@ -1,7 +1,7 @@
-"""Weights files: load, verify, describe, save.
+"""Loads, verifies and saves weights files.
 
-A weights file is safetensors (no code can hide in it) with the network's configuration and the
-training's provenance as JSON in the header.
+A weights file is in the safetensors format, which cannot contain code. Its header holds the
+configuration of the network and the provenance of the training as JSON.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from mdnet_ros.files import write_bytes
 #: Folder with the weights that ship with the package.
 WEIGHTS_DIR = Path(__file__).resolve().parent.parent / 'weights'
 DEFAULT_WEIGHTS = 'md2net'
-#: Larger files are refused unread: the biggest allowed configuration is far below.
+#: Larger files are refused unread; the largest allowed configuration is far below.
 MAX_FILE_BYTES = 512 * 1024 * 1024
 _FORMAT = 'mdnet_ros/1'
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What a weights file says of itself.
+    """Description of a weights file.
 
     Attributes:
         path: the file.
         sha256: hash of the file's content, hexadecimal.
-        config: the network it belongs to.
-        training: provenance: data, steps, time; free-form.
+        config: configuration of the network.
+        training: provenance of the training: data, steps, time; free-form.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class WeightsInfo:
 
 
 def resolve_weights(weights: str | Path | None) -> Path:
-    """The file meant by a name that ships (``md2net``), a path, or None (the default).
+    """Return the file for a shipped name (``md2net``), a path, or None (the default).
 
     Raises:
         WeightsError: if there is no such file.
@@ -69,10 +69,11 @@ def load_weights(weights: str | Path | None = None) -> tuple[MDNet, WeightsInfo]
         weights: a shipped name, a path, or None for the default.
 
     Returns:
-        The network in evaluation mode on the CPU, and what the file says of itself.
+        The network in evaluation mode on the CPU, and the description of the file.
 
     Raises:
-        WeightsError: missing, corrupt, not ours, or tensors that do not fit the configuration.
+        WeightsError: if the file is missing, corrupt or not ours, or if its tensors do not fit the
+            configuration.
     """
     path = resolve_weights(weights)
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -102,15 +103,15 @@ def load_weights(weights: str | Path | None = None) -> tuple[MDNet, WeightsInfo]
 
 
 def save_weights(network: MDNet, path: str | Path, training: dict[str, Any]) -> None:
-    """Write a weights file; the name appears only once the file is complete.
+    """Write a weights file; it replaces an existing one only when it is complete.
 
     Args:
-        network: whose parameters and configuration are stored, as float32.
+        network: its parameters, as float32, and its configuration are stored.
         path: the file to (re)place.
         training: provenance to keep in the header; must be JSON-serialisable.
 
     Raises:
-        DataError: the file cannot be written.
+        DataError: if the file cannot be written.
     """
     tensors = {
         name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().contiguous()

@@ -1,1 +1,1 @@
-"""Other systems' interfaces, without ROS: plug-ins and file formats."""
+"""Plug-ins and file formats of other systems, without ROS."""

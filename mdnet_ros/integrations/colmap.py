@@ -1,4 +1,4 @@
-"""A COLMAP database of a tracked sequence: ``database.db``."""
+"""A tracked sequence as a COLMAP database, ``database.db``."""
 
 from __future__ import annotations
 
@@ -8,26 +8,45 @@ import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.colmap import COLMAP_OFFSET, colmap_camera, import_pycolmap, open_database
+from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Features
 from mdnet_ros.integrations.pairs import ImagePair
 
 
-class ColmapDatabase:
-    """One camera, the images with their keypoints, matches and two-view geometries.
+def camera_for_colmap(
+    camera: CameraModel | None, image_size: tuple[int, int]
+) -> tuple[CameraModel | None, str]:
+    """Choose the calibration to export.
 
-    Matches are all tracks two images share. The tracker's geometric verification is their
-    two-view geometry: the tracks without a false step are its inliers, so that ``colmap mapper``
-    can start at once. It holds no matrices: the mapper estimates what it needs. Coordinates are
-    COLMAP's, the first pixel's centre at (0.5, 0.5).
+    Returns:
+        The camera and an empty text, or None and the reason why COLMAP cannot store it.
+
+    Raises:
+        MissingDependencyError: pycolmap is not installed.
+    """
+    try:
+        colmap_camera(camera, image_size)
+    except DataError as error:
+        return None, str(error)
+    return camera, ''
+
+
+class ColmapDatabase:
+    """Writes one camera, and images with keypoints, matches and two-view geometries.
+
+    The matches of two images are all tracks that they share. Their two-view geometry is the
+    tracker's own verification: its inliers are the tracks without an outlier step between the
+    images, so that ``colmap mapper`` can start at once. It has no matrices; the mapper estimates
+    what it needs. Coordinates are COLMAP's: the first pixel's centre lies at (0.5, 0.5).
 
     Args:
-        folder: to write into.
-        camera: calibration; None: COLMAP finds it.
+        folder: folder to write into.
+        camera: calibration, see :func:`camera_for_colmap`; None: COLMAP estimates it.
         image_size: (width, height) in pixels.
 
     Raises:
-        MissingDependencyError: without pycolmap.
-        DataError: for a distortion that COLMAP does not know.
+        MissingDependencyError: pycolmap is not installed.
+        DataError: COLMAP does not know the distortion model.
     """
 
     def __init__(
@@ -42,7 +61,7 @@ class ColmapDatabase:
         self._ids: dict[str, int] = {}
 
     def close(self) -> None:
-        """Close what was written."""
+        """Close the database."""
         self._database.close()
 
     def image(self, name: str, features: Features) -> None:
@@ -53,7 +72,7 @@ class ColmapDatabase:
         self._database.write_keypoints(self._ids[name], points)
 
     def pair(self, name_a: str, name_b: str, pair: ImagePair, features: tuple[int, int]) -> None:
-        """Write the matches of two images and their verdict."""
+        """Write the matches of two images and their two-view geometry."""
         a, b = self._ids[name_a], self._ids[name_b]
         rows = pair.rows.astype(np.uint32)
         self._database.write_matches(a, b, rows)

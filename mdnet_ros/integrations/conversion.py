@@ -1,4 +1,4 @@
-"""A tracked recording as files of other systems."""
+"""Conversion of a tracked recording to the files of other systems."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from mdnet_ros.integrations.pairs import ImagePair, PairFinder
 from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.recording import Recording
 
-#: Of the images, which dense reconstruction reads.
+#: JPEG quality of the images, which dense reconstruction reads.
 _JPEG_QUALITY = 95
 
 
 class Target(Protocol):
-    """Files that take images and pairs in turn."""
+    """Writer of images and pairs in one format."""
 
     def close(self) -> None:
         """Close the files."""
         ...
 
     def image(self, name: str, features: Features) -> None:
-        """Take the next image's features."""
+        """Write the features of the next image."""
         ...
 
     def pair(self, name_a: str, name_b: str, pair: ImagePair, features: tuple[int, int]) -> None:
-        """Take a pair of images that were given before, and how many features each has."""
+        """Write a pair of images that were written before, and their numbers of features."""
         ...
 
 
 class TargetFormat(Protocol):
-    """Makes a target in a folder."""
+    """Creates a writer for a folder."""
 
     def __call__(
         self, folder: Path, camera: CameraModel | None, image_size: tuple[int, int]
@@ -48,17 +48,17 @@ class TargetFormat(Protocol):
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written.
+    """Counts of a conversion.
 
     Attributes:
-        images: how many.
-        pictures: of these, with their pixels.
-        broken: of these, with an image that cannot be decoded.
-        keypoints: of all images.
-        pairs: of images that share tracks.
-        matches: of all pairs.
-        inliers: of these, with no false step between.
-        repeated: frames left out because their stamp had been there before.
+        images: number of images.
+        pictures: number of images with pixels.
+        broken: number of images that cannot be decoded.
+        keypoints: number of keypoints in all images.
+        pairs: number of image pairs that share tracks.
+        matches: number of matches in all pairs.
+        inliers: number of matches without an outlier step between the images.
+        repeated: number of frames left out because an earlier one has the same stamp.
     """
 
     images: int
@@ -81,20 +81,20 @@ def convert(
 ) -> Conversion:
     """Write a recording's images, features and matches into a new folder.
 
-    Images are called by their stamp in nanoseconds, ``STAMP.jpg``; their pixels lie in ``images``
-    where the recording has them. ``pairs.txt`` names the pairs, two images a line.
+    Images are named by their stamp in nanoseconds, ``STAMP.jpg``; their pixels are in ``images``
+    where the recording has them. ``pairs.txt`` lists the pairs, two images per line.
 
     Args:
-        recording: to read.
-        out: the folder; it appears when it is complete.
-        make_target: of the format wanted.
-        window: pairs are at most this many images apart.
-        every: take each such frame only.
-        progress: show a bar.
+        recording: recording to convert.
+        out: new folder; it appears when it is complete.
+        make_target: creates the writer of the format.
+        window: largest distance of a pair, images.
+        every: take every n-th frame only.
+        progress: show a progress bar.
 
     Raises:
-        DataError: if there is nothing to convert, or the folder is there or cannot be written.
-        SettingError: if ``window`` or ``every`` is below 1.
+        DataError: there is nothing to convert, or the folder exists or cannot be written.
+        SettingError: ``window`` or ``every`` is below 1.
     """
     finder = PairFinder(window, every)
     names: list[str] = []

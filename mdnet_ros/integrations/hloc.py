@@ -1,4 +1,4 @@
-"""Features and matches of a tracked sequence as hloc has them: two h5 files.
+"""Features and matches of a tracked sequence as hloc's two h5 files.
 
 ======================= ======================================================================
 features.h5, by image   keypoints (N, 2) float32, integer coordinates at pixel centres;
@@ -23,15 +23,15 @@ from mdnet_ros.integrations.pairs import ImagePair
 
 
 class HlocFiles:
-    """Writes the two files.
+    """Writes ``features.h5`` and ``matches.h5``.
 
     Args:
-        folder: to write into.
-        camera: not used: hloc takes calibrations from elsewhere.
+        folder: folder to write into.
+        camera: not used; hloc reads calibrations from elsewhere.
         image_size: (width, height) in pixels.
 
     Raises:
-        MissingDependencyError: without h5py.
+        MissingDependencyError: h5py is not installed.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class HlocFiles:
         self._matches: Any = h5py.File(folder / 'matches.h5', 'w')
 
     def close(self) -> None:
-        """Close what was written."""
+        """Close the files."""
         for file in (self._features, self._matches):
             file.close()
 
@@ -61,7 +61,7 @@ class HlocFiles:
     def pair(self, name_a: str, name_b: str, pair: ImagePair, features: tuple[int, int]) -> None:
         """Write the matches of two images."""
         group = self._matches.create_group(f'{name_a}/{name_b}')
-        # As hloc itself, unless that would not hold the rows.
+        # hloc's own type, int16, unless it cannot hold the rows.
         kind = np.int16 if max(features) <= np.iinfo(np.int16).max else np.int32
         partner = np.full(features[0], -1, kind)
         scores = np.zeros(features[0], np.float16)

@@ -1,4 +1,4 @@
-"""Which images of a tracked sequence see the same points."""
+"""Pairs of images of a tracked sequence that share tracks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mdnet_ros.features.types import TrackedFrame
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Two images and the tracks they share.
+    """Pair of images and the tracks they share.
 
     Attributes:
-        earlier: number of the one image, counted from 0.
-        later: of the other.
+        earlier: index of the earlier image, from 0.
+        later: index of the later image.
         rows: (M, 2) int64, rows of keypoints in the earlier and in the later image.
-        inlier: (M,) bool; the geometric model agreed with every step of the track between them.
+        inlier: (M,) bool, whether every step of the track between the images is an inlier.
         similarity: (M,) float32, cosine of the descriptors; 1 where there are none.
     """
 
@@ -34,19 +34,19 @@ class ImagePair:
 class _Seen:
     index: int
     track_ids: np.ndarray
-    false_steps: np.ndarray  # that the track has made until here
+    outlier_steps: np.ndarray  # (N,) outlier steps of each track so far
     descriptors: np.ndarray
 
 
 class PairFinder:
-    """Finds the pairs of a sequence; remembers the last images only.
+    """Finds the pairs of a sequence, keeping only the last images in memory.
 
     Args:
-        window: pairs are at most this many images apart.
-        every: only each such frame is an image; the others are followed all the same.
+        window: largest distance of a pair, images.
+        every: only every n-th frame is an image; tracks run through the frames between.
 
     Raises:
-        SettingError: if one of them is below 1.
+        SettingError: one of them is below 1.
     """
 
     def __init__(self, window: int = 20, every: int = 1) -> None:
@@ -55,23 +55,23 @@ class PairFinder:
                 raise SettingError(f'{name}: expected at least 1, got {value}')
         self._every = every
         self._seen: deque[_Seen] = deque(maxlen=window)
-        self._false_steps: dict[int, int] = {}
+        self._outlier_steps: dict[int, int] = {}
         self._frames = 0
         self._images = 0
 
     def add(self, frame: TrackedFrame) -> list[ImagePair] | None:
-        """Take the next frame.
+        """Add the next frame.
 
         Returns:
-            Its pairs with earlier images, or None if it is no image itself.
+            Its pairs with earlier images, or None if the frame is not an image.
         """
         links = frame.correspondences
         for track in frame.track_ids[links.indices[~links.inlier]].tolist():
-            self._false_steps[track] = self._false_steps.get(track, 0) + 1
+            self._outlier_steps[track] = self._outlier_steps.get(track, 0) + 1
         self._frames += 1
         if (self._frames - 1) % self._every:
             return None
-        steps = [self._false_steps.get(track, 0) for track in frame.track_ids.tolist()]
+        steps = [self._outlier_steps.get(track, 0) for track in frame.track_ids.tolist()]
         now = _Seen(
             self._images, frame.track_ids, np.array(steps, int), frame.features.descriptors
         )
@@ -90,5 +90,5 @@ def _pair(then: _Seen, now: _Seen) -> ImagePair:
         similarity = np.einsum('nd,nd->n', then.descriptors[a], now.descriptors[b])
     return ImagePair(
         then.index, now.index, np.stack([a, b], axis=1),
-        then.false_steps[a] == now.false_steps[b], similarity.astype(np.float32),
+        then.outlier_steps[a] == now.outlier_steps[b], similarity.astype(np.float32),
     )

@@ -1,4 +1,4 @@
-"""The environment of processes that run ROS nodes."""
+"""Environment variables for processes that run ROS nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 FASTDDS_PROFILE = Path(__file__).resolve().parent / 'fastdds_profile.xml'
 #: Humble and Jazzy read the first, Kilted and later the second.
 _PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
-#: Set in a process by the ROS wheels for its own Python; poison to another one's.
+#: Set by the ROS wheels for the Python of this process; wrong for another Python.
 _WHEELS_BOOTSTRAP = '_ROS_WHEELS_BOOTSTRAP_COMPLETE'
 
 
@@ -22,16 +22,16 @@ def ros_environment(
     log_dir: Path | None = None,
     python: str | Path = sys.executable,
 ) -> dict[str, str]:
-    """The environment for a child process that runs one of our nodes.
+    """Return the environment variables for a child process that runs one of our nodes.
 
-    A profile the user has set is kept.
+    A DDS profile that the user has set is kept.
 
     Args:
         base: the environment to start from, usually ``os.environ``.
         domain_id: ROS domain, 0 to 232; the base's if None.
-        localhost: discover peers on this machine only.
-        log_dir: where ROS writes log files; the base's choice if None.
-        python: the interpreter the child runs.
+        localhost: discover other nodes on this machine only.
+        log_dir: folder of the ROS log files; the base's choice if None.
+        python: the interpreter that the child runs.
 
     Raises:
         ValueError: if the domain id is out of range.
@@ -51,7 +51,7 @@ def ros_environment(
     if log_dir is not None:
         environment['ROS_LOG_DIR'] = str(log_dir)
     if Path(python) != Path(sys.executable) and environment.pop(_WHEELS_BOOTSTRAP, ''):
-        # The other Python sets its own library path up once these are gone.
+        # Without these the other Python sets up its own library path.
         environment.pop('LD_LIBRARY_PATH', None)
     environment.setdefault('PYTHONUNBUFFERED', '1')
     return environment

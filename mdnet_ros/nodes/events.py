@@ -1,8 +1,8 @@
-"""Callbacks for events of publishers and subscriptions, wherever the distribution has them.
+"""rclpy's callbacks for events of publishers and subscriptions, in any ROS distribution.
 
-The executor asks each handler at each message that wakes it, in Python, and rclpy makes some for
-every topic unless told not to: they cost more than the messages. So the nodes have none that they
-do not need.
+The executor checks each event handler, in Python, whenever a message wakes it, and by default rclpy
+creates some handlers for every topic. They would cost more than the messages, so the nodes create
+only those that they need.
 """
 
 try:

@@ -1,8 +1,8 @@
-"""Which executor serves which callback: what comes with every image has one to itself.
+"""Executors of a node: one for the image callbacks alone, another for everything else.
 
-rclpy's executors go through all that they serve, in Python, a few times for each message. With
-services, parameters and timers that costs milliseconds an image, of the cores and of the
-interpreter's lock that the network wants too.
+rclpy's executors go through all entities that they serve, in Python, a few times for each message.
+With services, parameters and timers that takes milliseconds per image, during which they hold the
+interpreter's lock that the network needs too.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from rclpy.executors import (
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 
-#: No public name for it is the same from Humble to Rolling.
+#: It has no public name that is the same from Humble to Rolling.
 InvalidHandle = rclpy_implementation.InvalidHandle
-#: Diagnostics, masks, and parameters with services do not wait for each other.
+#: So that diagnostics, masks, and parameters with services do not wait for each other.
 _THREADS = 3
-#: Seconds that a callback in hand may take to end.
+#: Seconds to wait for the end of a running callback.
 _PATIENCE = 2.0
 
 
 class QuickGroup(MutuallyExclusiveCallbackGroup):
-    """Of callbacks that come with every image and only put things down."""
+    """Callback group for the cheap callbacks of every image."""
 
 
 class _Quick(SingleThreadedExecutor):
-    """Serves a node's quick callbacks, in the thread that waits for them."""
+    """Executor of a node's callbacks in a :class:`QuickGroup`, in the thread that waits."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(context=node.context)
         self._node = node
 
     def get_nodes(self) -> list[Node]:
-        return [self._node]  # not added: a node belongs to one executor, the other
+        return [self._node]  # not added: a node can be added to one executor only, the other one
 
     def can_execute(self, entity: Any) -> bool:
         return isinstance(entity.callback_group, QuickGroup) and super().can_execute(entity)
 
 
 class _Rest(MultiThreadedExecutor):
-    """Serves all other callbacks of a node.
+    """Executor of all other callbacks of a node.
 
     Args:
-        node: whose.
-        quick: serves its quick callbacks; is woken when the node's entities change.
+        node: the node.
+        quick: executor of its quick callbacks; is woken when the node's entities change.
     """
 
     def __init__(self, node: Node, quick: _Quick) -> None:
@@ -70,13 +70,13 @@ class _Rest(MultiThreadedExecutor):
 
 
 def executors_of(node: Node) -> tuple[Executor, ...]:
-    """Those that serve a node together; see :func:`spinning`."""
+    """Return the two executors that serve a node together; see :func:`spinning`."""
     quick = _Quick(node)
     return quick, _Rest(node, quick)
 
 
 def executor_of(node: Node) -> Executor:
-    """One that serves all callbacks of a node, one after the other."""
+    """Return an executor that runs all callbacks of a node, one after the other."""
     executor = SingleThreadedExecutor(context=node.context)
     executor.add_node(node)
     return executor
@@ -84,25 +84,25 @@ def executor_of(node: Node) -> Executor:
 
 @contextmanager
 def spinning(*executors: Executor, stop: threading.Event | None = None) -> Iterator[None]:
-    """Let executors serve their callbacks, in a thread each, while the block runs.
+    """Run executors, each in a thread of its own, while the block runs.
 
     Args:
-        executors: are shut down at the end.
-        stop: ends the serving; is set at the end of the block, and before it if a callback
-            raises or the context is shut down.
+        executors: the executors; they are shut down at the end.
+        stop: stops the executors when it is set. It is set at the end of the block, or before if
+            a callback raises or the context is shut down.
 
     Raises:
-        Exception: what a callback raised, when the block has ended.
+        Exception: what a callback raised, after the block has ended.
     """
     ended = stop or threading.Event()
     failures: list[Exception] = []
 
     def serve(executor: Executor) -> None:
         try:
-            # Not by spin(), which only shutdown() ends: by destroying what spin() still uses.
+            # Not by spin(), which only shutdown() ends, by destroying what spin() still uses.
             while not ended.is_set() and executor.context.ok():
-                # A subscription may be destroyed just as the executor is about to take from it:
-                # there is nothing to serve there any more.
+                # A subscription may be destroyed just when the executor is about to take a
+                # message from it.
                 with suppress(InvalidHandle):
                     executor.spin_once()
         except ExternalShutdownException:
@@ -123,7 +123,7 @@ def spinning(*executors: Executor, stop: threading.Event | None = None) -> Itera
     finally:
         ended.set()
         for executor in executors:
-            executor.create_task(_nothing)  # so that it looks up
+            executor.create_task(_nothing)  # wakes it
         for executor, thread in zip(executors, threads, strict=True):
             thread.join(_PATIENCE)
             if not thread.is_alive():

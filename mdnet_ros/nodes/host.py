@@ -1,4 +1,4 @@
-"""What a process takes of the machine: memory, open files, and how warm the machine is."""
+"""Memory and open files of a process, and the temperature of the machine."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-#: Where Linux tells of processes and of temperatures.
+#: Folders in which Linux describes processes and temperatures.
 _PROCESSES = Path('/proc')
 _THERMAL = Path('/sys/class/thermal')
 
 
 def resident_memory(pid: int | str = 'self') -> int:
-    """Bytes of memory that a process holds; 0 where the system does not tell.
+    """Return the resident memory of a process in bytes; 0 where the system does not tell it.
 
     Args:
-        pid: of the process; ``self`` for this one.
+        pid: process id; ``self`` for this process.
     """
     try:
         pages = (_PROCESSES / str(pid) / 'statm').read_text().split()[1]
@@ -27,7 +27,7 @@ def resident_memory(pid: int | str = 'self') -> int:
 
 
 def open_files(pid: int | str = 'self') -> int:
-    """How many file handles a process has open; 0 where the system does not tell."""
+    """Return how many files a process has open; 0 where the system does not tell it."""
     try:
         return len(os.listdir(_PROCESSES / str(pid) / 'fd'))
     except OSError:
@@ -35,21 +35,21 @@ def open_files(pid: int | str = 'self') -> int:
 
 
 def temperature() -> float | None:
-    """Of the machine's hottest thermal zone, degrees Celsius; None where there is none."""
+    """Return the temperature of the hottest thermal zone, degrees Celsius; None without one."""
     found = []
     for zone in _THERMAL.glob('thermal_zone*/temp'):
         try:
             found.append(int(zone.read_text()) / 1000.0)
-        except (OSError, ValueError):  # a zone that is switched off
+        except (OSError, ValueError):  # the zone is switched off
             continue
     return max(found, default=None)
 
 
 def host_facts(device: str) -> dict[str, str]:
-    """For the diagnostics: memory, open files and temperature as text.
+    """Return memory, open files and temperature as text, for the diagnostics.
 
     Args:
-        device: where the network runs; of a GPU the memory is told too.
+        device: device of the network; for a GPU its memory and temperature are added.
     """
     facts = {
         'memory (MB)': f'{resident_memory() / 2**20:.0f}',
@@ -61,12 +61,12 @@ def host_facts(device: str) -> dict[str, str]:
     if device.startswith('cuda'):
         try:
             free, total = torch.cuda.mem_get_info(device)
-        except RuntimeError as error:  # a GPU in trouble must not take the diagnostics along
+        except RuntimeError as error:  # a failing GPU must not end the diagnostics
             return facts | {'GPU memory (MB)': str(error).splitlines()[0]}
         held = torch.cuda.memory_reserved(device)
         facts['GPU memory held / free / total (MB)'] = ' / '.join(
             f'{part / 2**20:.0f}' for part in (held, free, total)
         )
-        with suppress(ImportError, RuntimeError):  # torch asks NVIDIA's library, which is extra
+        with suppress(ImportError, RuntimeError):  # needs a library of NVIDIA that may be missing
             facts['GPU temperature (C)'] = str(torch.cuda.temperature(device))
     return facts

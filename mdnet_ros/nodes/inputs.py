@@ -62,6 +62,7 @@ class Inputs:
         receiver: handles the messages.
 
     Attributes:
+        camera: the camera.
         topic: the topic on which images are expected.
     """
 
@@ -69,7 +70,7 @@ class Inputs:
         self, node: Node, settings: TrackerSettings, camera: NodeCamera, receiver: Receiver
     ) -> None:
         self._node = node
-        self._camera = camera
+        self.camera = camera
         self._receiver = receiver
         self._mismatch = ''
         self._compressed = settings.image_transport == 'compressed'
@@ -81,9 +82,9 @@ class Inputs:
             ReliabilityPolicy.RELIABLE if settings.qos_reliability == 'reliable'
             else ReliabilityPolicy.BEST_EFFORT
         )
-        take: Any = self._take  # rclpy's annotation forgets callbacks that take the message's info
+        take: Any = self._take  # rclpy's annotation lacks callbacks that take the message's info
         self._sequence: int | None = None
-        # A slow parameter or service callback must not hold images up.
+        # A slow parameter or service callback must not delay images.
         self._subscriptions = [
             node.create_subscription(
                 CompressedImage if self._compressed else Image, self.topic, take,
@@ -177,8 +178,8 @@ class Inputs:
         if sequence is not None and last is not None and sequence > last + 1 and (
             self._node.count_publishers(self.topic) == 1
         ):
-            self._camera.statistics.lost(sequence - last - 1)
-        self._receiver.on_image(self._camera, message)
+            self.camera.statistics.lost(sequence - last - 1)
+        self._receiver.on_image(self.camera, message)
 
     def _incompatible(self, event: Any) -> None:
         policy = qos_policy_name_from_kind(event.last_policy_kind)
@@ -190,12 +191,12 @@ class Inputs:
         else:
             advice = f'set qos_overrides.{self.topic}.subscription.{policy.lower()}'
         self._mismatch = f"no images from a publisher of '{self.topic}': {policy} differs; {advice}"
-        self._camera.report('subscription', self._mismatch)
+        self.camera.report('subscription', self._mismatch)
 
     def _incompatible_mask(self, event: Any) -> None:
         topic = self._node.resolve_topic_name(self._mask)
         policy = qos_policy_name_from_kind(event.last_policy_kind)
-        self._camera.report(
+        self.camera.report(
             'subscription',
             f"no mask from a publisher of '{topic}': {policy} differs; publish it reliable and "
             f'transient local (latched), or set qos_overrides.{topic}.subscription.'

@@ -1,9 +1,9 @@
-"""Output messages, written and read.
+"""Builds the output messages, and reads them back.
 
 A consumer in Python gets the typed data back::
 
     features = read_features(keypoints_message)
-    links = read_correspondences(correspondences_message)
+    correspondences = read_correspondences(correspondences_message)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mdnet_ros.tracker.vins import VinsLayout, VinsTracks
 
 
 def cloud_message(table: np.ndarray, header: Header) -> PointCloud2:
-    """A PointCloud2 of a structured array, one field for each of its own."""
+    """Build a PointCloud2 from a structured array, with the same fields."""
     data = array.array('B')
     data.frombytes(memoryview(table.tobytes()))
     return PointCloud2(
@@ -55,12 +55,12 @@ def cloud_message(table: np.ndarray, header: Header) -> PointCloud2:
 def keypoints_message(
     frame: TrackedFrame, header: Header, descriptors: DescriptorEncoding = 'float32'
 ) -> PointCloud2:
-    """The ``keypoints`` message: see :func:`mdnet_ros.tracker.clouds.keypoint_table`."""
+    """Build the ``keypoints`` message: see :func:`mdnet_ros.tracker.clouds.keypoint_table`."""
     return cloud_message(keypoint_table(frame, descriptors), header)
 
 
 def correspondences_message(frame: TrackedFrame, header: Header) -> PointCloud2:
-    """Make the ``correspondences`` message from a tracked frame."""
+    """Build the ``correspondences`` message from a tracked frame."""
     return cloud_message(correspondence_table(frame), header)
 
 
@@ -71,18 +71,18 @@ def tracks_message(
     camera_id: int = 0,
     right: VinsTracks | None = None,
 ) -> bytes:
-    """Make the ``tracks`` message in VINS-Mono's or VINS-Fusion's layout (``tracker/vins.py``).
+    """Build the ``tracks`` message in VINS-Mono's or VINS-Fusion's layout (``tracker/vins.py``).
 
-    It is a ``sensor_msgs/PointCloud``, serialised: an object for each point would take longer
-    than all other outputs together.
+    The result is a serialised ``sensor_msgs/PointCloud``: an object for each point would take
+    longer than all other outputs together.
 
     Args:
-        tracks: of the image.
-        header: of the image.
+        tracks: tracks of the image.
+        header: header of the image.
         layout: ``mono`` or ``fusion``.
         camera_id: 0 left, 1 right (``fusion`` only).
-        right: of a stereo pair, what the right camera sees of them. Their reader wants the left
-            observation of an id before the right one, and none without it.
+        right: observations of the tracks in the right image of a stereo pair. VINS-Fusion expects
+            the left observation of an id before the right one, and no right one alone.
     """
     points, channels = tracks.points(), tracks.channels(layout, camera_id)
     if right is not None:
@@ -106,24 +106,24 @@ def tracks_message(
 def stereo_message(
     left: TrackedFrame, right: TrackedFrame, matches: StereoMatches, header: Header
 ) -> PointCloud2:
-    """The ``stereo`` message: see :func:`mdnet_ros.tracker.clouds.stereo_table`."""
+    """Build the ``stereo`` message: see :func:`mdnet_ros.tracker.clouds.stereo_table`."""
     return cloud_message(stereo_table(left, right, matches), header)
 
 
 def read_features(message: PointCloud2, image_size: tuple[int, int] = (0, 0)) -> Features:
-    """The features of a ``keypoints`` message; ``image_size`` is not in it.
+    """Read the features of a ``keypoints`` message, which does not hold the ``image_size``.
 
     Raises:
-        DataError: if it is none.
+        DataError: if it is not such a message.
     """
     return features_of_table(read_cloud(message), image_size)
 
 
 def read_correspondences(message: PointCloud2) -> Correspondences:
-    """The links of a ``correspondences`` message.
+    """Read the correspondences of a ``correspondences`` message.
 
     Raises:
-        DataError: if it is none.
+        DataError: if it is not such a message.
     """
     return correspondences_of_table(read_cloud(message))
 
@@ -131,10 +131,10 @@ def read_correspondences(message: PointCloud2) -> Correspondences:
 def read_tracked(
     keypoints: PointCloud2, correspondences: PointCloud2, image_size: tuple[int, int] = (0, 0)
 ) -> TrackedFrame:
-    """The tracked frame of a ``keypoints`` and a ``correspondences`` message.
+    """Read the tracked frame of a ``keypoints`` and a ``correspondences`` message.
 
     Raises:
-        DataError: if they are none, or not of the same image.
+        DataError: if they are not such messages, or not of the same image.
     """
     stamps = stamp_nanoseconds(keypoints.header), stamp_nanoseconds(correspondences.header)
     if stamps[0] != stamps[1]:

@@ -24,7 +24,7 @@ from mdnet_ros.tracker.drawing import TrackDrawer
 from mdnet_ros.tracker.job import CameraResult, ImageT, JobResult
 from mdnet_ros.tracker.settings import TrackerSettings
 
-#: Topic -> message type and queue length. Reliable, so that a subscriber of either kind matches.
+#: Topic -> message type and queue length. Reliable publishers match subscribers of either kind.
 _CAMERA_TOPICS = {
     'correspondences': (PointCloud2, 5),
     'keypoints': (PointCloud2, 5),

@@ -1,4 +1,4 @@
-"""The table of settings as ROS parameters of a node."""
+"""Declares the tracker's settings as ROS parameters of a node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mdnet_ros.tracker.settings import SETTINGS, Setting, TrackerSettings
 
 
 def descriptor_of(setting: Setting) -> ParameterDescriptor:
-    """What ``ros2 param describe`` and tools like rqt show of a setting."""
+    """Return what ``ros2 param describe`` and tools like rqt show for a setting."""
     descriptor = ParameterDescriptor(
         description=setting.description,
         additional_constraints=f'one of {setting.range}' if setting.choices else '',
@@ -35,7 +35,7 @@ def descriptor_of(setting: Setting) -> ParameterDescriptor:
 
 
 def declare_settings(node: Node) -> TrackerSettings:
-    """Declare every parameter and read what the user set.
+    """Declare every parameter and return the values that the user set.
 
     Raises:
         SettingError: for a value of the wrong type or out of range.
@@ -56,5 +56,5 @@ def declare_settings(node: Node) -> TrackerSettings:
 
 
 def changed_values(parameters: Iterable[Parameter]) -> dict[str, Any]:
-    """The values among some parameters that belong to our table."""
+    """Return the values of those parameters that are the tracker's settings."""
     return {p.name: p.value for p in parameters if p.name in SETTINGS}

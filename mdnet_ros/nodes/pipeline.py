@@ -58,7 +58,7 @@ class Pipeline:
         self._converter, self._clock = converter, clock
         self.stereo: StereoResult | None = None
         self._grouping = threading.Lock()  # groups go into the mailbox in their order
-        #: Of a broken image, which is counted when it is received, None takes the place.
+        #: None stands for a broken image, which is counted when it is received.
         self._grouper: StampGrouper[ReceivedImage | None] = StampGrouper(len(cameras))
         self._mailbox: Mailbox[Mapping[int, ReceivedImage]] = Mailbox()
         self._results: queue.Queue[JobResult[ReceivedImage] | None] = queue.Queue(maxsize=1)
@@ -94,10 +94,13 @@ class Pipeline:
     def on_camera_info(self, camera: NodeCamera, message: CameraInfo) -> None:
         """Use a calibration from the next image on."""
         rectified = self._engine.configuration.settings.rectified
+        tracker = self._engine.cameras[camera.number]
         try:
-            self._engine.cameras[camera.number].model = camera_of_info(message, rectified)
+            tracker.model = camera_of_info(message, rectified)
         except DataError as error:
-            camera.report('camera_info', f'{error}; the last good one is kept')
+            tracker.unusable = str(error)
+            kept = '; the last good one is kept' if tracker.model is not None else ''
+            camera.report('camera_info', f'{error}{kept}')
 
     def on_mask(self, camera: NodeCamera, message: Image) -> None:
         """Use a region of interest from the next image on; an empty image means everywhere."""
@@ -179,6 +182,11 @@ class Pipeline:
                 )
             if done.calibration_error:
                 camera.report('calibration', f'no tracks published: {done.calibration_error}')
+            if done.tracks is not None and done.tracks.without_ray:
+                camera.report(
+                    'no ray', f'{done.tracks.without_ray} tracks left out: their pixels have no '
+                    'ray in the calibration'
+                )
             if result.fell_back:
                 camera.report(
                     'memory', 'the GPU has no memory left: the network runs on the CPU now'

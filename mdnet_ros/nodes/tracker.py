@@ -19,8 +19,8 @@ from mdnet_ros.nodes.environment import ros_environment
 from mdnet_ros.nodes.executors import executors_of, spinning
 from mdnet_ros.nodes.tracker_node import TrackerNode
 
-#: How long a thread may keep the interpreter from the others, seconds. The network asks for it
-#: after every layer and would wait for the executor's bookkeeping, up to 5 ms each time.
+#: Seconds that a thread may hold the interpreter's lock while others wait. The network needs it
+#: after every layer and would wait for the executor's bookkeeping, by default up to 5 ms.
 _SWITCH_INTERVAL = 5e-4
 
 
@@ -34,13 +34,13 @@ def main(args: list[str] | None = None) -> int:
     tune_allocator()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     os.environ.update(ros_environment(os.environ))
-    # Our own handlers: the context must outlive the frame in hand, so that it is published.
+    # Our own handlers: the context must live until the last frame is published.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     try:
         node = TrackerNode()
-    except Exception as error:  # a parameter out of range, a name that cannot be
+    except Exception as error:  # a parameter out of range, an impossible name
         get_logger('tracker').fatal(' '.join(str(error).split()))
         rclpy.try_shutdown()
         return 1
@@ -49,18 +49,18 @@ def main(args: list[str] | None = None) -> int:
             node.get_logger().fatal(node.error)
             return 1
         with spinning(*executors_of(node), stop=stop):
-            # In steps: a signal that another thread was given does not wake an endless wait.
+            # In steps: a signal that another thread received does not wake an endless wait.
             while not stop.wait(0.1):
                 pass
         return 0
-    except Exception as error:  # of a callback
+    except Exception as error:  # raised by a callback
         node.get_logger().fatal(' '.join(f'{type(error).__name__}: {error}'.split()))
         return 1
     finally:
         node.close()
         node.destroy_node()
         rclpy.try_shutdown()
-        # Python would go through everything torch holds once more before it ends.
+        # Otherwise Python would collect garbage among all that torch holds before it ends.
         gc.freeze()
 
 

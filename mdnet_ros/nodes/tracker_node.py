@@ -51,7 +51,7 @@ class TrackerNode(LifecycleNode):
             NodeCamera(number, name, warn)
             for number, name in enumerate(self.settings.camera_names)
         ]
-        self._inputs: list[Inputs] = []  # in the order of the cameras; empty unless active
+        self._inputs: list[Inputs] = []  # one for each camera while active
         self._converter = ImageConverter(self.settings.counts)
         self._pair: PairOutputs | None = None
         self._pipeline: Pipeline | None = None
@@ -207,7 +207,7 @@ class TrackerNode(LifecycleNode):
         self._diagnostics.publish(array)
 
     def _status(self, camera: NodeCamera) -> DiagnosticStatus:
-        inputs = dict(enumerate(self._inputs)).get(camera.number)
+        inputs = next((one for one in self._inputs if one.camera is camera), None)
         engine, pipeline = self._engine, self._pipeline
         stereo = pipeline.stereo if pipeline is not None else None
         state = self._state_machine.current_state[1]

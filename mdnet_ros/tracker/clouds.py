@@ -1,10 +1,10 @@
 """Layout of the PointCloud2 outputs, without ROS: structured arrays to and from tracked frames.
 
-The node and the bag writer both take the bytes of their messages from these tables, and whoever
-reads them gets :class:`Features` and :class:`Correspondences` back. All numbers are little-endian.
+The node and the bag writer take the bytes of their messages from these arrays; the reading
+functions return :class:`Features` and :class:`Correspondences`. All numbers are little-endian.
 
-Track ids are UINT32, the widest integer a PointCloud2 knows: they wrap modulo 2**32, so an id may
-come again only after more than four thousand million other tracks.
+Track ids are UINT32, the widest integer of a PointCloud2: they wrap modulo 2**32, so an id repeats
+only after more than four thousand million other tracks.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _SECOND = 1_000_000_000
 
 
 def keypoint_table(frame: TrackedFrame, descriptors: DescriptorEncoding = 'float32') -> np.ndarray:
-    """The points of a ``keypoints`` message.
+    """Build the points of a ``keypoints`` message.
 
     Args:
-        frame: N keypoints.
+        frame: tracked frame with N keypoints.
         descriptors: ``float32`` as they are; ``int8`` scaled so that the largest component of
-            each is 127 (normalise after reading); ``none``.
+            each is 127 (normalise after reading); or ``none``.
 
     Returns:
         (N,) structured: x, y (pixels), z = 0, score, set, track_id, age and, unless left out,
@@ -81,29 +81,29 @@ def keypoint_table(frame: TrackedFrame, descriptors: DescriptorEncoding = 'float
 
 
 def correspondence_table(frame: TrackedFrame) -> np.ndarray:
-    """The points of a ``correspondences`` message.
+    """Build the points of a ``correspondences`` message.
 
     Returns:
         (M,) structured, :data:`CORRESPONDENCE_DTYPE`: where a keypoint is (x, y, z = 0) and
         where it was (x_prev, y_prev) in pixels, its row in this and in the earlier frame's
         ``keypoints``, and the stamp of that frame.
     """
-    links = frame.correspondences
-    table = np.zeros(len(links), CORRESPONDENCE_DTYPE)
-    table['x'], table['y'] = frame.features.keypoints[links.indices].T
-    table['x_prev'], table['y_prev'] = links.keypoints_prev.T
-    table['similarity'] = links.similarity
-    table['set'] = frame.features.sets[links.indices]
-    table['track_id'] = frame.track_ids[links.indices] & 0xFFFFFFFF
-    table['inlier'] = links.inlier
-    table['index'] = links.indices
-    table['index_prev'] = links.indices_prev
-    table['stamp_prev_sec'], table['stamp_prev_nanosec'] = np.divmod(links.stamps_prev, _SECOND)
+    matches = frame.correspondences
+    table = np.zeros(len(matches), CORRESPONDENCE_DTYPE)
+    table['x'], table['y'] = frame.features.keypoints[matches.indices].T
+    table['x_prev'], table['y_prev'] = matches.keypoints_prev.T
+    table['similarity'] = matches.similarity
+    table['set'] = frame.features.sets[matches.indices]
+    table['track_id'] = frame.track_ids[matches.indices] & 0xFFFFFFFF
+    table['inlier'] = matches.inlier
+    table['index'] = matches.indices
+    table['index_prev'] = matches.indices_prev
+    table['stamp_prev_sec'], table['stamp_prev_nanosec'] = np.divmod(matches.stamps_prev, _SECOND)
     return table
 
 
 def stereo_table(left: TrackedFrame, right: TrackedFrame, matches: StereoMatches) -> np.ndarray:
-    """The points of a ``stereo`` message.
+    """Build the points of a ``stereo`` message.
 
     Returns:
         (M,) structured, :data:`STEREO_DTYPE`: where a keypoint is in the left (x, y, z = 0) and
@@ -127,14 +127,14 @@ def stereo_table(left: TrackedFrame, right: TrackedFrame, matches: StereoMatches
 
 
 def features_of_table(table: np.ndarray, image_size: tuple[int, int] = (0, 0)) -> Features:
-    """The features of a ``keypoints`` message.
+    """Read the features of a ``keypoints`` message.
 
     Args:
-        table: as of :func:`keypoint_table` or :func:`cloud_table`.
-        image_size: (width, height) of the image; the message does not carry it.
+        table: (N,) structured, as :func:`keypoint_table` returns it.
+        image_size: (width, height) of the image, which is not part of the message.
 
     Returns:
-        The features; without descriptors in the message they are (N, 0).
+        The features; if the message has no descriptors, they are (N, 0).
 
     Raises:
         DataError: if a field is missing.
@@ -158,7 +158,7 @@ def features_of_table(table: np.ndarray, image_size: tuple[int, int] = (0, 0)) -
 
 
 def correspondences_of_table(table: np.ndarray) -> Correspondences:
-    """The links of a ``correspondences`` message.
+    """Read the correspondences of a ``correspondences`` message.
 
     Raises:
         DataError: if a field is missing.
@@ -181,23 +181,23 @@ def tracked_of_tables(
     stamp_ns: int,
     image_size: tuple[int, int] = (0, 0),
 ) -> TrackedFrame:
-    """The tracked frame of a pair of messages with the same stamp.
+    """Read the tracked frame of two messages with the same stamp.
 
     Raises:
-        DataError: if a field is missing, or the correspondences name rows that are not there.
+        DataError: if a field is missing, or the correspondences refer to rows that do not exist.
     """
     features = features_of_table(keypoints, image_size)
-    links = correspondences_of_table(correspondences)
-    if len(links) and not 0 <= links.indices.min() <= links.indices.max() < len(features):
+    matches = correspondences_of_table(correspondences)
+    if len(matches) and not 0 <= matches.indices.min() <= matches.indices.max() < len(features):
         raise DataError(
             f'correspondences: expected rows of the {len(features)} keypoints, '
-            f'got {links.indices.min()} to {links.indices.max()}'
+            f'got {matches.indices.min()} to {matches.indices.max()}'
         )
     return TrackedFrame(
         features,
         keypoints['track_id'].astype(np.int64),
         keypoints['age'].astype(np.int32),
-        links,
+        matches,
         stamp_ns,
     )
 

@@ -1,4 +1,4 @@
-"""Tracks drawn on an image: keypoints as dots, where they came from as trails."""
+"""Draws tracks on an image: keypoints as dots, earlier positions as trails."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ COLOUR_BY: tuple[str, ...] = get_args(ColourBy)
 #: Ages are coloured on a logarithmic scale up to this many frames.
 _OLDEST = 64
 _LEVELS = 16
-#: Drawing positions are given to OpenCV in 1/2**_SHIFT pixels.
+#: OpenCV draws at positions in units of 1/2**_SHIFT pixels.
 _SHIFT = 4
 #: Young tracks blue, old ones red.
 _AGE_COLOURS = cv2.applyColorMap(
     np.linspace(40, 235, _LEVELS).astype(np.uint8)[:, None], cv2.COLORMAP_TURBO
 )[:, 0]
-#: One colour for each of up to eight sets, told apart by the colour-blind too (Okabe and Ito).
+#: One colour for each of up to eight sets; the colour-blind can distinguish them (Okabe and Ito).
 _SET_COLOURS = np.array(
     [
         (233, 180, 86), (0, 159, 230), (115, 158, 0), (167, 121, 204),
@@ -30,23 +30,23 @@ _SET_COLOURS = np.array(
     ],
     np.uint8,
 )
-#: New, inlier, outlier.
+#: Colours of new keypoints, inliers and outliers.
 _INLIER_COLOURS = np.array([(200, 200, 200), (80, 220, 60), (60, 60, 240)], np.uint8)
 
 
 def keypoint_colours(frame: TrackedFrame, colour_by: ColourBy) -> np.ndarray:
-    """The colour of each keypoint.
+    """Return the colour of each keypoint.
 
     Args:
-        frame: with N keypoints.
+        frame: tracked frame with N keypoints.
         colour_by: ``age`` (blue: new, red: old), ``set`` (one colour each), or ``inlier``
-            (gray: new, green: agrees with the geometry, red: does not).
+            (gray: new, green: inlier, red: outlier).
 
     Returns:
         (N, 3) uint8, BGR.
 
     Raises:
-        ValueError: if ``colour_by`` is none of the three.
+        ValueError: if ``colour_by`` is unknown.
     """
     if colour_by == 'age':
         level = np.log1p(np.minimum(frame.ages, _OLDEST)) / np.log1p(_OLDEST)
@@ -55,21 +55,21 @@ def keypoint_colours(frame: TrackedFrame, colour_by: ColourBy) -> np.ndarray:
         return _SET_COLOURS[frame.features.sets % len(_SET_COLOURS)]
     if colour_by == 'inlier':
         state = np.zeros(len(frame.features), int)
-        links = frame.correspondences
-        state[links.indices] = np.where(links.inlier, 1, 2)
+        matches = frame.correspondences
+        state[matches.indices] = np.where(matches.inlier, 1, 2)
         return _INLIER_COLOURS[state]
     raise ValueError(f"colour_by '{colour_by}': expected one of {', '.join(COLOUR_BY)}")
 
 
 def previous_positions(frame: TrackedFrame) -> np.ndarray:
-    """Trails of one step, from the frame's own correspondences.
+    """Return trails of one step, taken from the frame's own correspondences.
 
     Returns:
         (N, 1, 2) float32 pixels, NaN where the keypoint is new.
     """
     trails = np.full((len(frame.features), 1, 2), np.nan, np.float32)
-    links = frame.correspondences
-    trails[links.indices, 0] = links.keypoints_prev
+    matches = frame.correspondences
+    trails[matches.indices, 0] = matches.keypoints_prev
     return trails
 
 
@@ -79,7 +79,7 @@ def draw_tracks(
     trails: np.ndarray | None = None,
     colour_by: ColourBy = 'age',
 ) -> np.ndarray:
-    """Draw one frame's tracks on a copy of its image.
+    """Draw the tracks of a frame on a copy of its image.
 
     Args:
         image: (H, W, 3) BGR or (H, W) gray, uint8.
@@ -109,9 +109,9 @@ def draw_tracks(
         trails = previous_positions(frame)
     points = frame.features.keypoints
     size = max(canvas.shape[:2])
-    palette, which = np.unique(colours, axis=0, return_inverse=True)
+    palette, colour_index = np.unique(colours, axis=0, return_inverse=True)
     for entry, colour in enumerate(palette.tolist()):
-        rows = np.nonzero(which.reshape(-1) == entry)[0]
+        rows = np.nonzero(colour_index.reshape(-1) == entry)[0]
         segments = _segments(points[rows], trails[rows])
         thickness = max(1, round(size / 900))
         cv2.polylines(canvas, list(segments), False, colour, thickness, cv2.LINE_AA, _SHIFT)
@@ -124,10 +124,10 @@ def draw_tracks(
 
 
 class TrackDrawer:
-    """Draws a sequence of frames and remembers where each track was.
+    """Draws a sequence of frames with trails through the earlier positions of each track.
 
     Args:
-        length: how many frames a trail reaches back; 0 draws dots alone.
+        length: how many frames a trail reaches back; 0 draws only dots.
         colour_by: see :func:`keypoint_colours`.
     """
 
@@ -144,7 +144,7 @@ class TrackDrawer:
         self._history = np.zeros((0, self.length + 1, 2), np.float32)
 
     def update(self, frame: TrackedFrame) -> np.ndarray:
-        """Take a frame into the trails; call it for frames that are not drawn, too.
+        """Add a frame to the trails; to be called for frames that are not drawn, too.
 
         Returns:
             (N, length, 2) float32, earlier positions of the frame's keypoints, latest first,
@@ -158,17 +158,17 @@ class TrackDrawer:
         rows = np.searchsorted(ids, frame.track_ids)
         history[rows, 0] = frame.features.keypoints
         trails = history[rows, 1:]
-        # A false step must not become part of the trail; it is shown where outliers are asked for.
-        links = frame.correspondences
-        false_steps = links.indices[~links.inlier]
-        history[rows[false_steps], 1:] = np.nan
-        trails[false_steps, 1 if self.colour_by == 'inlier' else 0 :] = np.nan
+        # An outlier must not become part of the trail; it is drawn only if outliers are coloured.
+        matches = frame.correspondences
+        outliers = matches.indices[~matches.inlier]
+        history[rows[outliers], 1:] = np.nan
+        trails[outliers, 1 if self.colour_by == 'inlier' else 0 :] = np.nan
         alive = ~np.isnan(history[:, :, 0]).all(axis=1)
         self._ids, self._history = ids[alive], history[alive]
         return trails
 
     def __call__(self, image: np.ndarray, frame: TrackedFrame) -> np.ndarray:
-        """Take a frame and draw it: as :func:`draw_tracks`."""
+        """Add a frame to the trails and draw it, see :func:`draw_tracks`."""
         return draw_tracks(image, frame, self.update(frame), self.colour_by)
 
 
@@ -177,7 +177,7 @@ def _fixed_point(points: np.ndarray) -> np.ndarray:
 
 
 def _segments(points: np.ndarray, trails: np.ndarray) -> np.ndarray:
-    """(S, 2, 2) int32 line segments along trails; a step that was missed is bridged."""
+    """Return (S, 2, 2) int32 line segments along trails; missing positions are bridged."""
     path = np.concatenate([points[:, None], trails], axis=1)
     for step in range(path.shape[1] - 2, -1, -1):
         missing = np.isnan(path[:, step])

@@ -88,39 +88,47 @@ class Engine:
         with self._lock:
             if job.configuration is not self._last:
                 self._use(job.configuration, 'new weights')
-            settings = job.configuration.settings
             # OpenMP keeps this number for each thread, so it is set by the thread that computes.
-            threads = settings.threads or _DEFAULT_THREADS
+            threads = job.configuration.settings.threads or _DEFAULT_THREADS
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
             pixels, refused = _decode(job)
             begin = time.monotonic()
-            fell_back = False
+            last_images = [camera.last_image for camera in self.cameras]
             try:
-                features = self._extract(job, pixels, refused)
+                result = self._track(job, pixels, refused)
             except torch.cuda.OutOfMemoryError:
-                job = self._fall_back(job)
-                features = self._extract(job, pixels, refused)
-                fell_back = True
-            results = {
-                number: self.cameras[number].update(features[number], image.stamp_ns, settings)
-                for number, image in job.images.items() if number in features
-            }
-            stereo = None
-            if settings.stereo and {0, 1} <= results.keys():
-                stereo = self._match_stereo(results[0], results[1], settings)
-            seconds = time.monotonic() - begin
-        return JobResult(job, results, refused, stereo, seconds, fell_back)
+                for camera, last_image in zip(self.cameras, last_images, strict=True):
+                    camera.last_image = last_image  # some may have been updated already
+                result = self._track(self._fall_back(job), pixels, refused)
+                result = replace(result, fell_back=True)
+            return replace(result, seconds=time.monotonic() - begin)
+
+    def _track(
+        self, job: Job[ImageT], pixels: dict[int, np.ndarray], undecoded: dict[int, ImageError]
+    ) -> JobResult[ImageT]:
+        """Extract and track decoded images, and match the stereo pair."""
+        features, refused = self._extract(job, pixels)
+        settings = job.configuration.settings
+        results = {
+            number: self.cameras[number].update(features[number], image.stamp_ns, settings)
+            for number, image in job.images.items() if number in features
+        }
+        stereo = None
+        if settings.stereo and {0, 1} <= results.keys():
+            stereo = self._match_stereo(results[0], results[1], settings)
+        return JobResult(job, results, undecoded | refused, stereo)
 
     def _extract(
-        self, job: Job[ImageT], pixels: dict[int, np.ndarray], refused: dict[int, ImageError]
-    ) -> dict[int, Features]:
-        """Extract features, images of one size in one pass; adds to ``refused``."""
+        self, job: Job[ImageT], pixels: dict[int, np.ndarray]
+    ) -> tuple[dict[int, Features], dict[int, ImageError]]:
+        """Extract features, images of one size in one pass; also return why not of an image."""
         by_size: dict[tuple[int, ...], list[int]] = {}
         for number, image in pixels.items():
             by_size.setdefault(image.shape, []).append(number)
         extractor = job.configuration.extractor
         features: dict[int, Features] = {}
+        refused: dict[int, ImageError] = {}
         for numbers in by_size.values():
             step = extractor.fixed_batch or len(numbers)
             for batch in (numbers[i : i + step] for i in range(0, len(numbers), step)):
@@ -133,7 +141,7 @@ class Engine:
                     refused |= dict.fromkeys(batch, error)
                 else:
                     features |= dict(zip(batch, extracted, strict=True))
-        return features
+        return features, refused
 
     def _match_stereo(
         self, left: CameraResult, right: CameraResult, settings: TrackerSettings

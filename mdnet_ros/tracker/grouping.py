@@ -1,4 +1,4 @@
-"""Items of several cameras brought together by their stamps, without ROS."""
+"""Groups items of several cameras by their stamps, without ROS."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar('T')
-#: How many items of one camera wait for those of the others.
+#: How many items of a camera may wait for items of the others.
 _CAPACITY = 16
 
 
 @dataclass(frozen=True)
 class Grouped(Generic[T]):
-    """What came of an item.
+    """Result of adding an item.
 
     Attributes:
-        group: one item of each camera, in the order of the cameras; None while one is missing.
-        left_over: camera and item of those that will not be part of a group any more.
+        group: one item of each camera, in the order of the cameras; None if one is missing.
+        left_over: camera number and item of those that will not be part of a group any more.
     """
 
     group: tuple[T, ...] | None
@@ -27,11 +27,11 @@ class Grouped(Generic[T]):
 class StampGrouper(Generic[T]):
     """Makes groups of one item from each camera.
 
-    What came before the items of a group from the same cameras is left over then, whatever its
-    stamp, so that a clock that jumps or a bag that begins again cannot block anything.
+    Items that were added before those of a group are left over, whatever their stamps, so that a
+    clock that jumps or a bag that starts again cannot block anything.
 
     Args:
-        cameras: how many.
+        cameras: number of cameras.
     """
 
     def __init__(self, cameras: int) -> None:
@@ -59,7 +59,7 @@ class StampGrouper(Generic[T]):
         return Grouped(None)
 
     def clear(self) -> tuple[tuple[int, T], ...]:
-        """Take away what waits."""
+        """Remove all waiting items and return them with their camera numbers."""
         waiting = tuple(
             (camera, item) for camera, queue in enumerate(self._waiting) for _, item in queue
         )
@@ -70,7 +70,7 @@ class StampGrouper(Generic[T]):
     def _partners(
         self, camera: int, stamp_ns: int, max_difference_ns: int
     ) -> list[int] | None:
-        """Return the place in each queue of what belongs to the newest item of a camera."""
+        """Return the place in each queue of the items that belong to a camera's newest one."""
         chosen = []
         for index, queue in enumerate(self._waiting):
             if index == camera:
@@ -78,7 +78,7 @@ class StampGrouper(Generic[T]):
                 continue
             if not queue:
                 return None
-            # Of equally near ones the newest.
+            # Among equally near items the newest.
             chosen.append(
                 -min((abs(stamp - stamp_ns), -place) for place, (stamp, _) in enumerate(queue))[1]
             )

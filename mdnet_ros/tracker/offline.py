@@ -1,4 +1,4 @@
-"""The tracker over a bag, without ROS: the node's own engine, every frame, in order."""
+"""Tracks every image of a bag in order, without ROS, with the same engine as the node."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.clouds import correspondence_table, keypoint_table
 from mdnet_ros.tracker.engine import Engine
 
-#: Cause under which the node, too, counts images it cannot use.
+#: Cause that the node counts unusable images under, too.
 BAD_IMAGE = 'bad image'
 
 
 @dataclass(frozen=True)
 class OfflineRun:
-    """What happened to the frames of a bag.
+    """Counts and times of a tracked bag.
 
     Attributes:
-        frames_in: images in the bag.
-        frames_processed: of these, tracked.
-        drops: cause to number of images that could not be used.
-        problem: what was wrong with the first of them, or empty.
-        seconds: (N,) from the message to its outputs, each processed frame.
+        frames_in: number of images in the bag.
+        frames_processed: number of images tracked.
+        drops: number of images that could not be used, by cause.
+        problem: why the first of them could not be used, or empty.
+        seconds: (N,) time from the message to its outputs, for each processed frame.
+        uncalibrated: frames without ``/tracks``, although asked for, for want of a calibration.
+        calibration_error: the reason of the first of them, or empty.
+        without_ray: observations left out of ``/tracks``: the calibration has no ray for them.
     """
 
     frames_in: int
@@ -38,6 +41,9 @@ class OfflineRun:
     drops: dict[str, int]
     problem: str
     seconds: np.ndarray
+    uncalibrated: int = 0
+    calibration_error: str = ''
+    without_ray: int = 0
 
 
 def track_bag(
@@ -51,19 +57,20 @@ def track_bag(
     """Track every image of a bag, in order.
 
     Args:
-        bag: open.
-        image_topic: as :meth:`BagReader.image_topic` gives it.
+        bag: the open bag.
+        image_topic: topic of the images, see :meth:`BagReader.image_topic`.
         engine: the node's engine; the calibration of its first camera is used as it is.
-        topics: where ``/keypoints``, ``/correspondences`` and ``/tracks`` are written.
-        on_frame: told of each tracked frame.
-        progress: show a bar.
+        topics: writes ``/keypoints``, ``/correspondences`` and ``/tracks``; None: not written.
+        on_frame: called with each image and its tracked frame.
+        progress: show a progress bar.
 
     Raises:
         DataError: if there are no images, none of them can be used, or the bag is damaged.
     """
     settings = engine.configuration.settings
     drops: Counter[str] = Counter()
-    problem = ''
+    problem = calibration_error = ''
+    uncalibrated = without_ray = 0
     seconds: list[float] = []
     total = bag.counts[image_topic]
     images = bag.images(image_topic, settings.counts)
@@ -75,6 +82,11 @@ def track_bag(
             drops[BAD_IMAGE] += 1
             problem = problem or str(error)
             continue
+        if done.calibration_error:
+            uncalibrated += 1
+            calibration_error = calibration_error or done.calibration_error
+        if done.tracks is not None:
+            without_ray += done.tracks.without_ray
         if topics is not None:
             stamp, name = frame.stamp_ns, frame.frame_id
             topics.cloud('/correspondences', stamp, name, correspondence_table(done.frame))
@@ -96,4 +108,7 @@ def track_bag(
             f"bag '{bag.path}': none of the {frames_in} images of '{image_topic}' can be used: "
             f'{problem}'
         )
-    return OfflineRun(frames_in, len(seconds), dict(drops), problem, np.array(seconds))
+    return OfflineRun(
+        frames_in, len(seconds), dict(drops), problem, np.array(seconds),
+        uncalibrated, calibration_error, without_ray,
+    )

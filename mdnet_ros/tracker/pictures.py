@@ -20,7 +20,7 @@ from mdnet_ros.tracker.drawing import TrackDrawer
 
 #: Columns and rows of the contact sheet.
 _GRID = (4, 3)
-#: Longer trails hide the picture where the camera moves fast, frames.
+#: Length of trails in frames; longer ones hide the picture where the camera moves fast.
 _TRAIL = 3
 #: Width of one picture of the contact sheet and largest width of the video, pixels.
 _THUMBNAIL = 480
@@ -30,9 +30,9 @@ FPS_RANGE = (1.0, 120.0)
 
 
 class RunPictures:
-    """Draws the frames of a run, as a context manager.
+    """Draws the frames of a run; a context manager.
 
-    Both files appear when the block ends without an error.
+    Both files are written when the block ends without an error.
 
     Args:
         folder: where ``contact_sheet.png`` and ``tracks.mp4`` are written.
@@ -90,7 +90,7 @@ class RunPictures:
 
         Args:
             image: (H, W) gray or (H, W, 3) BGR, uint8.
-            frame: its tracks.
+            frame: its tracked frame.
         """
         drawn = self._drawer(image, frame)
         height, width = drawn.shape[:2]
@@ -139,7 +139,7 @@ class RunPictures:
 
 
 def _sheet(thumbnails: list[np.ndarray]) -> np.ndarray:
-    """The pictures row by row; all get the size of the first."""
+    """Join pictures row by row; all get the size of the first."""
     height, width = thumbnails[0].shape[:2]
     columns = min(_GRID[0], len(thumbnails))
     rows = -(-len(thumbnails) // columns)

@@ -1,17 +1,17 @@
-"""Read the tracker's outputs in a bag, together with the images they came from."""
+"""Reads the tracker's outputs from a bag, together with the images they were computed from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.reader import BagReader, ImageFrame
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.data.pointcloud import read_cloud
-from mdnet_ros.errors import DataError, ImageError
+from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import TrackedFrame
 from mdnet_ros.tracker.clouds import tracked_of_tables
 
@@ -24,18 +24,18 @@ def read_tracks(
     keypoints: str = '/keypoints',
     correspondences: str = '/correspondences',
 ) -> Iterator[TrackedFrame]:
-    """The tracked frames of a bag, in the order they were recorded.
+    """Read the tracked frames of a bag, in the order they were recorded.
 
-    Frames of which one of the two messages is missing are left out.
+    Frames without one of the two messages are left out.
 
     Args:
-        bag: open.
+        bag: the open bag.
         image_size: (width, height) of the images, which the messages do not hold.
-        keypoints: topic.
-        correspondences: topic.
+        keypoints: topic of the keypoints.
+        correspondences: topic of the correspondences.
 
     Raises:
-        DataError: if a topic is not there, or a message is none of the tracker's.
+        DataError: if a topic is missing, or a message is not one of the tracker's.
     """
     halves: dict[int, dict[str, Any]] = {}
     for topic, message in bag.typed([keypoints, correspondences]):
@@ -47,20 +47,21 @@ def read_tracks(
                 read_cloud(pair[keypoints]), read_cloud(pair[correspondences]),
                 stamp, image_size,
             )
-            # Older frames without their other half will not be completed any more.
+            # The other message of older frames will not come any more.
             halves = {s: half for s, half in halves.items() if s > stamp}
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Tracked frames and, where they are at hand, their images; :func:`find_recording` makes it.
+    """Tracked frames with their images, if there are any; :func:`find_recording` makes it.
 
     Attributes:
         tracks: open bag with the tracker's outputs.
-        namespace: of the outputs, such as ``/left``; empty: none.
+        namespace: namespace of the outputs, such as ``/left``; empty: none.
         source: open bag with the images; may be the same; None: there are no images.
-        image_topic: in ``source``.
-        camera: its calibration, if known.
+        image_topic: topic of the images in ``source``.
+        camera: calibration for the images as they are; None: none that can be used.
+        calibration_problem: why there is no calibration, on one line; empty with one.
         image_size: (width, height) in pixels.
     """
 
@@ -69,16 +70,17 @@ class Recording:
     source: BagReader | None
     image_topic: str | None
     camera: CameraModel | None
+    calibration_problem: str
     image_size: tuple[int, int]
 
     def __len__(self) -> int:
-        """How many frames there are at most."""
+        """Return how many frames there are at most."""
         return self.tracks.counts[f'{self.namespace}/keypoints']
 
     def __iter__(self) -> Iterator[tuple[TrackedFrame, ImageFrame | None]]:
-        """The frames in the order they were recorded, each with the image of the same stamp.
+        """Yield the frames as they were recorded, each with the image of the same stamp.
 
-        Images are looked for forwards: a frame whose stamp went back has none.
+        Images are searched forwards only: a frame whose stamp went back has none.
         """
         images = self._images()
         image = next(images, None)
@@ -110,18 +112,18 @@ def find_recording(
 
     Args:
         tracks: open bag with ``keypoints`` and ``correspondences``.
-        source: open bag with the images and the calibration; None: ``tracks``, where it has them.
-        image_topic: default: the only one there is.
-        camera_info_topic: default: the one beside the images.
-        namespace: of the outputs; default: the only one there is.
-        rectified: the images are rectified already, so that P of the calibration holds for them.
+        source: open bag with the images and the calibration; None: ``tracks``, if it has them.
+        image_topic: topic of the images; None: the only one.
+        camera_info_topic: topic of the calibration; None: the one beside the images.
+        namespace: namespace of the outputs; None: the only one.
+        rectified: whether the images are rectified already, so that P of the calibration holds.
 
     Raises:
-        DataError: if topics are missing, the choice is not clear, P is none, or no image and no
-            calibration tells how large the images are.
+        DataError: if topics are missing, the choice is not clear, or no image and no calibration
+            tells how large the images are.
     """
     place = _namespace(tracks, namespace)
-    # An overlay is no camera image.
+    # An overlay is not an image of the camera.
     beside = [topic for topic in tracks.image_topics() if not topic.endswith('/overlay')]
     if source is None and (beside or image_topic is not None):
         source = tracks
@@ -129,30 +131,20 @@ def find_recording(
     topic = None if source is None else source.image_topic(image_topic)
     calibrated = source or tracks
     info_topic = calibrated.camera_info_topic(topic or '', camera_info_topic)
-    camera = calibrated.camera(info_topic, rectified)
-    size = (camera.width, camera.height) if camera is not None else (0, 0)
-    if source is not None and not all(size):
-        # A calibration may leave out the size.
-        size = _image_size(source, topic)
+    calibration = read_calibration(calibrated, topic, info_topic, rectified)
+    camera, size = calibration.camera, calibration.image_size or (0, 0)
+    if camera is not None and not all(size):
+        size = (camera.width, camera.height)
     if not all(size):
         raise DataError(
             f"bag '{tracks.path}': expected images or a camera_info, to know the size of the "
             'images; name the bag that has them'
         )
-    return Recording(tracks, place, source, topic, camera, size)
-
-
-def _image_size(source: BagReader, topic: str | None) -> tuple[int, int]:
-    """(width, height) of the first image that can be decoded; (0, 0) if none can."""
-    for frame in source.images(topic):
-        with suppress(ImageError):
-            height, width = frame.image.shape
-            return width, height
-    return 0, 0
+    return Recording(tracks, place, source, topic, camera, calibration.problem, size)
 
 
 def _namespace(tracks: BagReader, requested: str | None) -> str:
-    """The namespace that has both of the tracker's outputs."""
+    """Return the namespace that has both outputs of the tracker."""
     found = [
         topic.removesuffix('/keypoints')
         for topic, kind in tracks.topics.items()

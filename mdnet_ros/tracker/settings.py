@@ -1,4 +1,4 @@
-"""The tracker's parameters in one table: declaration, validation and documentation come from it."""
+"""The tracker's parameters in one table, from which they are declared, checked and documented."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from mdnet_ros.tracker.clouds import DESCRIPTOR_ENCODINGS, DescriptorEncoding
 from mdnet_ros.tracker.drawing import COLOUR_BY, ColourBy
 from mdnet_ros.tracker.vins import VINS_LAYOUTS, VinsLayout
 
-#: A name below which topics can lie.
+#: Pattern of a name that can be the namespace of topics.
 _CAMERA_NAME = r'[A-Za-z]\w*(/[A-Za-z]\w*)*'
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One parameter.
+    """Description of a parameter.
 
     Attributes:
-        name: of the parameter.
-        default: its value where the user names none; its type is the parameter's.
-        description: what it does, with unit.
-        low: least number allowed, or None.
-        high: greatest number allowed, or None.
-        choices: the strings allowed; empty: any.
-        read_only: fixed once the node is there.
-        reloads: setting it at run time loads the network anew.
+        name: name of the parameter.
+        default: default value; its type is that of the parameter.
+        description: what the parameter does, with its unit.
+        low: smallest allowed number, or None.
+        high: largest allowed number, or None.
+        choices: allowed strings; empty: any.
+        read_only: whether it is fixed once the node runs.
+        reloads: whether the network is loaded again when it is set at run time.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Setting:
     reloads: bool = False
 
     def check(self, value: Any) -> None:
-        """Raise :class:`SettingError` unless the value is of the type and in the range."""
+        """Raise :class:`SettingError` if the value has the wrong type or is out of range."""
         kind: type = type(self.default)
         number: Any = value
         if type(value) is not kind:
@@ -65,7 +65,7 @@ class Setting:
 
     @property
     def range(self) -> str:
-        """The values allowed, in words."""
+        """The allowed values in words."""
         if self.choices:
             return ', '.join(self.choices)
         if self.low is not None and self.high is not None:
@@ -100,7 +100,7 @@ class TrackerSettings:
 
     weights: str = _setting(
         'md2net', 'Network: md2net, md2net-light, or the path of a .safetensors file or of one '
-        'that mdnet export wrote. Setting it again, even to the same value, loads the file anew.',
+        'that mdnet export wrote. Setting it, even to the same value, loads the file again.',
         reloads=True)
     device: str = _setting(
         'auto', 'Where the network runs: auto (CUDA if there is one), cpu, cuda or cuda:N.',
@@ -142,7 +142,7 @@ class TrackerSettings:
         2.0, 'Distance to the geometric model up to which a match is an inlier, pixels.',
         0.05, 100.0)
     restart_after: float = _setting(
-        1.0, 'All tracks begin anew after a gap between stamps longer than this, seconds.',
+        1.0, 'All tracks are restarted after a gap between stamps longer than this, seconds.',
         0.01, 86400.0)
     descriptor_encoding: DescriptorEncoding = _setting(
         'float32', 'Descriptors in the keypoints message: float32, int8 (a quarter of the size, '
@@ -232,7 +232,7 @@ class TrackerSettings:
 
     @property
     def camera_names(self) -> tuple[str, ...]:
-        """The cameras' names; of a single camera without one the empty string."""
+        """The names of the cameras; an empty string for a single camera without a name."""
         return tuple(name.strip('/ ') for name in self.cameras.split(','))
 
     @property
@@ -282,8 +282,9 @@ Written by `python -m mdnet_ros.tracker.settings > docs/parameters.md`; do not e
 
 Set them in a file of `config/`, as `-p NAME:=VALUE`, or, where *live* says yes, at run time:
 `ros2 param set /tracker NAME VALUE`. A value that is refused comes back with the reason, and the
-node goes on with the old one. *reloads*: the network is loaded anew while frames are still served
-by the old one; then the tracks begin anew, and ids go on.
+node keeps all old values, also where several are set at once. *reloads*: the network is loaded
+while frames are still processed with the old one; then all tracks are restarted, and ids are not
+reused.
 
 The `qos_overrides` of REP 2003 exist for every topic, for history, depth and reliability.
 
@@ -291,7 +292,7 @@ The `qos_overrides` of REP 2003 exist for every topic, for history, depth and re
 
 
 def settings_markdown() -> str:
-    """``docs/parameters.md``: the parameters as a Markdown table."""
+    """Return ``docs/parameters.md``, with the parameters as a Markdown table."""
     lines = [
         '| parameter | type | default | allowed | live | what it does |',
         '|---|---|---|---|---|---|',

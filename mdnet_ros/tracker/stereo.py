@@ -1,9 +1,9 @@
-"""Left-right matches of a stereo pair, without ROS, and whether the calibration allows them.
+"""Left-right matches of a stereo pair, checked against its calibration, without ROS.
 
-A calibrated pair is rectified: its ``camera_info`` messages hold R, which turns each camera so
-that both look the same way, and P, whose fourth column holds the baseline. In rectified
-coordinates a point lies displaced along the baseline alone, by the disparity: the same row in
-both images where the cameras sit side by side, the same column where one sits above the other.
+The ``camera_info`` messages of a calibrated pair hold the rectification: R turns each camera so
+that both look in the same direction, and the fourth column of P holds the baseline. In rectified
+coordinates a point is displaced along the baseline only, by the disparity: it is in the same row
+of both images if the cameras are side by side, in the same column if one is above the other.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from mdnet_ros.features.geometry import Verification, inlier_mask
 from mdnet_ros.features.matching import match_mutual_nearest
 from mdnet_ros.features.types import Features
 
-#: Metres; a shorter baseline is none.
+#: A shorter baseline means that there is none, metres.
 _MIN_BASELINE = 1e-6
 
 
 @dataclass(frozen=True)
 class StereoMatches:
-    """Keypoints of the left image found again in the right one.
+    """Matches between the left and the right image.
 
     Attributes:
         indices: (M,) int64, row in the left image's features.
         indices_right: (M,) int64, row in the right image's features.
         similarity: (M,) float32, cosine of the two descriptors.
-        inlier: (M,) bool; agrees with the calibration or, without one, with the geometric model.
+        inlier: (M,) bool, whether the match agrees with the calibration or, without one, with the
+            geometric model.
         disparity: (M,) float32, pixels of the rectified images; NaN without calibration.
         depth: (M,) float32, metres along the rectified left camera's axis; infinite where the
             disparity is not above 0, NaN without calibration.
@@ -49,12 +50,12 @@ class StereoMatches:
 
 @dataclass(frozen=True)
 class StereoGeometry:
-    """Where the right camera of a calibrated pair sees what the left one sees.
+    """Epipolar geometry of a calibrated pair.
 
     Attributes:
         left: the left camera.
-        right: the right one.
-        focal: of the rectified left image, pixels.
+        right: the right camera.
+        focal: focal length of the rectified left image, pixels.
         baseline: (2,) float64, from the left to the right camera in the rectified frame's x and
             y, metres.
     """
@@ -66,7 +67,7 @@ class StereoGeometry:
 
     @staticmethod
     def of(left: CameraModel, right: CameraModel) -> StereoGeometry:
-        """The geometry of two cameras that were calibrated together.
+        """Return the geometry of two cameras that were calibrated together.
 
         Raises:
             DataError: if their R and P are not those of a stereo pair.
@@ -90,7 +91,7 @@ class StereoGeometry:
     def measure(
         self, points_left: np.ndarray, points_right: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """How well pairs of pixels agree with the calibration, and how far the points are.
+        """Return how well pairs of pixels agree with the calibration, and their disparities.
 
         Args:
             points_left: (M, 2) pixels of the left image.
@@ -116,7 +117,7 @@ def match_stereo(
     max_error: float = 2.0,
     exact: bool = False,
 ) -> StereoMatches:
-    """Match the left image with the right one: mutual nearest neighbours inside each set.
+    """Match the left and the right image by mutual nearest neighbour inside each set.
 
     With a calibration, a match is an inlier if it lies on its epipolar line and in front of the
     cameras (both within ``max_error``: a point far away has no disparity). Without one, a
@@ -125,23 +126,26 @@ def match_stereo(
     Args:
         left: features of the left image.
         right: features of the right image.
-        geometry: of the calibrated pair, or None.
+        geometry: geometry of the calibrated pair, or None.
         min_similarity: matches with a lower cosine are dropped.
         verification: the geometric model where there is no calibration.
         max_error: distance up to which a match is an inlier, pixels.
-        exact: as for :func:`~mdnet_ros.features.matching.mutual_nearest`.
+        exact: compare descriptors in float32, see
+            :func:`~mdnet_ros.features.matching.mutual_nearest`.
 
     Raises:
         ValueError: if the descriptors differ in length.
     """
     matches = match_mutual_nearest(left, right, min_similarity=min_similarity, exact=exact)
     rows, rows_right = matches.indices.T
-    here, there = left.keypoints[rows], right.keypoints[rows_right]
+    points_left, points_right = left.keypoints[rows], right.keypoints[rows_right]
     if geometry is None:
-        inlier = inlier_mask(here, there, verification, max_error, matches.similarity)
+        inlier = inlier_mask(
+            points_left, points_right, verification, max_error, matches.similarity
+        )
         disparity = depth = np.full(len(rows), np.nan, np.float32)
     else:
-        error, disparity = geometry.measure(here, there)
+        error, disparity = geometry.measure(points_left, points_right)
         inlier = (error <= max_error) & (disparity >= -max_error)
         reach = geometry.focal * float(np.linalg.norm(geometry.baseline))
         positive = disparity > 0

@@ -1,23 +1,23 @@
-"""Tracks as VINS-Mono and VINS-Fusion expect them from their own feature trackers.
+"""Tracks in the layout that VINS-Mono and VINS-Fusion read from their own feature trackers.
 
 Both read a ``sensor_msgs/PointCloud``: the points are normalised image coordinates with z = 1,
 the channels float32:
 
 =========== ============================================================================
 VINS-Mono   id, u, v, vx, vy
-VINS-Fusion feature_id, camera_id, u, v, vx, vy, gx, gy, gz (no ground truth here: zeros)
+VINS-Fusion feature_id, camera_id, u, v, vx, vy, gx, gy, gz (ground truth, which is zero)
 =========== ============================================================================
 
 u and v are pixels, vx and vy normalised coordinates per second. A track is published from its
-second sighting on, the first frame after a start is not published at all, and observations that
-the geometric verification rejects are left out.
+second observation on, the first frame after a restart is not published, and outliers of the
+geometric verification are left out.
 
-Their estimators take the observations of an id as being of consecutive frames. A track that was
-missing from a message therefore goes on under a new id: an id that disappeared never returns.
-The id is the ``track_id`` for a track that was in every message since its second sighting; new
-ids of interrupted ones are handed out from the top of the range downwards. Float32 holds integers
-up to 2**24 exactly, so both wrap there: an id may come again after that many other tracks, long
-after the estimators' window of some ten frames has forgotten it.
+The estimators assume that the observations of an id are from consecutive frames. A track that was
+missing in a message therefore gets a new id: an id that disappeared never returns. The id equals
+the ``track_id`` if the track was in every message since its second observation; interrupted tracks
+get new ids from the top of the range downwards. Float32 holds integers up to 2**24 exactly, so both
+wrap there: an id may be used again after that many other tracks, long after it left the
+estimators' window of some ten frames.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from mdnet_ros.tracker.stereo import StereoMatches
 
 VinsLayout = Literal['none', 'mono', 'fusion']
 VINS_LAYOUTS: tuple[str, ...] = get_args(VinsLayout)
-#: Ids are distinct below this, the largest count float32 holds exactly.
+#: Ids are below this; float32 holds integers up to it exactly.
 ID_RANGE = 2**24
-#: x/z or y/z of a ray that no camera sees; far below where float32 ends.
+#: Larger x/z or y/z belong to no real camera; far below the largest float32.
 _FARTHEST = 1e6
 _CHANNELS = {
     'mono': ('id_of_point', 'u_of_point', 'v_of_point', 'velocity_x_of_point',
@@ -53,9 +53,10 @@ class VinsTracks:
         ids: (N,) int64 below ``ID_RANGE``.
         normalised: (N, 2) float64, x/z and y/z, distortion removed.
         pixels: (N, 2) float32, u and v as observed.
-        velocity: (N, 2) float64, of ``normalised``, per second.
-        stamp_ns: of the frame.
-        indices: (N,) int64, row of each in the frame's features.
+        velocity: (N, 2) float64, change of ``normalised`` per second.
+        stamp_ns: stamp of the frame in nanoseconds.
+        indices: (N,) int64, row of each track in the frame's features.
+        without_ray: number of further tracks whose pixel has no ray in the calibration.
     """
 
     ids: np.ndarray
@@ -64,17 +65,18 @@ class VinsTracks:
     velocity: np.ndarray
     stamp_ns: int
     indices: np.ndarray
+    without_ray: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def points(self) -> np.ndarray:
-        """(N, 3) float32 with z = 1."""
+        """Return the (N, 3) float32 points with z = 1."""
         ones = np.ones((len(self), 1))
         return np.concatenate([self.normalised, ones], axis=1).astype(np.float32)
 
     def channels(self, layout: VinsLayout, camera_id: int = 0) -> list[tuple[str, np.ndarray]]:
-        """Names and (N,) float32 values of the channels, in order.
+        """Return names and (N,) float32 values of the channels, in order.
 
         Args:
             layout: ``mono`` or ``fusion``.
@@ -94,49 +96,55 @@ class VinsTracks:
 
 
 class VinsTracker:
-    """Turns tracked frames into what VINS expects; remembers which ids the last frame had."""
+    """Turns tracked frames into tracks for VINS; remembers the ids of the last frame."""
 
     def __init__(self) -> None:
         self._fresh_ids = 0
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew: the next frame is not published, no id goes on."""
+        """Restart: the next frame is not published, and no id is continued."""
         self._skip_next = True
-        self._track_ids = np.zeros(0, np.int64)  # sorted, with the id of each below
+        self._track_ids = np.zeros(0, np.int64)  # sorted; the same rows as the published ids below
         self._ids = np.zeros(0, np.int64)
 
     def update(self, frame: TrackedFrame, camera: CameraModel) -> VinsTracks | None:
-        """Take the next frame.
+        """Convert the next frame.
+
+        Args:
+            frame: the tracked frame.
+            camera: calibration of the camera.
 
         Returns:
-            Its tracks, or None for the first frame after a start.
+            Its tracks, or None for the first frame after a restart.
         """
         if self._skip_next:
             self._skip_next = False
             return None
-        links = frame.correspondences
-        rows = np.nonzero(links.inlier & (links.stamps_prev < frame.stamp_ns))[0]
-        rows = rows[np.argsort(links.indices[rows])]  # in the order of the keypoints
-        now = links.indices[rows]
-        here = camera.normalise(frame.features.keypoints[now])
-        there = camera.normalise(links.keypoints_prev[rows])
-        # Strong distortion may have no inverse at the edge of the image: NaN compares as false.
-        finite = (np.abs(here) < _FARTHEST).all(axis=1) & (np.abs(there) < _FARTHEST).all(axis=1)
-        rows, now, here, there = rows[finite], now[finite], here[finite], there[finite]
-        seconds = (frame.stamp_ns - links.stamps_prev[rows]) * 1e-9
-        ids = self._ids_for(frame, now)
+        matches = frame.correspondences
+        rows = np.nonzero(matches.inlier & (matches.stamps_prev < frame.stamp_ns))[0]
+        rows = rows[np.argsort(matches.indices[rows])]  # order of the keypoints
+        indices = matches.indices[rows]
+        rays = camera.normalise(frame.features.keypoints[indices])
+        rays_prev = camera.normalise(matches.keypoints_prev[rows])
+        # NaN, which stands for a pixel without a ray, compares as false.
+        finite = (np.abs([rays, rays_prev]) < _FARTHEST).all(axis=(0, 2))
+        rows, indices = rows[finite], indices[finite]
+        rays, rays_prev = rays[finite], rays_prev[finite]
+        seconds = (frame.stamp_ns - matches.stamps_prev[rows]) * 1e-9
+        ids = self._ids_for(frame, indices)
         return VinsTracks(
             ids,
-            here,
-            frame.features.keypoints[now],
-            (here - there) / seconds[:, None],
+            rays,
+            frame.features.keypoints[indices],
+            (rays - rays_prev) / seconds[:, None],
             frame.stamp_ns,
-            now,
+            indices,
+            int((~finite).sum()),
         )
 
     def _ids_for(self, frame: TrackedFrame, rows: np.ndarray) -> np.ndarray:
-        """The published id of some keypoints, and remember them for the next frame."""
+        """Return the published ids of some keypoints, and remember them for the next frame."""
         track_ids = frame.track_ids[rows]
         ids = track_ids % ID_RANGE
         place = np.searchsorted(self._track_ids, track_ids).clip(max=len(self._track_ids) - 1)
@@ -145,8 +153,8 @@ class VinsTracker:
             ids[known] = self._ids[place[known]]
         else:
             known = np.zeros(len(rows), bool)
-        # Age 1 is the first time a track can be published; an older one that the last message
-        # did not have was interrupted.
+        # A track can be published from age 1 on; an older one that was not in the last message was
+        # interrupted.
         resumed = np.nonzero(~known & (frame.ages[rows] > 1))[0]
         steps = self._fresh_ids + np.arange(len(resumed))
         ids[resumed] = ID_RANGE - 1 - steps % ID_RANGE
@@ -157,28 +165,29 @@ class VinsTracker:
 
 
 class StereoVinsTracker:
-    """The right camera's observations of the left one's tracks, as VINS-Fusion expects them.
+    """Finds the right camera's observations of the left camera's tracks, for VINS-Fusion.
 
-    An id that the right image had in the message before has a velocity, another one has zero.
+    An observation has a velocity if the right image had the same id in the last message; otherwise
+    its velocity is zero.
     """
 
     def __init__(self) -> None:
         self._last: VinsTracks | None = None
 
     def restart(self) -> None:
-        """Begin anew: no observation has a velocity in the next frame."""
+        """Restart: no observation has a velocity in the next frame."""
         self._last = None
 
     def update(
         self, left: VinsTracks, right: TrackedFrame, matches: StereoMatches, camera: CameraModel
     ) -> VinsTracks:
-        """Take the next pair.
+        """Convert the next pair.
 
         Args:
-            left: what is published of the left image.
-            right: the right image's frame.
-            matches: between the two; inliers alone are taken.
-            camera: the right one.
+            left: published tracks of the left image.
+            right: tracked frame of the right image.
+            matches: matches between the two images; outliers are ignored.
+            camera: calibration of the right camera.
 
         Returns:
             Observations in the right image under the ids of ``left``, sorted by id.
@@ -190,20 +199,20 @@ class StereoVinsTracker:
         if len(left):
             seen = left.indices[order][place] == rows
         ids = left.ids[order][place[seen]]
-        now = matches.indices_right[matches.inlier][seen]
-        rays = camera.normalise(right.features.keypoints[now])
+        indices = matches.indices_right[matches.inlier][seen]
+        rays = camera.normalise(right.features.keypoints[indices])
         keep = np.nonzero((np.abs(rays) < _FARTHEST).all(axis=1))[0]
         keep = keep[np.argsort(ids[keep])]
         tracks = VinsTracks(
-            ids[keep], rays[keep], right.features.keypoints[now[keep]],
-            np.zeros((len(keep), 2)), right.stamp_ns, now[keep],
+            ids[keep], rays[keep], right.features.keypoints[indices[keep]],
+            np.zeros((len(keep), 2)), right.stamp_ns, indices[keep], len(indices) - len(keep),
         )
         last, self._last = self._last, tracks
         if last is not None and right.stamp_ns > last.stamp_ns:
-            _, here, there = np.intersect1d(
+            _, rows_now, rows_last = np.intersect1d(
                 tracks.ids, last.ids, assume_unique=True, return_indices=True
             )
             seconds = (right.stamp_ns - last.stamp_ns) * 1e-9
-            moved = tracks.normalised[here] - last.normalised[there]
-            tracks.velocity[here] = moved / seconds
+            moved = tracks.normalised[rows_now] - last.normalised[rows_last]
+            tracks.velocity[rows_now] = moved / seconds
         return tracks

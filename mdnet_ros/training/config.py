@@ -19,14 +19,15 @@ from mdnet_ros.training.warps import WarpRanges
 
 @dataclass(frozen=True)
 class Curriculum:
-    """What grows during training, each as shares of the whole schedule.
+    """Settings that change while a run trains; times are shares of the whole schedule.
 
     Attributes:
-        initial_difficulty: of warps and light at the start, in [0, 1].
-        full_difficulty_at: when the ranges are reached.
-        initial_temperature: of the triplet's soft maximum over negatives: about their mean.
-        final_temperature: about the hardest.
-        final_temperature_at: when it is reached.
+        initial_difficulty: share of the ranges of warps and light at the start, in [0, 1].
+        full_difficulty_at: when the whole ranges are reached.
+        initial_temperature: temperature of the triplet's soft maximum over negatives at the start:
+            high, so that all negatives count about alike.
+        final_temperature: temperature at the end: low, so that the hardest counts most.
+        final_temperature_at: when the final temperature is reached.
         reliability_at: when the reliability term has its full weight.
     """
 
@@ -38,18 +39,18 @@ class Curriculum:
     reliability_at: float = 0.15
 
     def difficulty(self, progress: float) -> float:
-        """Of warps and light at a progress in [0, 1]."""
+        """Share of the ranges of warps and light at a progress in [0, 1]."""
         ramp = min(1.0, progress / self.full_difficulty_at) if self.full_difficulty_at else 1.0
         return self.initial_difficulty + (1.0 - self.initial_difficulty) * ramp
 
     def temperature(self, progress: float) -> float:
-        """Of the triplet's negatives: falls by a constant factor per step."""
+        """Temperature of the triplet's negatives: falls by a constant factor per step."""
         at = self.final_temperature_at
         ramp = min(1.0, progress / at) if at else 1.0
         return self.initial_temperature ** (1.0 - ramp) * self.final_temperature**ramp
 
     def reliability(self, progress: float) -> float:
-        """Share of the reliability term's weight."""
+        """Share of the reliability term's weight at a progress in [0, 1]."""
         return min(1.0, progress / self.reliability_at) if self.reliability_at else 1.0
 
 
@@ -61,17 +62,17 @@ class TrainingConfig:
         network: a shipped size (``md2net``, ``md2net-light``).
         num_sets: K instead of the network's own; 0 keeps it.
         batch: pairs per step and process.
-        side: of a view, pixels; a multiple of 16.
+        side: width and height of a view, pixels; a multiple of 16.
         steps: length of the schedule; replaced by what fits when a time budget is given.
         learning_rate: peak of AdamW's rate.
         warm_up: steps until the peak.
         final_rate: share of the peak left at the end of the cosine.
-        weight_decay: of AdamW.
+        weight_decay: AdamW's weight decay.
         clip: largest norm of the gradient.
         averaging: decay per step of the weight average that is exported.
         held_back: share of the images kept for validation, never trained on.
-        precision: ``bf16`` or ``fp32``.
-        seed: of everything random.
+        precision: ``bf16``, ``fp32``, or ``auto``: bf16 where the device computes in it.
+        seed: decides everything random.
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations.
         validation_pairs: how many pairs a validation measures.
@@ -89,7 +90,7 @@ class TrainingConfig:
     clip: float = 5.0
     averaging: float = 0.998
     held_back: float = 0.03
-    precision: str = 'bf16'
+    precision: str = 'auto'
     seed: int = 0
     checkpoint_every: int = 200
     validate_every: int = 1000
@@ -104,16 +105,29 @@ class TrainingConfig:
             raise DataError(f"network '{self.network}': expected one of {sorted(CONFIGS)}")
         if self.side < 64 or self.side % 16:
             raise DataError(f'side: expected a multiple of 16 from 64 up, got {self.side}')
-        if self.precision not in ('bf16', 'fp32'):
-            raise DataError(f"precision '{self.precision}': expected bf16 or fp32")
-        for name in ('batch', 'steps', 'checkpoint_every', 'validate_every', 'validation_pairs'):
+        if self.precision not in ('auto', 'bf16', 'fp32'):
+            raise DataError(f"precision '{self.precision}': expected auto, bf16 or fp32")
+        for name in ('batch', 'steps', 'warm_up', 'checkpoint_every', 'validate_every',
+                     'validation_pairs'):
             if getattr(self, name) < 1:
                 raise DataError(f'{name}: expected at least 1, got {getattr(self, name)}')
+        for name in ('held_back', 'averaging', 'final_rate'):
+            if not 0 <= getattr(self, name) < 1:
+                raise DataError(f'{name}: expected 0 up to below 1, got {getattr(self, name)}')
+        if self.warps.minimum_scale <= 0:
+            raise DataError(
+                f'warps.minimum_scale: expected over 0, got {self.warps.minimum_scale}'
+            )
+        for name in ('scale', 'tilt'):
+            if getattr(self.warps, name) < 1:
+                raise DataError(
+                    f'warps.{name}: expected 1 or more, got {getattr(self.warps, name)}'
+                )
         if not 0 <= self.num_sets <= 8:
             raise DataError(f'num_sets: expected 0 to 8, got {self.num_sets}')
 
     def network_config(self) -> MDNetConfig:
-        """The network to train."""
+        """Shape of the network to train."""
         config = CONFIGS[self.network]
         return dataclasses.replace(config, num_sets=self.num_sets) if self.num_sets else config
 

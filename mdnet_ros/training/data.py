@@ -12,27 +12,34 @@ import torch
 from mdnet_ros.training.config import TrainingConfig
 from mdnet_ros.training.images import ImagePool
 from mdnet_ros.training.photometric import change_light
-from mdnet_ros.training.warps import ViewPair, make_pairs
+from mdnet_ros.training.views import ViewPair, make_pairs
 
 
-def step_generator(seed: int, step: int, rank: int, stream: int) -> torch.Generator:
-    """The random numbers of one step: the same whether or not the run was interrupted before."""
+def step_generator(
+    seed: int, step: int, rank: int, stream: int, device: torch.device | None = None
+) -> torch.Generator:
+    """The random numbers of one step: the same whether or not the run was interrupted before.
+
+    Args:
+        seed: of the run.
+        step: number of the step.
+        rank: of this process.
+        stream: what the numbers are for; different streams are independent.
+        device: where the numbers are drawn; None means the CPU.
+    """
     mixed = ((seed * 1_000_003 + step) * 1_009 + rank) * 11 + stream
-    return torch.Generator().manual_seed(mixed % (2**63 - 1))
+    return torch.Generator(device or 'cpu').manual_seed(mixed % (2**63 - 1))
 
 
 def make_batch(
     pool: ImagePool, config: TrainingConfig, step: int, steps: int, rank: int = 0
 ) -> ViewPair:
-    """The pairs of one step, on the pool's device."""
-    generator = step_generator(config.seed, step, rank, 0)
+    """Make the pairs of one step, on the pool's device."""
+    device = pool.pixels.device
+    generator = step_generator(config.seed, step, rank, 0, device)
     difficulty = config.curriculum.difficulty(step / steps)
-    index = torch.randint(0, len(pool), (config.batch,), generator=generator)
-    here = index.to(pool.photos.device)
-    pair = make_pairs(
-        pool.photos[here], pool.halves[here], pool.sizes[index], config.side, config.warps,
-        difficulty, generator,
-    )
+    index = torch.randint(0, len(pool), (config.batch,), generator=generator, device=device)
+    pair = make_pairs(pool, index, config.side, config.warps, difficulty, generator)
     return replace(pair, images=change_light(pair.images, config.light, difficulty, generator))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,19 +14,23 @@ import numpy as np
 import torch
 
 from mdnet_ros.data.image_files import decode_image
-from mdnet_ros.errors import DataError
+from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.progress import Progress
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
-#: Every photograph is shrunk to fit this canvas (width, height), turned upright if needed.
-CANVAS = (608, 416)
-#: Images smaller than this on their short side teach nothing.
+#: Photographs are shrunk to fit this size (width, height), portraits turned by 90 degrees first.
+LARGEST_SIZE = (1600, 1200)
+#: Images smaller than this on their short side are left out, pixels.
 MINIMUM_SIDE = 96
+#: How often a photograph is halved: level 5 has a pixel for each 32 x 32 of the photograph.
+LEVELS = 6
 #: Larger members of a tar pack are no photographs, and are not read into memory, bytes.
 LARGEST_FILE = 256 * 1024 * 1024
 #: A bag's frame is kept when its thumbnail differs by this from the last one kept (mean of
 #: absolute differences, 0 … 255): robots stand still, and copies of a frame add no knowledge.
 DUPLICATE_DIFFERENCE = 6.0
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,17 +74,37 @@ def _thin(frames: Iterator[NamedImage]) -> Iterator[NamedImage]:
             yield frame
 
 
-def _bag(path: Path, topic: str | None) -> Iterator[NamedImage]:
+def _bag(path: Path, topic: str | None, part: tuple[float, float]) -> Iterator[NamedImage]:
+    """The frames of a part of a bag, one at a time; broken ones are skipped and counted."""
     from mdnet_ros.bags.reader import BagReader
     from mdnet_ros.features.extractor import to_gray
 
+    broken, first_reason = 0, ''
     with BagReader(path) as bag:
-        for frame in bag.images(topic):
-            yield NamedImage(f'{path.name}@{frame.stamp_ns}', to_gray(frame.image))
+        topic = bag.image_topic(topic)
+        count = bag.counts[topic]
+        first, last = round(part[0] * count), round(part[1] * count)
+        for number, frame in enumerate(bag.images(topic)):
+            if number >= last:
+                break
+            if number < first:
+                continue
+            try:
+                gray = to_gray(frame.image)
+            except ImageError as error:
+                broken += 1
+                first_reason = first_reason or f'frame {number} at {frame.stamp_ns} ns: {error}'
+                continue
+            yield NamedImage(f'{path.name}@{frame.stamp_ns}', gray)
+    if broken:
+        _LOG.warning(
+            "bag '%s', topic '%s': %d of %d frames cannot be decoded and were skipped (%s)",
+            path, topic, broken, last - first, first_reason,
+        )
 
 
 def _is_bag(path: Path) -> bool:
-    return (path / 'metadata.yaml').is_file() or path.suffix in ('.mcap', '.db3')
+    return (path / 'metadata.yaml').is_file() or path.suffix in ('.mcap', '.db3', '.bag')
 
 
 def read_images(
@@ -87,7 +112,7 @@ def read_images(
     topic: str | None = None,
     part: tuple[float, float] = (0.0, 1.0),
 ) -> Iterator[NamedImage]:
-    """Gray images of a folder (searched through), a tar pack, or a bag.
+    """Read the gray images of a folder (searched through), a tar pack, or a bag, one by one.
 
     Args:
         path: what to read.
@@ -101,9 +126,7 @@ def read_images(
     if not path.exists():
         raise DataError(f"images '{path}': no such file or folder")
     if _is_bag(path):
-        frames = list(_bag(path, topic))
-        cut = slice(round(part[0] * len(frames)), round(part[1] * len(frames)))
-        yield from _thin(iter(frames[cut]))
+        yield from _thin(_bag(path, topic, part))
     elif path.is_dir():
         yield from _folder(path)
     elif tarfile.is_tarfile(path):
@@ -119,54 +142,88 @@ def is_held_back(name: str, share: float) -> bool:
 
 
 class ImagePool:
-    """Photographs on one canvas size, with a half-size copy, as uint8 tensors.
+    """Photographs of any size with their pyramids, in one flat tensor.
+
+    Level 0 is the photograph. Each further level has half the width and height, every pixel the
+    mean of 2 x 2 pixels of the level below; an odd last row or column is dropped, so that pixel x
+    of level l always shows pixels x·2^l to (x + 1)·2^l - 1 of the photograph.
 
     Attributes:
-        photos: (N, 1, H, W) uint8, each in the top left corner of the canvas.
-        halves: (N, 1, H/2, W/2) uint8.
-        sizes: (N, 2) int64, width and height of each photograph.
-        names: where each came from.
+        pixels: (T,) uint8, all levels of all photographs, each row by row.
+        offsets: (N, LEVELS) int64, where in ``pixels`` each level begins.
+        sizes: (N, LEVELS, 2) int64, width and height of each level, pixels.
+        names: where each photograph came from.
     """
 
-    def __init__(self, images: list[NamedImage]) -> None:
-        width, height = CANVAS
-        count = len(images)
-        photos = np.zeros((count, 1, height, width), np.uint8)
-        halves = np.zeros((count, 1, height // 2, width // 2), np.uint8)
-        sizes = np.zeros((count, 2), np.int64)
-        for i, image in enumerate(images):
-            gray = _fit(image.gray)
-            h, w = gray.shape
-            # Repeat the edge, so that interpolation never mixes in the empty canvas.
-            canvas = np.pad(gray, ((0, height - h), (0, width - w)), mode='edge')
-            photos[i, 0] = canvas
-            halves[i, 0] = cv2.resize(
-                canvas, (width // 2, height // 2), interpolation=cv2.INTER_AREA
-            )
-            sizes[i] = w, h
-        self.photos = torch.from_numpy(photos)
-        self.halves = torch.from_numpy(halves)
-        self.sizes = torch.from_numpy(sizes)
-        self.names = [image.name for image in images]
+    def __init__(self, images: Iterable[NamedImage]) -> None:
+        self.names: list[str] = []
+        pixels = np.empty(1 << 20, np.uint8)
+        used = 0
+        offsets: list[list[int]] = []
+        sizes: list[list[tuple[int, int]]] = []
+        for image in images:
+            pyramid = _pyramid(_fit(image.gray))
+            needed = used + sum(level.size for level in pyramid)
+            if needed > len(pixels):  # grown by half, so that adding stays cheap
+                larger = np.empty(needed + needed // 2, np.uint8)
+                larger[:used] = pixels[:used]
+                pixels = larger
+            self.names.append(image.name)
+            offsets.append([])
+            sizes.append([(level.shape[1], level.shape[0]) for level in pyramid])
+            for level in pyramid:
+                offsets[-1].append(used)
+                pixels[used : used + level.size] = level.reshape(-1)
+                used += level.size
+        self.pixels = torch.from_numpy(pixels[:used])
+        self.offsets = torch.tensor(offsets, dtype=torch.int64).reshape(-1, LEVELS)
+        self.sizes = torch.tensor(sizes, dtype=torch.int64).reshape(-1, LEVELS, 2)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def to(self, device: torch.device) -> ImagePool:
-        """Move the pixels to a device (a few hundred MB for thousands of photographs)."""
-        self.photos, self.halves = self.photos.to(device), self.halves.to(device)
+        """Move the pixels to a device as a whole (a thousand large photographs: 1.3 GB)."""
+        self.pixels = self.pixels.to(device)
+        self.offsets, self.sizes = self.offsets.to(device), self.sizes.to(device)
         return self
 
 
+def _pyramid(gray: np.ndarray) -> list[np.ndarray]:
+    """The photograph and its ``LEVELS`` - 1 reductions by area averaging."""
+    levels = [gray]
+    while len(levels) < LEVELS:
+        height, width = (max(1, n // 2) for n in levels[-1].shape)
+        even = levels[-1][: 2 * height, : 2 * width]
+        levels.append(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA))
+    return levels
+
+
 def _fit(gray: np.ndarray) -> np.ndarray:
-    """Turn portrait images by 90 degrees and shrink to fit the canvas."""
+    """Turn portrait images by 90 degrees and shrink what is larger than ``LARGEST_SIZE``."""
     if gray.shape[0] > gray.shape[1]:
         gray = cv2.rotate(gray, cv2.ROTATE_90_CLOCKWISE)
-    factor = min(CANVAS[0] / gray.shape[1], CANVAS[1] / gray.shape[0], 1.0)
+    factor = min(LARGEST_SIZE[0] / gray.shape[1], LARGEST_SIZE[1] / gray.shape[0], 1.0)
     if factor == 1.0:
         return gray
     size = (max(1, int(gray.shape[1] * factor)), max(1, int(gray.shape[0] * factor)))
     return cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+
+
+@dataclass(frozen=True)
+class Pools:
+    """What a run trains on and what it is validated on.
+
+    Attributes:
+        training: photographs to train on.
+        validation: photographs to measure on.
+        held_back: how many of the validation's photographs are never trained on: all of them, or
+            none where a set is so small that the validation uses photographs trained on.
+    """
+
+    training: ImagePool
+    validation: ImagePool
+    held_back: int
 
 
 def load_pools(
@@ -174,26 +231,43 @@ def load_pools(
     held_back: float,
     topic: str | None = None,
     part: tuple[float, float] = (0.0, 1.0),
-) -> tuple[ImagePool, ImagePool]:
+) -> Pools:
     """Read all sources into a pool to train on and one to validate on.
+
+    Memory grows with the photographs that are kept, not with the length of a bag. A set so small
+    that none of its photographs is held back is validated on some that are trained on, and a
+    warning says so.
 
     Raises:
         DataError: a source is missing or unreadable, or there are too few images.
     """
-    training: list[NamedImage] = []
-    validation: list[NamedImage] = []
-    for path in paths:
-        images = read_images(path, topic, part)
-        for image in Progress(images, desc=f'read {Path(path).name}', unit=''):
-            if min(image.gray.shape) < MINIMUM_SIDE:
-                continue
-            chosen = validation if is_held_back(image.name, held_back) else training
-            chosen.append(NamedImage(image.name, _fit(image.gray)))
+    aside: list[NamedImage] = []
+    first: list[NamedImage] = []
+
+    def to_train_on() -> Iterator[NamedImage]:
+        for path in paths:
+            found = read_images(path, topic, part)
+            for image in Progress(found, desc=f'read {Path(path).name}', unit=''):
+                if min(image.gray.shape) < MINIMUM_SIDE:
+                    continue
+                if is_held_back(image.name, held_back):
+                    aside.append(NamedImage(image.name, _fit(image.gray)))
+                    continue
+                if len(first) < 10:
+                    first.append(NamedImage(image.name, _fit(image.gray)))
+                yield image
+
+    training = ImagePool(to_train_on())
     if len(training) < 2:
         raise DataError(
             f'images {[str(p) for p in paths]}: expected at least 2 images with both sides of '
-            f'{MINIMUM_SIDE} px or more, got {len(training)}'
+            f'{MINIMUM_SIDE} px or more to train on, got {len(training)}'
         )
-    if not validation:  # a tiny set: validate on warps of what is trained on, and say so nowhere
-        validation = training[: max(1, len(training) // 10)]
-    return ImagePool(training), ImagePool(validation)
+    if not aside:
+        shared = first[: max(1, min(10, len(training) // 10))]
+        _LOG.warning(
+            'none of the %d images is held back: validation measures on %d that are trained on',
+            len(training), len(shared),
+        )
+        return Pools(training, ImagePool(shared), 0)
+    return Pools(training, ImagePool(aside), len(aside))

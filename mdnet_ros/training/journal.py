@@ -7,7 +7,7 @@ from pathlib import Path
 from mdnet_ros.errors import MissingDependencyError
 from mdnet_ros.features.network import MDNet
 from mdnet_ros.training.pictures import draw_pair
-from mdnet_ros.training.warps import ViewPair
+from mdnet_ros.training.views import ViewPair
 
 
 class Journal:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,55 @@ from mdnet_ros.training.config import TrainingConfig
 from mdnet_ros.training.data import Prefetcher, step_generator
 from mdnet_ros.training.images import ImagePool
 from mdnet_ros.training.journal import Journal
-from mdnet_ros.training.objective import LossTerms, objective
+from mdnet_ros.training.objective import LossTerms, draw, objective
 from mdnet_ros.training.schedule import learning_rate
 from mdnet_ros.training.summary import RunSummary, describe_device
 from mdnet_ros.training.validation import ValidationFigures, validate, validation_pairs
-from mdnet_ros.training.warps import ViewPair
+from mdnet_ros.training.views import ViewPair
 
 #: Steps timed to find how many fit into a time budget, after as many to warm up.
 _TIMED_STEPS = 10
+
+
+def _precision(name: str, device: torch.device) -> torch.dtype:
+    """The type to compute in; a CPU that has no bf16 would take ten times as long with it."""
+    if name == 'auto':
+        native = device.type == 'cuda' or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        name = 'bf16' if native else 'fp32'
+    return torch.bfloat16 if name == 'bf16' else torch.float32
+
+
+def _starting_network(
+    config: TrainingConfig, weights: str | None
+) -> tuple[MDNet, dict[str, Any]]:
+    """Build the network to train, and say where its weights came from.
+
+    Args:
+        config: of the run; a number of sets that it asks for must be that of the weights.
+        weights: a shipped name or a file; None starts from random numbers. The shape is that of
+            the weights. A saliency head that they lack and the run's network has begins at zero,
+            where it changes nothing.
+
+    Raises:
+        DataError: the weights have another number of sets.
+        WeightsError: they cannot be loaded.
+    """
+    wanted = config.network_config()
+    if weights is None:
+        return MDNet(wanted), {}
+    network, info = load_weights(weights)
+    if config.num_sets not in (0, info.config.num_sets):
+        raise DataError(
+            f'num_sets: the weights to start from have {info.config.num_sets}, '
+            f'got {config.num_sets}'
+        )
+    if wanted.saliency and not info.config.saliency:
+        grown = MDNet(replace(info.config, saliency=wanted.saliency))
+        grown.load_state_dict(network.state_dict(), strict=False)
+        network = grown
+    return network, {
+        'from_weights_sha256': info.sha256, 'from_weights_training': info.training
+    }
 
 
 class Trainer:
@@ -80,25 +121,14 @@ class Trainer:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.minutes = minutes
         self.provenance = provenance or {}
-        self.precision = torch.bfloat16 if config.precision == 'bf16' else torch.float32
+        self.precision = _precision(config.precision, device)
         self.checkpoint_path = out / 'checkpoint.pt'
         if self.checkpoint_path.exists() and not resume:
             raise DataError(f"out '{out}': already holds a run; give --resume or another folder")
         if device.type == 'cpu':
             tune_allocator()
         torch.manual_seed(config.seed)
-        network = MDNet(config.network_config())
-        self.origin: dict[str, Any] = {}
-        if from_weights is not None:
-            network, info = load_weights(from_weights)
-            if config.num_sets not in (0, info.config.num_sets):
-                raise DataError(
-                    f'num_sets: the weights to start from have {info.config.num_sets}, '
-                    f'got {config.num_sets}'
-                )
-            self.origin = {
-                'from_weights_sha256': info.sha256, 'from_weights_training': info.training
-            }
+        network, self.origin = _starting_network(config, from_weights)
         self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True
@@ -182,7 +212,10 @@ class Trainer:
             output, pair, config.losses,
             config.curriculum.temperature(progress),
             config.curriculum.reliability(progress),
-            step_generator(config.seed, step, self.rank, 2),
+            draw(
+                len(pair.to_second), config.side, step_generator(config.seed, step, self.rank, 2),
+                step_generator(config.seed, step, self.rank, 3, self.device),
+            ),
         )
         self.optimiser.zero_grad(set_to_none=True)
         terms.total.backward()

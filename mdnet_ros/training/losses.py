@@ -1,8 +1,9 @@
 """The training's losses. Each is its own function; :mod:`mdnet_ros.training.objective` adds them.
 
-Heatmaps D = sigmoid(logits). Sources: the lecture and the abstract of MD-Net (Santellani et al.,
-ICPR 2022) for similarity, peaky, intersection, triplet and the descriptor-based weighting;
-ALIKE (Zhao et al., 2022) for the reprojection of soft arg-max peaks.
+Heatmaps are D = sigmoid(z) of the logits z. Sources: MD-Net (Santellani et al., ICPR 2022), by its
+abstract and the lecture "MD-Net: Multi-Detector Network", for similarity, peaky, intersection,
+triplet and the descriptor-based weighting, marked [MD-Net] below; ALIKE (Zhao et al., 2022) for the
+reprojection of soft arg-max peaks.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from torch.nn import functional as F
 
 from mdnet_ros.features.detection import slide_max
 
-#: Side of the moving window of the peaky loss, pixels (lecture).
+#: Side of the moving window of the peaky loss, pixels [MD-Net].
 WINDOW = 16
-#: Margin of the triplet loss (lecture).
+#: Margin of the triplet loss [MD-Net].
 MARGIN = 0.5
 
 
@@ -32,7 +33,7 @@ def masked_mean(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def similarity_loss(
     heatmap: torch.Tensor, other: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Heatmaps of two views should correspond: L_sim = (D - unwarp(D'))² (lecture).
+    """Heatmaps of two views should correspond: L_sim = (D - unwarp(D'))² [MD-Net].
 
     Args:
         heatmap: (B, K, H, W) in [0, 1], of one view.
@@ -48,7 +49,8 @@ def similarity_loss(
 def peaky_loss(
     heatmap: torch.Tensor, weight: torch.Tensor | None = None, window: int = WINDOW
 ) -> torch.Tensor:
-    """Every window should hold one clear peak: L_peaky = 1 - (max_p D - mean_p D) (lecture).
+    """Every window should hold one clear peak: L_peaky = 1 - (max_p D - mean_p D)
+    [MD-Net].
 
     Unweighted, this drives windows on flat ground to a saturated peak as well; weigh windows by
     how reliable their descriptors are.
@@ -74,13 +76,14 @@ def windows_of(maps: torch.Tensor, window: int, offset: tuple[int, int]) -> torc
     Args:
         maps: (B, C, H, W).
         window: side, pixels.
-        offset: (y, x) of the first window, pixels.
+        offset: (y, x) of the first window, pixels; less than the side.
 
     Returns:
         (B, C, N, window²).
     """
     b, c, h, w = maps.shape
-    rows, cols = (h - offset[0]) // window, (w - offset[1]) // window
+    # One window less than fits without an offset: as many for every offset.
+    rows, cols = h // window - 1, w // window - 1
     cut = maps[:, :, offset[0] : offset[0] + rows * window, offset[1] : offset[1] + cols * window]
     cut = cut.reshape(b, c, rows, window, cols, window).permute(0, 1, 2, 4, 3, 5)
     return cut.reshape(b, c, rows * cols, window * window)
@@ -141,7 +144,7 @@ def intersection_loss(
 def reliability_loss(
     logits: torch.Tensor, quality: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Descriptor-based weighting: a detection's score is the chance that its match is right.
+    """Make a detection's score the chance that its match is right (descriptor-based weighting).
 
     The binary cross-entropy between sigmoid(logit at the peak) and the measured quality of the
     keypoint's match. Detections whose descriptors do not discriminate, or that the other view
@@ -162,7 +165,7 @@ def reprojection_loss(
 ) -> torch.Tensor:
     """Sub-pixel accuracy: repeated peaks should lie exactly on each other.
 
-    Mean L1 distance between a view's refined peaks, carried over by the true warp, and the other
+    Mean L1 distance between a view's refined peaks, warped by the true map, and the other
     view's refined peaks.
 
     Args:
@@ -174,39 +177,65 @@ def reprojection_loss(
 
 
 def triplet_loss(
-    anchors: torch.Tensor,
-    positives: torch.Tensor,
-    may_be_negative: torch.Tensor,
+    similarity: torch.Tensor,
+    rivals: torch.Tensor,
+    rivals_back: torch.Tensor,
     weight: torch.Tensor,
     temperature: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """L = [m - S(f, f₊) + S(f, f₋)]₊ with m = 0.5, in both directions (lecture).
+    """L = [m - S(f, f₊) + S(f, f₋)]₊ with m = 0.5, in both directions [MD-Net].
 
-    The negative's score is the soft maximum over the candidates, τ log mean exp(S / τ): their
-    mean for a large temperature τ, the hardest for a small one. Starting with the hardest
-    collapses all descriptors to one within a few hundred steps, so the training lowers τ slowly;
-    the soft maximum also pushes on all hard candidates at once rather than on a single one.
+    The negative's score is the soft maximum over the rivals, τ log Σ exp(S / τ): never below the
+    hardest one's, and the nearer to it the smaller τ. Starting with the hardest alone collapses
+    all descriptors to one within a few hundred steps, so the training lowers τ slowly; the soft
+    maximum also pushes on all hard rivals at once.
 
     Args:
-        anchors: (B, N, D) unit norm.
-        positives: (B, N, D) unit norm, row i belongs to anchor i.
-        may_be_negative: (B, N, N) bool, positive j competes as a negative of anchor i.
-        weight: (B, N).
+        similarity: (B, N, N), of descriptor i of the first view to descriptor j of the second;
+            the diagonal holds the true matches.
+        rivals: (B, N, N) bool, j of the second view competes for i of the first.
+        rivals_back: (B, N, N) bool, i of the first view competes for j of the second.
+        weight: (B, N) of each true match.
         temperature: τ > 0.
 
     Returns:
-        The loss, and the (B, N) similarity of the hardest negatives for watching (no gradient).
+        The loss, and the (B, N) similarity of the hardest rival in the second view, for watching
+        (no gradient).
     """
-    similarity = anchors @ positives.transpose(1, 2)
     positive = similarity.diagonal(dim1=1, dim2=2)
-    allowed = may_be_negative.to(similarity.dtype)
-    raised = ((similarity - 1.0) / temperature).clamp(min=-80.0).exp() * allowed
+    raised = ((similarity - 1.0) / temperature).clamp(min=-80.0).exp()
     loss = similarity.new_zeros(())
-    for axis in (2, 1):
-        count = allowed.sum(axis)
-        mean = raised.sum(axis) / count.clamp(min=1.0)
-        negative = 1.0 + temperature * mean.clamp(min=1e-35).log()
+    for axis, allowed in ((2, rivals), (1, rivals_back)):
+        total = (raised * allowed).sum(axis)
+        negative = 1.0 + temperature * total.clamp(min=1e-35).log()
         violation = F.relu(MARGIN - positive + negative)
-        loss = loss + 0.5 * masked_mean(violation, weight * (count > 0))
-    hardest = similarity.detach().masked_fill(~may_be_negative, -1.0).max(2).values
+        loss = loss + 0.5 * masked_mean(violation, weight * allowed.any(axis))
+    hardest = similarity.detach().masked_fill(~rivals, -1.0).amax(2)
     return loss, hardest
+
+
+def dual_softmax_loss(
+    similarity: torch.Tensor,
+    rivals: torch.Tensor,
+    rivals_back: torch.Tensor,
+    weight: torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:
+    """The chance of the true match in both directions: L = -½ log p(j | i) - ½ log p(i | j).
+
+    p is the soft-max of S / t over the true match and its rivals, as in the dual-softmax matching
+    of LoFTR (Sun et al. 2021, eq. 1) and the NRE of Germain et al. (2021). Unlike the triplet it
+    goes on learning where the margin is kept.
+
+    Args:
+        similarity, rivals, rivals_back, weight: as in :func:`triplet_loss`.
+        temperature: t > 0.
+    """
+    positive = similarity.diagonal(dim1=1, dim2=2)
+    raised = ((similarity - 1.0) / temperature).clamp(min=-80.0).exp()
+    own = ((positive - 1.0) / temperature).clamp(min=-80.0).exp()
+    loss = similarity.new_zeros(())
+    for axis, allowed in ((2, rivals), (1, rivals_back)):
+        total = (raised * allowed).sum(axis)
+        loss = loss + 0.5 * masked_mean(((own + total) / own).log(), weight)
+    return loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,22 @@ def read_attribution(path: Path) -> list[dict[str, str]]:
     return rows
 
 
+def packs_of(training: dict[str, Any]) -> set[str]:
+    """Names of the image sources of a run and of all that it started from.
+
+    Args:
+        training: as a weights file holds it.
+    """
+    parent = training.get('from_weights_training') or {}
+    return set(training.get('images', [])) | (packs_of(parent) if parent else set())
+
+
+def _trained_on(rows: list[dict[str, str]], training: dict[str, Any]) -> list[dict[str, str]]:
+    """The rows of packs that were trained on; all where the table or the weights name none."""
+    packs = packs_of(training)
+    return [row for row in rows if not packs or row.get('pack', '') in ('', *packs)]
+
+
 def _count_table(title: str, values: list[str]) -> list[str]:
     lines = [f'| {title} | photographs |', '|---|---|']
     lines += [f'| {name} | {count} |' for name, count in Counter(values).most_common()]
@@ -41,7 +58,7 @@ def _count_table(title: str, values: list[str]) -> list[str]:
 def render_card(
     network: MDNet,
     info: WeightsInfo,
-    attribution: Path | None,
+    attributions: Sequence[Path],
     evaluations: list[tuple[str, str]],
     notes: str,
 ) -> str:
@@ -50,7 +67,9 @@ def render_card(
     Args:
         network: network with the weights.
         info: metadata of the weights file.
-        attribution: table of the training photographs' sources and licences.
+        attributions: tables of the training photographs' sources and licences. Where a table has
+            a column ``pack``, only the packs count that these weights, or those that they started
+            from, were trained on.
         evaluations: tables of results in Markdown, each with the command that made it.
         notes: further text for users, Markdown; empty: none.
     """
@@ -64,7 +83,7 @@ def render_card(
         '| | |', '|---|---|',
         f'| file | `{info.path.name}`, SHA-256 `{info.sha256}` |',
         f'| network | {config.num_sets} keypoint sets, {config.dim}-d descriptors, '
-        f'channels {list(config.channels)} |',
+        f'channels {list(config.channels)}, saliency head of {config.saliency} |',
         f'| parameters | {count_parameters(network):,} |',
         f'| cost at {_SIZE[0]}x{_SIZE[1]} | {count_flops(network, *_SIZE) / 1e9:.2f} GFLOP '
         '(a multiply-add counts as two) |',
@@ -85,8 +104,8 @@ def render_card(
     lines += ['']
     if notes:
         lines += [notes.strip(), '']
-    if attribution is not None:
-        rows = read_attribution(attribution)
+    rows = [row for path in attributions for row in _trained_on(read_attribution(path), training)]
+    if rows:
         lines += ['## Training photographs', '']
         lines += _count_table('licence', [row['licence'].strip('"') for row in rows])
         lines += _count_table('source', [row['source'].split('@')[0] for row in rows])

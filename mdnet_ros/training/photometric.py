@@ -1,4 +1,7 @@
-"""Photometric changes: what light, lens, sensor and codec do to a view. Batched on the device."""
+"""Photometric changes: what light, lens, sensor and codec do to a view.
+
+Whole batches on the device, with static shapes: nothing waits for a GPU.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class PhotometricRanges:
-    """Strengths at full difficulty and how often each change happens.
+    """How strong the changes are at full difficulty, and how often each happens.
 
     Attributes:
         contrast: largest factor (and its inverse).
@@ -61,8 +64,15 @@ def _dct_kernels(device: torch.device) -> torch.Tensor:
     return torch.einsum('ux,vy->uvxy', matrix, matrix).reshape(64, 1, 8, 8).to(device)
 
 
+@lru_cache(maxsize=4)
+def _luminance(device: torch.device) -> torch.Tensor:
+    """(1, 64, 1, 1): the standard table for images in [0, 1]."""
+    table = torch.tensor(_LUMINANCE, device=device, dtype=torch.float32)
+    return (table / 255.0).reshape(1, 64, 1, 1)
+
+
 def quantise_blocks(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
-    """What JPEG does to gray: the 8x8 DCT rounded to multiples of the table times a factor.
+    """Do to gray what JPEG does: round the 8x8 DCT to multiples of the table times a factor.
 
     Args:
         images: (B, 1, S, S) in [0, 1], S a multiple of 8.
@@ -70,8 +80,7 @@ def quantise_blocks(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """
     kernels = _dct_kernels(images.device)
     coefficients = F.conv2d(images, kernels, stride=8)
-    table = torch.tensor(_LUMINANCE, device=images.device, dtype=torch.float32) / 255.0
-    step = table.reshape(1, 64, 1, 1) * factor.reshape(-1, 1, 1, 1)
+    step = _luminance(images.device) * factor.reshape(-1, 1, 1, 1)
     return F.conv_transpose2d((coefficients / step).round() * step, kernels, stride=8)
 
 
@@ -93,13 +102,13 @@ def _blur_kernels(
 def change_light(
     images: torch.Tensor, ranges: PhotometricRanges, difficulty: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Draw and apply changes to each image on its own.
+    """Draw changes for each image on its own, and apply them.
 
     Args:
         images: (B, 1, S, S) float32 in [0, 1], S a multiple of 8.
         ranges: at full difficulty.
         difficulty: in [0, 1].
-        generator: on the CPU; it decides everything but the pixel noise's place.
+        generator: decides all; on the device of the images.
 
     Returns:
         (B, 1, S, S) float32 in [0, 1], clipped (saturation) and rounded to 8 bits.
@@ -109,19 +118,22 @@ def change_light(
     keep = 1.0 - ranges.probability
 
     def draw(low: float, high: float) -> torch.Tensor:
-        return (torch.rand(b, generator=generator) * (high - low) + low).to(device)
+        return torch.rand(b, generator=generator, device=device) * (high - low) + low
 
     def sometimes(strength: torch.Tensor) -> torch.Tensor:
-        chance = torch.rand(b, generator=generator).to(device)
-        return strength * (chance > keep)
+        return strength * (draw(0.0, 1.0) > keep)
 
     def column(values: torch.Tensor) -> torch.Tensor:
         return values.reshape(b, 1, 1, 1)
 
+    def chosen(share: float) -> torch.Tensor:
+        """A share of the images, always as many: the shapes stay the same from step to step."""
+        return draw(0.0, 1.0).argsort()[: max(1, round(share * b))]
+
     # shading: a smooth random field, sometimes with a hard edge as shadows have
-    field = torch.randn(b, 1, 4, 4, generator=generator).to(device)
+    field = torch.randn(b, 1, 4, 4, generator=generator, device=device)
     field = F.interpolate(field, size=(side, side), mode='bicubic', align_corners=False)
-    hard = (torch.rand(b, generator=generator) < 0.3).to(device)
+    hard = draw(0.0, 1.0) < 0.3
     field = torch.where(column(hard), torch.tanh(field * 12.0), torch.tanh(field))
     strength = sometimes(draw(0.0, ranges.shading * difficulty))
     x = images * torch.exp(column(strength) * field)
@@ -132,22 +144,21 @@ def change_light(
     mean = x.mean((2, 3), keepdim=True)
     x = (x - mean) * column(gain) + mean
     x = x + column(draw(-ranges.brightness, ranges.brightness) * difficulty)
-    # lens and motion
-    sigma = sometimes(draw(0.3, max(0.3, ranges.blur * difficulty)))
-    length = sometimes(draw(0.0, ranges.motion * difficulty))
-    blurred = (sigma > 0) | (length > 1)
-    if bool(blurred.any()):
-        kernels = _blur_kernels(sigma.clamp(min=0.3), length, draw(0.0, math.pi))
+    # lens and motion: focus, movement or both
+    if ranges.probability > 0:
+        which = chosen(1.0 - keep**2)
+        kind = draw(0.0, 2.0 - ranges.probability)[which]
+        sigma = draw(0.3, max(0.3, ranges.blur * difficulty))[which] * (kind < 1.0)
+        length = draw(0.0, ranges.motion * difficulty)[which] * (kind > 1.0 - ranges.probability)
+        kernels = _blur_kernels(sigma.clamp(min=0.3), length, draw(0.0, math.pi)[which])
         r = _KERNEL // 2
-        chosen = F.pad(x[blurred].transpose(0, 1), (r, r, r, r), mode='replicate')
-        smooth = F.conv2d(chosen, kernels[blurred], groups=int(blurred.sum()))
-        x = x.clone()
-        x[blurred] = smooth.transpose(0, 1)
-    noise = torch.randn(x.shape, generator=generator).to(device)
+        padded = F.pad(x[which].transpose(0, 1), (r, r, r, r), mode='replicate')
+        smooth = F.conv2d(padded, kernels, groups=len(which))
+        x = x.index_copy(0, which, smooth.transpose(0, 1))
+    noise = torch.randn(x.shape, generator=generator, device=device)
     x = (x + noise * column(sometimes(draw(0.0, ranges.noise * difficulty)))).clamp(0.0, 1.0)
-    factor = sometimes(draw(0.3, max(0.3, ranges.jpeg * difficulty)))
-    coded = factor > 0
-    if bool(coded.any()):
-        x = x.clone()
-        x[coded] = quantise_blocks(x[coded], factor[coded])
+    if ranges.probability > 0:
+        which = chosen(ranges.probability)
+        factor = draw(0.3, max(0.3, ranges.jpeg * difficulty))[which]
+        x = x.index_copy(0, which, quantise_blocks(x[which], factor))
     return (x.clamp(0.0, 1.0) * 255.0).round() / 255.0

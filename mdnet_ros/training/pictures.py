@@ -9,7 +9,8 @@ import torch
 from mdnet_ros.features.detection import DetectionSettings, detect
 from mdnet_ros.features.matching import mutual_nearest
 from mdnet_ros.features.network import MDNet
-from mdnet_ros.training.warps import ViewPair, apply_homography
+from mdnet_ros.training.views import ViewPair
+from mdnet_ros.training.warps import apply_homography
 
 _COLOURS = ((0, 0, 255), (255, 160, 0), (0, 200, 0), (200, 0, 200))
 _KEYPOINTS = 200

@@ -1,4 +1,4 @@
-"""What is told of a run when it ends."""
+"""The summary of a run, printed and written when it ends."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ import torch
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did.
+    """The length, speed and results of a run.
 
     Attributes:
-        steps: done, of the whole schedule. pairs: of images seen. seconds: trained.
-        pairs_per_second, images_per_second: throughput; waiting_share: of that time spent waiting
-            for data.
-        best: figures of the best weights. last: of the last. complaints: signs of trouble.
+        steps: number of steps done.
+        pairs: number of pairs of views seen.
+        seconds: time trained.
+        pairs_per_second, images_per_second: throughput.
+        waiting_share: share of the time that was spent waiting for data.
+        parameters: number of trained numbers of the network.
+        device: name of the device.
+        processes: number of processes that trained together.
+        best: validation figures of the best weights.
+        last: validation figures of the last weights.
+        complaints: signs of trouble at the last validation, in words.
+        finished: whether the schedule was completed.
     """
 
     steps: int
@@ -35,7 +43,7 @@ class RunSummary:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words, for records."""
+    """Name a device in words, for records."""
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
     return f'CPU, {torch.get_num_threads()} threads of {os.cpu_count()}'

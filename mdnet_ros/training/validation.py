@@ -1,4 +1,4 @@
-"""What to watch: figures of a network on held-back photographs, warped once and for all.
+"""Figures of a network on held-back photographs, warped once and for all.
 
 Losses alone can look healthy while the detector is useless, so these are measured as a user would
 see them: keypoints found by the extractor's own detection, matched by mutual nearest neighbour.
@@ -18,7 +18,8 @@ from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.training.data import step_generator
 from mdnet_ros.training.images import ImagePool
 from mdnet_ros.training.photometric import PhotometricRanges, change_light
-from mdnet_ros.training.warps import ViewPair, WarpRanges, apply_homography, make_pairs
+from mdnet_ros.training.views import ViewPair, make_pairs
+from mdnet_ros.training.warps import WarpRanges, apply_homography
 
 #: Side of the validation views, pixels.
 SIDE = 256
@@ -28,15 +29,14 @@ KEYPOINTS = 2048 * SIDE * SIDE // (640 * 480)
 _SEED = 20220821
 #: How the validation views differ.
 _WARPS = WarpRanges(
-    rotation=30.0, small_motion=0.0, scale=1.6, tilt=1.5, perspective=0.2, translation=0.15,
-    minimum_scale=0.7,
+    rotation=30.0, small_motion=0.0, scale=2.0, tilt=1.8, perspective=0.2, translation=0.15,
 )
 _LIGHT = PhotometricRanges(blur=1.8)
 #: Grey-value spread (of 1) of an 9 x 9 window below which the ground counts as flat.
 _FLAT = 2.0 / 255.0
 
 
-#: What is measured pair by pair, then averaged.
+#: The figures that are measured pair by pair and then averaged.
 _MEASURED = (
     'repeatability_1px', 'repeatability_3px', 'mma_1px', 'mma_2px', 'mma_3px', 'ms_3px',
     'flat_share', 'overlap_1px', 'hardest_negative', 'descriptor_spread', 'steadiness_half_px',
@@ -81,7 +81,7 @@ class ValidationFigures:
     steadiness_half_px: float
 
     def selection_score(self) -> float:
-        """What the best checkpoint is chosen by: accuracy and yield, both at fine and coarse."""
+        """The score that chooses the best checkpoint: accuracy and yield, fine and coarse."""
         return (self.mma_1px + self.mma_2px + self.mma_3px) / 3.0 + self.ms_3px
 
     def complaints(self) -> list[str]:
@@ -105,13 +105,9 @@ class ValidationFigures:
 
 def validation_pairs(pool: ImagePool, count: int, device: torch.device) -> ViewPair:
     """The same pairs in every run on the same images: moderate warps, full changes of light."""
-    generator = step_generator(_SEED, 0, 0, 1)
-    index = torch.arange(count) % len(pool)
-    here = index.to(pool.photos.device)
-    pair = make_pairs(
-        pool.photos[here], pool.halves[here], pool.sizes[index], SIDE,
-        _WARPS, 1.0, generator,
-    )
+    generator = step_generator(_SEED, 0, 0, 1, pool.pixels.device)
+    index = torch.arange(count, device=pool.pixels.device) % len(pool)
+    pair = make_pairs(pool, index, SIDE, _WARPS, 1.0, generator)
     images = change_light(pair.images, _LIGHT, 0.7, generator)
     return ViewPair(images.to(device), pair.valid.to(device), pair.to_second.to(device))
 
@@ -166,20 +162,20 @@ def steadiness(
     side = image.shape[-1] - SIZE_MULTIPLE
     windows = [image[..., at : at + side, at : at + side] for at in (0, shift)]
     found = _detect(network, torch.cat(windows), precision)
-    here, there = found[0], found[1]
+    before, after = found[0], found[1]
     inner = DetectionSettings().border + 2
     again = []
-    for n in range(here.valid.shape[1]):
-        moved = here.keypoints[0, n][here.valid[0, n]] - shift
+    for n in range(before.valid.shape[1]):
+        moved = before.keypoints[0, n][before.valid[0, n]] - shift
         moved = moved[((moved >= inner) & (moved < side - inner)).all(-1)]
-        others = there.keypoints[0, n][there.valid[0, n]]
+        others = after.keypoints[0, n][after.valid[0, n]]
         if len(moved) and len(others):
             again.append(torch.cdist(moved, others).min(1).values < 0.5)
     return torch.cat(again).float().mean() if again else image.new_zeros(())
 
 
 def _inside(points: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Which (N, 2) points lie on a visible pixel of an (S, S) mask."""
+    """(N,) bool: which (N, 2) points lie on a visible pixel of an (S, S) mask."""
     side = visible.shape[-1]
     index = points.round().long()
     within = ((index >= 0) & (index < side)).all(-1)
@@ -190,25 +186,25 @@ def _inside(points: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
 def _measure(
     found: PaddedFeatures, images: torch.Tensor, visible: torch.Tensor, to_second: torch.Tensor
 ) -> torch.Tensor:
-    """One pair's figures, in the order of ``_MEASURED`` without the last."""
-    one, two = found[0], found[1]
-    k = one.valid.shape[1]
-    forward = apply_homography(to_second, one.keypoints)[0]
-    backward = apply_homography(torch.linalg.inv(to_second), two.keypoints)[0]
+    """Measure one pair: the figures in the order of ``_MEASURED`` without the last."""
+    found0, found1 = found[0], found[1]
+    k = found0.valid.shape[1]
+    forward = apply_homography(to_second, found0.keypoints)[0]
+    backward = apply_homography(torch.linalg.inv(to_second), found1.keypoints)[0]
     partner, _ = mutual_nearest(
-        one.descriptors[0], one.valid[0], two.descriptors[0], two.valid[0]
+        found0.descriptors[0], found0.valid[0], found1.descriptors[0], found1.valid[0]
     )
     proposed = partner >= 0
-    place = two.keypoints[0].gather(1, partner.clamp(min=0)[..., None].expand(-1, -1, 2))
+    place = found1.keypoints[0].gather(1, partner.clamp(min=0)[..., None].expand(-1, -1, 2))
     error = (place - forward).norm(dim=-1)
     shared, near = [], []
     for n in range(k):
-        seen = one.valid[0, n] & _inside(forward[n], visible[1, 0])
-        seen &= _inside(one.keypoints[0, n], visible[0, 0])
-        seen_back = two.valid[0, n] & _inside(backward[n], visible[0, 0])
+        seen = found0.valid[0, n] & _inside(forward[n], visible[1, 0])
+        seen &= _inside(found0.keypoints[0, n], visible[0, 0])
+        seen_back = found1.valid[0, n] & _inside(backward[n], visible[0, 0])
         shared.append((seen.sum() + seen_back.sum()) / 2)
-        if bool(seen.any()) and bool(two.valid[0, n].any()):
-            distance = torch.cdist(forward[n][seen], two.keypoints[0, n][two.valid[0, n]])
+        if bool(seen.any()) and bool(found1.valid[0, n].any()):
+            distance = torch.cdist(forward[n][seen], found1.keypoints[0, n][found1.valid[0, n]])
             near.append(distance.min(1).values)
     nearest = torch.cat(near) if near else torch.full((1,), 1e6, device=error.device)
     total = torch.stack(shared).sum().clamp(min=1)
@@ -219,10 +215,10 @@ def _measure(
         (nearest <= 3.0).float().mean(),
         *(r / proposals for r in right),
         right[2] / total,
-        _flat_share(one, images[:1]),
-        overlap(one.keypoints[0], one.valid[0]),
-        _hardest(one),
-        one.descriptors[one.valid].std(0).mean() * one.descriptors.shape[-1] ** 0.5,
+        _flat_share(found0, images[:1]),
+        overlap(found0.keypoints[0], found0.valid[0]),
+        _hardest(found0),
+        found0.descriptors[found0.valid].std(0).mean() * found0.descriptors.shape[-1] ** 0.5,
     ]).float()
 
 
@@ -234,11 +230,11 @@ def overlap(keypoints: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         valid: (K, M) bool.
     """
     k, m = valid.shape
-    points, there = keypoints.reshape(-1, 2), valid.reshape(-1)
+    points, is_keypoint = keypoints.reshape(-1, 2), valid.reshape(-1)
     number = torch.arange(k, device=valid.device).repeat_interleave(m)
     distance = torch.cdist(points, points)
-    distance = distance.masked_fill((number[:, None] == number) | ~there, torch.inf)
-    shared = distance.amin(1)[there] < 1.0
+    distance = distance.masked_fill((number[:, None] == number) | ~is_keypoint, torch.inf)
+    shared = distance.amin(1)[is_keypoint] < 1.0
     return shared.float().mean() if len(shared) else keypoints.new_zeros(())
 
 

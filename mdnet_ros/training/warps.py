@@ -1,16 +1,18 @@
-"""Pairs of views of one photograph with the exact pixel-to-pixel map between them.
+"""How two views of a photograph are placed: homographies drawn from ranges.
 
-Frames: ``photo`` pixels and ``crop`` pixels, both x right, y down, integers at pixel centres.
-Homographies are 3x3, acting on (x, y, 1).
+Frames: ``photo`` pixels and ``crop`` pixels (those of a view), both x right, y down, integers at
+pixel centres.
+Homographies are 3x3, acting on (x, y, 1). Nothing waits for a GPU: shapes are
+static, and all random numbers come from one generator on the device.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
-from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -27,36 +29,23 @@ class WarpRanges:
             plane has (2: a plane seen at 60 degrees).
         perspective: largest shift of a crop's corner, as a share of its side.
         translation: largest shift between the views, as a share of the crop's side.
-        minimum_scale: photo pixels per crop pixel; below 1 the photo is enlarged.
+        minimum_scale: photo pixels per crop pixel, in every direction; below 1 the photograph is
+            enlarged. Scale and tilt are drawn from what this and the photograph's size allow;
+            perspective comes on top, and at most halves it in a corner.
     """
 
     rotation: float = 45.0
     wide_rotation: float = 0.0
     small_motion: float = 0.3
-    scale: float = 2.0
-    tilt: float = 2.0
+    scale: float = 3.0
+    tilt: float = 3.0
     perspective: float = 0.25
     translation: float = 0.2
-    minimum_scale: float = 0.5
+    minimum_scale: float = 1.0
 
 
 #: What is left of the ranges where a pair shows a small motion.
 _SMALL = 0.1
-
-
-@dataclass(frozen=True)
-class ViewPair:
-    """A batch of B pairs of S x S views.
-
-    Attributes:
-        images: (2B, 1, S, S) float32 in [0, 1]: B first views, then B second views.
-        valid: (2B, 1, S, S) bool, the pixel shows the photograph, not its padding.
-        to_second: (B, 3, 3) float32, pixels of the first view to pixels of the second.
-    """
-
-    images: torch.Tensor
-    valid: torch.Tensor
-    to_second: torch.Tensor
 
 
 def apply_homography(homography: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -89,24 +78,37 @@ def pixel_grid(side: int, device: torch.device) -> torch.Tensor:
 
 
 def _uniform(
-    generator: torch.Generator, shape: tuple[int, ...], low: float, high: float
+    generator: torch.Generator, shape: tuple[int, ...], low: float, high: float,
+    device: torch.device,
 ) -> torch.Tensor:
-    return torch.rand(shape, generator=generator) * (high - low) + low
+    return torch.rand(shape, generator=generator, device=device) * (high - low) + low
+
+
+@lru_cache(maxsize=4)
+def _unit_square(device: torch.device) -> torch.Tensor:
+    """(4, 2) corners of a square of side 1 around the origin, clockwise from the top left."""
+    return torch.tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]], device=device)
 
 
 def _corner_homography(corners: torch.Tensor, side: int) -> torch.Tensor:
     """(B, 3, 3) taking the crop's corners to ``corners`` (B, 4, 2): a linear system of eight."""
     b = corners.shape[0]
     last = float(side - 1)
-    source = torch.tensor([[0.0, 0.0], [last, 0.0], [last, last], [0.0, last]])
+    source = (_unit_square(corners.device) + 0.5) * last
     x, y = source[:, 0].expand(b, 4), source[:, 1].expand(b, 4)
     u, v = corners[..., 0], corners[..., 1]
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     rows_u = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], -1)
     rows_v = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], -1)
     system = torch.cat([rows_u, rows_v], 1).double()
-    solved = torch.linalg.solve(system, torch.cat([u, v], 1).double())
-    return torch.cat([solved, torch.ones(b, 1, dtype=torch.float64)], 1).reshape(b, 3, 3).float()
+    solved, _ = torch.linalg.solve_ex(system, torch.cat([u, v], 1).double()[..., None])
+    last_one = torch.ones_like(solved[:, :1])
+    return torch.cat([solved, last_one], 1).reshape(b, 3, 3).float()
+
+
+def inverse(homography: torch.Tensor) -> torch.Tensor:
+    """(B, 3, 3) inverses, in double precision inside; never waits for a GPU."""
+    return torch.linalg.inv_ex(homography.double())[0].float()
 
 
 def _rotation(angle: torch.Tensor) -> torch.Tensor:
@@ -122,119 +124,144 @@ def _stretching(axis: torch.Tensor, ratio: torch.Tensor) -> torch.Tensor:
     return turn @ (factors[:, :, None] * turn.transpose(1, 2))
 
 
-def sample_homographies(
+@dataclass(frozen=True)
+class Motion:
+    """How the second view of each of B pairs differs from the first; all (B,) float32.
+
+    Attributes:
+        ratio: logarithm of its photo pixels per crop pixel over the first view's.
+        tilt: logarithm of its stretch along one axis over that across it; not negative.
+        turn: its rotation against the first view, radians.
+        lean: rotation of both views against the photograph, radians.
+        bend: largest shift of the corners of both views, as a share of their side.
+        shift: largest shift of its centre along each axis, as a share of its side.
+    """
+
+    ratio: torch.Tensor
+    tilt: torch.Tensor
+    turn: torch.Tensor
+    lean: torch.Tensor
+    bend: torch.Tensor
+    shift: torch.Tensor
+
+
+def span_of(sizes: torch.Tensor, side: int, minimum_scale: float) -> torch.Tensor:
+    """(B,) logarithm of the largest ratio of scales that photographs allow.
+
+    Args:
+        sizes: (B, 2) width and height of the photographs, pixels.
+        side: of the crops, pixels.
+        minimum_scale: photo pixels per crop pixel of the nearest view.
+    """
+    largest = (sizes.float().amin(1) / side).log()
+    return (largest - math.log(minimum_scale)).clamp(min=0.0)
+
+
+def draw_motion(
     sizes: torch.Tensor,
     side: int,
     ranges: WarpRanges,
     difficulty: float,
     generator: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw the two views of each photograph.
+) -> Motion:
+    """Draw how the views of each pair differ, from what the ranges and the photographs allow.
 
     Args:
         sizes: (B, 2) width and height of the photographs, pixels.
         side: S of the crops, pixels.
         ranges: at full difficulty.
         difficulty: in [0, 1]; scales all ranges (the curriculum).
-        generator: on the CPU.
-
-    Returns:
-        Two (B, 3, 3) homographies, crop pixels of each view to photo pixels.
+        generator: on the device of ``sizes``.
     """
     b = sizes.shape[0]
-    sizes = sizes.float().cpu()
-    largest = (sizes.min(dim=1).values / side).clamp(min=ranges.minimum_scale)
-    span = (largest.log() - math.log(ranges.minimum_scale)).clamp(min=0.0)
-    small = torch.zeros(b, dtype=torch.bool)
-    # Not drawn where none is asked for: the validation pairs stay those of earlier runs.
-    if ranges.small_motion:
-        small = torch.rand(b, generator=generator) < ranges.small_motion
-    reach = difficulty * torch.where(small, _SMALL, 1.0)
-    ratio = _uniform(generator, (b,), -1.0, 1.0) * math.log(ranges.scale) * reach
-    ratio = torch.minimum(torch.maximum(ratio, -span), span)
-    base = torch.rand(b, generator=generator) * (span - ratio.abs())
-    first_log = math.log(ranges.minimum_scale) + base + (-ratio).clamp(min=0.0)
-    turn = _uniform(generator, (b,), -1.0, 1.0) * math.radians(ranges.rotation) * reach
-    wide = (torch.rand(b, generator=generator) < ranges.wide_rotation * difficulty) & ~small
-    turn = torch.where(wide, _uniform(generator, (b,), -math.pi, math.pi), turn)
-    lean = _uniform(generator, (b,), -0.2, 0.2) * difficulty
-    stretch = torch.exp(torch.rand(b, generator=generator) * math.log(ranges.tilt) * reach)
-    axis = _uniform(generator, (b,), 0.0, math.pi)
-    half = (side - 1) / 2.0
-    square = torch.tensor([[-half, -half], [half, -half], [half, half], [-half, half]])
-    centre_range = (sizes - 1 - side * first_log.exp()[:, None]).clamp(min=0.0)
-    shares = torch.rand(b, 2, generator=generator) - 0.5
-    centre = (sizes - 1) / 2 + shares * centre_range
+
+    def draw(low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+        return _uniform(generator, (b,), low, high, sizes.device)
+
+    span = span_of(sizes, side, ranges.minimum_scale)
+    small = draw() < ranges.small_motion
+    reach = difficulty * (1.0 - (1.0 - _SMALL) * small.float())
+    ratio = draw(-1.0, 1.0) * torch.minimum(math.log(ranges.scale) * reach, span)
+    farthest = 2.0 * (span - (-ratio).clamp(min=0.0))
+    tilt = draw() * torch.minimum(math.log(ranges.tilt) * reach, farthest)
+    turn = draw(-1.0, 1.0) * math.radians(ranges.rotation) * reach
+    wide = (draw() < ranges.wide_rotation * difficulty) & ~small
+    turn = torch.where(wide, draw(-math.pi, math.pi), turn)
+    return Motion(
+        ratio, tilt, turn, draw(-0.2, 0.2) * difficulty, ranges.perspective * reach,
+        ranges.translation * reach,
+    )
+
+
+def place_views(
+    sizes: torch.Tensor, side: int, minimum_scale: float, motion: Motion,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Place both views of each pair at random where the photograph has room.
+
+    The first view has s photo pixels per crop pixel; the second s·r, and s·r·√t along and s·r/√t
+    across the axis of its tilt t. The scale s is drawn so that all of these lie between
+    ``minimum_scale`` and what makes the view as large as the photograph's short side; with r and t
+    beyond what the photograph allows, ``minimum_scale`` is kept and the view leaves the photograph.
+
+    Args:
+        sizes: (B, 2) width and height of the photographs, pixels.
+        side: S of the crops, pixels.
+        minimum_scale: photo pixels per crop pixel in every direction, but for perspective.
+        motion: how the views differ.
+        generator: on the device of ``sizes``.
+
+    Returns:
+        Two (B, 3, 3) float32 homographies, crop pixels of each view to photo pixels.
+    """
+    b = sizes.shape[0]
+
+    def draw(shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
+        return _uniform(generator, shape, low, high, sizes.device)
+
+    sizes = sizes.float()
+    low = (motion.tilt / 2 - motion.ratio).clamp(min=0.0)
+    high = span_of(sizes, side, minimum_scale) - motion.ratio.clamp(min=0.0)
+    room = (high - low).clamp(min=0.0)
+    first_log = math.log(minimum_scale) + low + draw((b,), 0.0, 1.0) * room
+    second_log = first_log + motion.ratio
+    slant = _stretching(draw((b,), 0.0, math.pi), motion.tilt.exp())
+    square = _unit_square(sizes.device) * (side - 1)
+    widest = side * torch.maximum(first_log, second_log).exp()
+    free = (sizes - 1 - widest[:, None]).clamp(min=0.0)
+    centre = (sizes - 1) / 2 + draw((b, 2), -0.5, 0.5) * free
     views = []
-    slant = _stretching(axis, stretch)
-    for log_scale, angle, slanted, moved in (
-        (first_log, lean, None, 0.0),
-        (first_log + ratio, lean + turn, slant, ranges.translation * reach[:, None]),
+    for log_scale, turned, shift in (
+        (first_log, _rotation(motion.lean), torch.zeros_like(motion.shift)),
+        (second_log, slant @ _rotation(motion.lean + motion.turn), motion.shift),
     ):
         scale = log_scale.exp()
-        bend = ranges.perspective * reach[:, None, None] * side
-        corners = square + _uniform(generator, (b, 4, 2), -0.5, 0.5) * bend
-        turned = _rotation(angle) if slanted is None else slanted @ _rotation(angle)
-        corners = corners @ turned.transpose(1, 2) * scale[:, None, None]
-        shift = _uniform(generator, (b, 2), -1.0, 1.0) * moved * side * scale[:, None]
-        views.append(_corner_homography(corners + (centre + shift)[:, None], side))
+        bend = draw((b, 4, 2), -0.5, 0.5) * motion.bend[:, None, None] * side
+        corners = (square + bend) @ turned.transpose(1, 2) * scale[:, None, None]
+        moved = draw((b, 2), -1.0, 1.0) * (shift * side * scale)[:, None]
+        views.append(_corner_homography(corners + (centre + moved)[:, None], side))
     return views[0], views[1]
 
 
-def render_views(
-    photos: torch.Tensor, halves: torch.Tensor, sizes: torch.Tensor, to_photo: torch.Tensor,
-    side: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Resample photographs into crops, from the half-size copy where the crop shrinks them.
+def area_scale(homography: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """How much a homography enlarges areas: the determinant of its Jacobian, det H / w³.
 
     Args:
-        photos: (B, 1, H, W) uint8, each in the top left corner of its canvas.
-        halves: (B, 1, H/2, W/2) uint8, the same shrunk two by two by area averaging.
-        sizes: (B, 2) width and height of each photograph, pixels.
-        to_photo: (B, 3, 3) crop pixels to photo pixels.
-        side: S of the crops.
+        homography: (B, 3, 3).
+        points: (B, ..., 2) pixels.
 
     Returns:
-        (B, 1, S, S) float32 in [0, 1], and (B, 1, S, S) bool, inside the photograph.
+        (B, ...) absolute values; at least 1e-12.
     """
-    device = photos.device
-    grid = pixel_grid(side, device)[None].expand(len(photos), -1, -1, -1)
-    points = apply_homography(to_photo.to(device), grid)
-    limit = (sizes.to(device).float() - 1)[:, None, None, :]
-    inside = ((points >= 0) & (points <= limit)).all(-1)[:, None]
-    points = torch.minimum(points.clamp(min=0.0), limit)
-    middle = side // 2
-    step = points[:, middle, middle + 1] - points[:, middle, middle]
-    shrinks = step.norm(dim=-1) > 1.3
-    crops = torch.empty(len(photos), 1, side, side, device=device)
-    for level, chosen in ((photos, ~shrinks), (halves, shrinks)):
-        if not bool(chosen.any()):
-            continue
-        canvas = level[chosen]
-        extent = canvas.new_tensor([photos.shape[3], photos.shape[2]], dtype=torch.float32)
-        normalised = (points[chosen] + 0.5) * 2.0 / extent - 1.0
-        crops[chosen] = F.grid_sample(
-            canvas.float(), normalised, mode='bilinear', padding_mode='border',
-            align_corners=False,
-        )
-    return crops / 255.0, inside
-
-
-def make_pairs(
-    photos: torch.Tensor,
-    halves: torch.Tensor,
-    sizes: torch.Tensor,
-    side: int,
-    ranges: WarpRanges,
-    difficulty: float,
-    generator: torch.Generator,
-) -> ViewPair:
-    """Two views of each photograph; arguments as in the functions above."""
-    first, second = sample_homographies(sizes, side, ranges, difficulty, generator)
-    views = [render_views(photos, halves, sizes, h, side) for h in (first, second)]
-    to_second = torch.linalg.solve(second.double(), first.double()).float()
-    return ViewPair(
-        torch.cat([views[0][0], views[1][0]]),
-        torch.cat([views[0][1], views[1][1]]),
-        to_second.to(photos.device),
+    shape = (-1,) + (1,) * (points.dim() - 2)
+    h = homography
+    depth = (
+        h[:, 2, 0].reshape(shape) * points[..., 0] + h[:, 2, 1].reshape(shape) * points[..., 1]
+        + h[:, 2, 2].reshape(shape)
     )
+    determinant = (
+        h[:, 0, 0] * (h[:, 1, 1] * h[:, 2, 2] - h[:, 1, 2] * h[:, 2, 1])
+        - h[:, 0, 1] * (h[:, 1, 0] * h[:, 2, 2] - h[:, 1, 2] * h[:, 2, 0])
+        + h[:, 0, 2] * (h[:, 1, 0] * h[:, 2, 1] - h[:, 1, 1] * h[:, 2, 0])
+    ).reshape(shape)
+    return (determinant / depth.abs().clamp(min=1e-6) ** 3).abs().clamp(min=1e-12)

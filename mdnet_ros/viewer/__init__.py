@@ -1,1 +1,1 @@
-"""A bag of tracks as a page to look at."""
+"""HTML page of a bag of tracks."""

@@ -1,4 +1,4 @@
-"""The figures of a tracked sequence, frame by frame."""
+"""Figures of a tracked sequence, frame by frame."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mdnet_ros.features.types import TrackedFrame
 
 @dataclass
 class FrameSeries:
-    """One entry for each frame.
+    """Figures with one entry for each frame.
 
     Attributes:
-        stamps_ns: nanoseconds.
-        keypoints: how many.
-        matches: with earlier frames.
-        inliers: of these, by the geometric model.
+        stamps_ns: stamps, nanoseconds.
+        keypoints: numbers of keypoints.
+        matches: numbers of matches with earlier frames.
+        inliers: numbers of matches that agree with the geometric model.
         age: median age of the keypoints seen before, frames; 0 without one.
         coverage: share of the cells of a grid that hold a keypoint seen before.
     """
@@ -39,7 +39,7 @@ class FrameSeries:
 
 
 class SequenceFigures:
-    """Adds up the frames of a sequence."""
+    """Accumulates figures over the frames of a sequence."""
 
     def __init__(self) -> None:
         self.series = FrameSeries()
@@ -47,7 +47,7 @@ class SequenceFigures:
         self._cells = np.zeros((GRID[1], GRID[0]), np.int64)
 
     def add(self, frame: TrackedFrame) -> None:
-        """Count one more frame."""
+        """Add the next frame."""
         self._statistics.add(frame)
         self._cells += tracks_by_cell(frame)
         old = frame.ages[frame.ages > 0]
@@ -61,15 +61,15 @@ class SequenceFigures:
 
     @property
     def summary(self) -> SequenceSummary:
-        """Of all frames."""
+        """Figures of all frames together."""
         return self._statistics.summary()
 
     def to_json(self) -> dict[str, Any]:
-        """What the page shows; times in seconds from the first frame."""
+        """Return the data of the page; times are in seconds from the first frame."""
         series = self.series
         first = series.stamps_ns[0] if series.stamps_ns else 0
         return {
-            # Nanoseconds do not fit into a number of JavaScript's.
+            # JavaScript's numbers cannot hold nanoseconds.
             'stamps': [f'{s // 10**9}.{s % 10**9:09d}' for s in series.stamps_ns],
             'seconds': [round((s - first) * 1e-9, 6) for s in series.stamps_ns],
             'keypoints': series.keypoints,
@@ -83,7 +83,7 @@ class SequenceFigures:
         }
 
     def _lengths(self) -> list[dict[str, Any]]:
-        """How many tracks were seen in 2 – 3, 4 – 7, 8 – 15, … frames."""
+        """Count the tracks that were seen in 2 – 3, 4 – 7, 8 – 15, … frames."""
         tracks = self._statistics.tracks_by_length()
         bins = []
         low = 2

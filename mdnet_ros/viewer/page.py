@@ -1,4 +1,4 @@
-"""One self-contained HTML page: the frames with their tracks, to play and to step through."""
+"""One self-contained HTML page that plays the frames of a recording with their tracks."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from mdnet_ros.tracker.drawing import COLOUR_BY, ColourBy, TrackDrawer, draw_tra
 from mdnet_ros.tracker.recording import Recording
 from mdnet_ros.viewer.figures import SequenceFigures
 
-#: Where the template takes title and data.
+#: Placeholders of the template for title and data.
 _TITLE, _DATA = '@TITLE@', '"@DATA@"'
 
 
 @dataclass(frozen=True)
 class PageSettings:
-    """How a page is made.
+    """Settings of a page.
 
     Attributes:
-        max_frames: at most so many frames are shown as pictures; the charts show all.
-        every: of the frames only each such one is shown; more are left out for ``max_frames``.
-        width: wider pictures are shrunk to it, pixels.
-        quality: of the JPEGs, 1 to 100.
-        trail: how many frames the trails reach back.
-        colour_by: what the colour of a track tells: ``age``, ``set`` or ``inlier``.
+        max_frames: the most frames that are shown as pictures; the charts show all.
+        every: show every n-th frame only; fewer where ``max_frames`` requires it.
+        width: largest width of a picture, pixels; wider ones are shrunk.
+        quality: quality of the JPEGs, 1 to 100.
+        trail: length of the trails, frames.
+        colour_by: meaning of a track's colour: ``age``, ``set`` or ``inlier``.
 
     Raises:
-        SettingError: if a value is out of range.
+        SettingError: a value is out of range.
     """
 
     max_frames: int = 240
@@ -67,12 +67,12 @@ class PageSettings:
 
 @dataclass(frozen=True)
 class PageContent:
-    """What a page shows.
+    """Contents of a page.
 
     Attributes:
-        frames: in the charts.
-        pictures: of these, to play.
-        without_image: of these, drawn on black, since the recording has no image for them.
+        frames: number of frames in the charts.
+        pictures: number of frames shown as pictures.
+        without_image: number of pictures drawn on black, because the recording has no image.
         summary: figures of all frames.
     """
 
@@ -91,13 +91,13 @@ def write_page(
     """Write the page of a recording.
 
     Args:
-        recording: to show.
-        path: of the HTML file.
-        settings: default: as they are.
-        progress: show a bar.
+        recording: recording to show.
+        path: path of the HTML file.
+        settings: settings of the page.
+        progress: show a progress bar.
 
     Raises:
-        DataError: if there is nothing to show or the file cannot be written.
+        DataError: there is nothing to show, or the file cannot be written.
     """
     settings = settings or PageSettings()
     step = max(settings.every, -(-len(recording) // settings.max_frames))
@@ -120,7 +120,7 @@ def write_page(
         shown.append(index)
     if not pictures:
         raise DataError(f"bag '{recording.tracks.path}': holds no tracked frames")
-    # mdnet track calls every bag it writes 'tracks'.
+    # mdnet track names every bag it writes 'tracks'; the folder above tells them apart.
     name = '/'.join(recording.tracks.path.resolve().parts[-2:])
     about = {
         'title': name,
@@ -135,7 +135,7 @@ def write_page(
 
 
 def _pixels(image: ImageFrame | None) -> np.ndarray | None:
-    """(H, W, 3) BGR, or None without an image that can be decoded."""
+    """Decode an image as (H, W, 3) uint8 BGR; None if it cannot be decoded."""
     try:
         return None if image is None else image.bgr
     except ImageError:
@@ -143,7 +143,7 @@ def _pixels(image: ImageFrame | None) -> np.ndarray | None:
 
 
 def _jpeg(image: np.ndarray, settings: PageSettings) -> str:
-    """A picture as a data URI."""
+    """Encode a picture as a data URI."""
     height, width = image.shape[:2]
     if width > settings.width:
         size = (settings.width, max(1, round(height * settings.width / width)))
@@ -153,8 +153,8 @@ def _jpeg(image: np.ndarray, settings: PageSettings) -> str:
 
 
 def _write(path: Path, title: str, data: dict[str, Any]) -> None:
-    """Fill the template."""
+    """Fill the template and write the page."""
     template = resources.files('mdnet_ros.viewer').joinpath('page.html').read_text('utf-8')
-    # Names come from the bag: nothing in them may end the script.
+    # Names come from the bag, so they are escaped: none may end the script.
     text = json.dumps(data, allow_nan=False, separators=(',', ':')).replace('<', '\\u003c')
     write_text(path, template.replace(_TITLE, html.escape(title)).replace(_DATA, text))

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from rosbags.rosbag2 import Writer
 
+from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.data.poses import PoseTrack, quaternion_of_rotation, rotation_of_quaternion
@@ -72,7 +73,8 @@ def test_what_was_written_is_read(tmp_path, storage):
         assert bag.counts == {'/camera/camera_info': 4, '/camera/image_raw': 4}
         assert bag.topics['/camera/image_raw'] == IMAGE
         read = list(bag.images())
-        camera = bag.camera(bag.camera_info_topic('/camera/image_raw'))
+        info_topic = bag.camera_info_topic('/camera/image_raw')
+        camera = read_calibration(bag, '/camera/image_raw', info_topic).camera
         raw = list(bag.raw(['/camera/image_raw']))
     assert [f.stamp_ns for f in read] == [1_700_000_000_123_456_789 + i for i in range(4)]
     assert [m.stamp_ns for m in raw] == [1_700_000_000_123_456_794 + i for i in range(4)]

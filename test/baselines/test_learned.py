@@ -14,17 +14,19 @@ import skimage.data
 import torch
 
 from mdnet_ros import Extractor
+from mdnet_ros.baselines import edgepoint2
 from mdnet_ros.baselines.alike import CONFIGS, AlikeNetwork, suppress
 from mdnet_ros.baselines.hardnet import HardNetExtractor
 from mdnet_ros.baselines.r2d2 import R2D2Extractor, R2D2Network
-from mdnet_ros.baselines.registry import create_extractor
+from mdnet_ros.baselines.registry import baseline_info, create_extractor
 from mdnet_ros.errors import ImageError, WeightsError
 
 kornia_feature = pytest.importorskip('kornia.feature')
 
 DIMS = {
     'alike-t': 64, 'alike-s': 96, 'alike-n': 128, 'alike-l': 128, 'r2d2': 128, 'r2d2-ms': 128,
-    'hardnet': 128, 'disk': 128, 'aliked-t16': 64, 'xfeat': 64, 'superpoint': 256,
+    'hardnet': 128, 'disk': 128, 'aliked-t16': 64, 'aliked-n32': 128, 'xfeat': 64,
+    'superpoint': 256, **{name: config.dim for name, config in edgepoint2.CONFIGS.items()},
 }  # fmt: skip
 REFERENCE = os.environ.get('MDNET_PEER_WEIGHTS', '')
 
@@ -58,9 +60,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / 'HardNet++.pth',
     )
     torch.save({'extractor': kornia_feature.DISK().state_dict()}, folder / 'depth-save.pth')
-    aliked = lively(kornia_feature.ALIKED('aliked-t16')).state_dict()
-    del aliked['dkd.hw_grid']  # kornia's own, not in the authors' files
-    torch.save(aliked, folder / 'aliked-t16.pth')
+    for name in ('aliked-t16', 'aliked-n32'):
+        aliked = lively(kornia_feature.ALIKED(name)).state_dict()
+        del aliked['dkd.hw_grid']  # kornia's own, not in the authors' files
+        torch.save(aliked, folder / f'{name}.pth')
+    for name, config in edgepoint2.CONFIGS.items():
+        network = lively(edgepoint2.EdgePoint2Network(config))
+        torch.save(network.state_dict(), folder / baseline_info(name).weights[0])
     xfeat = lively(kornia_feature.XFeat().net).state_dict()
     torch.save(xfeat, folder / 'xfeat.pt')
     try:
@@ -106,17 +112,19 @@ def test_contract(name: str, weights: Path, photo: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ('name', 'file'),
     [('alike-t', 'alike-t.pth'), ('r2d2', 'r2d2_WASF_N16.pt'), ('disk', 'depth-save.pth'),
-     ('hardnet', 'HardNet++.pth'), ('aliked-t16', 'aliked-t16.pth'), ('xfeat', 'xfeat.pt')],
+     ('hardnet', 'HardNet++.pth'), ('aliked-t16', 'aliked-t16.pth'), ('xfeat', 'xfeat.pt'),
+     ('edgepoint2-s64', 'S64.pth')],
 )  # fmt: skip
 def test_wrong_checkpoints_are_refused_in_one_line(
     name: str, file: str, weights: Path, tmp_path: Path
 ) -> None:
-    other = {'alike-t.pth': 'alike-n.pth'}.get(file, 'alike-t.pth')
+    other = {'alike-t.pth': 'alike-n.pth', 'S64.pth': 'E64.pth'}.get(file, 'alike-t.pth')
     for content in (b'', b'not a checkpoint', (weights / other).read_bytes()):
         (tmp_path / file).write_bytes(content)
         with pytest.raises(WeightsError) as caught:
             create_extractor(name, 10, 'cpu', weights_dir=tmp_path)
-        assert file in str(caught.value)
+        for part in (name, file, baseline_info(name).source):
+            assert part in str(caught.value)
         assert '\n' not in str(caught.value)
 
 
@@ -165,6 +173,40 @@ def test_alike_suppression_against_loops() -> None:
     assert kept == chosen
 
 
+def test_edgepoint2_has_the_published_sizes() -> None:
+    """14 networks; the smallest and the largest have the parameters of their checkpoints."""
+    assert len(edgepoint2.CONFIGS) == 14
+    for name, count in (('edgepoint2-t32', 27_524), ('edgepoint2-e64', 154_628)):
+        network = edgepoint2.EdgePoint2Network(edgepoint2.CONFIGS[name])
+        assert sum(p.numel() for p in network.parameters()) == count
+        with torch.inference_mode():
+            scores, descriptors = network.eval()(torch.rand(1, 1, 64, 96))
+        assert scores.shape == (1, 64, 96)
+        assert descriptors.shape == (1, edgepoint2.CONFIGS[name].dim, 16, 24)
+
+
+def test_edgepoint2_puts_keypoints_back_corner_on_corner(photo: np.ndarray) -> None:
+    """The network sees 96x96 pixels of an image of 101x117: corner pixels stay corner pixels."""
+
+    class Corners(edgepoint2.EdgePoint2Network):
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            scores, descriptors = super().forward(image)
+            assert scores.shape == (1, 96, 96)
+            scores[:] = -9.0
+            scores[0, 91, 91], scores[0, 4, 4], scores[0, 3, 50] = 2.0, 1.0, 3.0
+            scores[0, 40, 40], scores[0, 42, 42] = 0.0, 0.5  # the lower of two in a window
+            return scores, descriptors
+
+    network = Corners(edgepoint2.CONFIGS['edgepoint2-t32'])
+    extractor = edgepoint2.EdgePoint2Extractor('corners', network, 10, 'cpu')
+    found = extractor(photo[:117, :101])
+    scale = np.array([100 / 95, 116 / 95])
+    np.testing.assert_allclose(
+        found.keypoints, [scale * 91, scale * 4, scale * 42], rtol=1e-6
+    )
+    np.testing.assert_array_equal(found.scores, [2.0, 1.0, 0.5])
+
+
 def test_r2d2_keeps_the_size_and_sees_several_scales() -> None:
     network = R2D2Network().eval()
     with torch.inference_mode():
@@ -183,7 +225,8 @@ def test_hardnet_patches_turn_with_the_image(photo: np.ndarray) -> None:
     """The patch of a keypoint looks the same in an image turned by a quarter."""
     gray = cv2.cvtColor(photo, cv2.COLOR_BGR2GRAY)
     turned = cv2.rotate(gray, cv2.ROTATE_90_CLOCKWISE)
-    extractor = HardNetExtractor(10, 'cpu')
+    network = kornia_feature.HardNet(pretrained=False)
+    extractor = HardNetExtractor('hardnet', network, 10, 'cpu')
     sizes, x, y = np.array([6.0]), 90.0, 80.0
     here = extractor.patches(gray, np.array([[x, y]], np.float32), sizes, np.array([30.0]))
     there = np.array([[gray.shape[0] - 1 - y, x]], np.float32)
@@ -202,7 +245,8 @@ def test_hardnet_patch_covers_twelve_sigma() -> None:
     """A disc of radius 6 sigma = 3 sizes touches the edges of its patch."""
     image = np.zeros((101, 101), np.uint8)
     cv2.circle(image, (50, 50), 24, 255, -1)
-    patch = HardNetExtractor(1, 'cpu').patches(
+    network = kornia_feature.HardNet(pretrained=False)
+    patch = HardNetExtractor('hardnet', network, 1, 'cpu').patches(
         image, np.array([[50, 50]], np.float32), np.array([8.0]), np.array([0.0])
     )[0, 0]
     assert patch[16, 1] > 0.8
@@ -243,8 +287,8 @@ def test_xfeat_runs_from_onnx(tmp_path: Path, photo: np.ndarray) -> None:
         create_extractor('xfeat', 40, 'cpu', weights_dir=tmp_path)
 
 
-#: The authors' own code on the photo below, 200 keypoints (ALIKE) or all (R2D2, at its own
-#: scale): the three best keypoints, their scores, and four numbers of the best descriptor.
+#: The authors' own code on the photo below, 200 keypoints (ALIKE, EdgePoint2) or all (R2D2, at its
+#: own scale): the three best keypoints, their scores, and four numbers of the best descriptor.
 EXPECTED = {
     'alike-t': (
         [[78.016, 139.463], [114.465, 140.504], [55.533, 149.025]],
@@ -260,6 +304,16 @@ EXPECTED = {
         [[114.501, 139.991], [55.908, 152.641], [33.002, 69.618]],
         [0.9845, 0.9421, 0.9244],
         [-0.0822, 0.0738, 0.0791, 0.0047],
+    ),
+    'edgepoint2-s64': (
+        [[86.0, 129.0], [75.0, 138.0], [115.0, 140.0]],
+        [2.9768, 2.8212, 2.4431],
+        [-0.0636, -0.0828, -0.1750, 0.0248],
+    ),
+    'edgepoint2-e64': (
+        [[86.0, 129.0], [115.0, 140.0], [75.0, 138.0]],
+        [3.0929, 2.9635, 2.7964],
+        [-0.1573, 0.1081, 0.0412, -0.0036],
     ),
     'r2d2': (
         [[77.0, 141.0], [111.0, 142.0], [65.0, 38.0]],

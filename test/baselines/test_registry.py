@@ -94,6 +94,11 @@ def test_lists_of_extractors() -> None:
             parse_extractors(text, 7, 'cpu', None)
 
 
+def test_lists_name_missing_weights_before_anything_is_measured(bare: Path) -> None:
+    with pytest.raises(WeightsError, match=r'aliked-n32.*no aliked-n32\.pth.*github\.com'):
+        parse_extractors('md2net,aliked-n32', 7, 'cpu', bare)
+
+
 def test_our_own_by_path(tmp_path: Path) -> None:
     config = MDNetConfig(num_sets=2, dim=16, channels=(4, 4, 4, 4, 4))
     paths = [tmp_path / 'first.safetensors', tmp_path / 'second.safetensors']

@@ -8,6 +8,7 @@ import pytest
 
 from mdnet_ros.data.poses import Pose
 from mdnet_ros.evaluation import pose
+from mdnet_ros.evaluation.essential import sampson_distances
 from mdnet_ros.evaluation.pose import (
     WORST_ERROR,
     direction_error_deg,
@@ -99,8 +100,7 @@ def test_relative_pose_is_found_among_outliers(solver, monkeypatch):
     assert pose.solver_name() == solver
     a, b, right = two_views(noise=0.3, outliers=0.3)
     found = estimate_relative_pose(a, b, K_A, K_B, 1.5)
-    limit = 1.0 if solver == 'poselib' else 3.0  # OpenCV does not refine
-    assert max(pose_errors(MOTION, found.b_from_a, signed=True)) < limit
+    assert max(pose_errors(MOTION, found.b_from_a, signed=True)) < 1.0
     assert np.linalg.norm(found.b_from_a.translation) == pytest.approx(1.0)
     assert found.inliers[right].mean() > 0.85
     assert found.inliers[~right].mean() < 0.1
@@ -127,3 +127,34 @@ def test_degenerate_matches_do_not_crash(solver, monkeypatch):
     found = estimate_relative_pose(same, same, K_A, K_A, 1.0)
     errors = pose_errors(MOTION, found.b_from_a if found else None)
     assert np.isfinite(errors).all()
+
+
+@pytest.mark.parametrize(
+    ('count', 'noise', 'outliers'), [(300, 0.3, 0.3), (200, 0.8, 0.5), (60, 0.5, 0.6)]
+)
+def test_opencv_gives_what_poselib_gives(count, noise, outliers, monkeypatch):
+    pytest.importorskip('poselib')
+    accuracies, shares = {}, {}
+    for solver in ('poselib', 'OpenCV USAC'):
+        errors, agree = [], []
+        for seed in range(12):
+            a, b, right = two_views(count, noise, outliers, seed)
+            found = estimate_relative_pose(a, b, K_A, K_B, 1.5, seed)
+            errors.append(max(pose_errors(MOTION, found.b_from_a, signed=True)))
+            agree.append(found.inliers[right].mean())
+        accuracies[solver] = mean_average_accuracy(np.array(errors))
+        shares[solver] = np.mean(agree)
+        monkeypatch.setattr(pose, 'poselib', None)
+    assert accuracies['OpenCV USAC'] == pytest.approx(accuracies['poselib'], abs=0.05)
+    assert shares['OpenCV USAC'] == pytest.approx(shares['poselib'], abs=0.02)
+
+
+def test_sampson_distances_are_those_of_opencv():
+    a, b, _ = two_views(count=20, noise=3.0)
+    rays = [cv2.undistortPoints(p[:, None], k, None)[:, 0] for p, k in ((a, K_A), (b, K_B))]
+    x, y, z = MOTION.translation
+    essential = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) @ MOTION.rotation
+    homogeneous = [np.column_stack([p, np.ones(len(p))]) for p in rays]
+    expected = [cv2.sampsonDistance(p, q, essential) for p, q in zip(*homogeneous, strict=True)]
+    got = sampson_distances(MOTION, *homogeneous)
+    np.testing.assert_allclose(got**2, expected, rtol=1e-9)

@@ -176,7 +176,7 @@ def test_no_layer_shifts_by_part_of_a_cell(network: MDNet, axis: int) -> None:
     [
         {'num_sets': 0}, {'num_sets': 9}, {'dim': 4}, {'dim': 1024},
         {'channels': (8, 8, 8, 8)}, {'channels': (8, 8, 8, 8, 2)},
-        {'channels': (8, 8, 8, 8, 4096)},
+        {'channels': (8, 8, 8, 8, 4096)}, {'saliency': -1}, {'saliency': 2048},
     ],
 )
 def test_configuration_out_of_range(values: dict) -> None:
@@ -187,6 +187,42 @@ def test_configuration_out_of_range(values: dict) -> None:
 def test_configuration_round_trip() -> None:
     for config in (*CONFIGS.values(), MDNetConfig(num_sets=8, dim=8, channels=(4, 4, 5, 6, 7))):
         assert MDNetConfig.from_dict(config.to_dict()) == config
+
+
+def test_configuration_of_files_from_before_the_saliency_head() -> None:
+    values = {'num_sets': 2, 'dim': 64, 'channels': [8, 16, 24, 44, 96]}
+    assert MDNetConfig.from_dict(values).saliency == 0
+    assert MDNet(MDNetConfig.from_dict(values)).saliency is None
+
+
+def test_an_untrained_saliency_head_changes_nothing() -> None:
+    torch.manual_seed(5)
+    network = MDNet(MDNetConfig(dim=16, channels=(4, 4, 4, 8, 8), saliency=8)).eval()
+    image = torch.rand(1, 1, 48, 80)
+    with torch.inference_mode():
+        expected = network(image).logits
+        network.saliency = None
+        assert torch.equal(expected, network(image).logits)
+
+
+@pytest.mark.parametrize('cell', [(3, 5), (6, 2)])
+def test_the_saliency_head_speaks_of_its_own_cell(cell: tuple[int, int]) -> None:
+    """What it says at cell (i, j) of stride 4 lands on pixels 4·i … 4·i + 3, 4·j … 4·j + 3."""
+    head = MDNet(MDNetConfig(num_sets=2, dim=16, channels=(4, 4, 4, 8, 8), saliency=8)).saliency
+    assert head is not None
+    head.eval()
+    i, j = cell
+    with torch.inference_mode():
+        head[1][0].weight.zero_()
+        head[1][0].weight[:, :, 1, 1] = 1.0  # no look at neighbours
+        head[2].weight.fill_(1.0)
+        seen = torch.zeros(1, 16, 12, 20)
+        flat = head(seen)
+        seen[..., i, j] = 5.0
+        changed = (head(seen) - flat).abs()[0, 1] > 1e-6
+    expected = torch.zeros(24, 40, dtype=torch.bool)
+    expected[2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = True
+    assert torch.equal(changed, expected)
 
 
 @pytest.mark.parametrize(

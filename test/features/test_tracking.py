@@ -229,6 +229,54 @@ def test_outliers_are_marked_not_removed_and_each_frame_has_its_own_geometry(
     assert ids(tracked) == {i: i for i in range(100)}
 
 
+#: How much farther than others a landmark moves in the image: some are nearer to the camera.
+PARALLAX = np.random.default_rng(3).uniform(0.5, 2.0, 100).astype(np.float32)
+
+
+@pytest.mark.parametrize('count', [1, 3, 6, 7])
+@pytest.mark.parametrize('verification', ['homography', 'fundamental'])
+def test_a_few_tracks_found_again_are_verified_by_those_that_were_never_lost(
+    verification: str, count: int
+) -> None:
+    """A few landmarks hide for a frame; the first of them comes back in the wrong place."""
+
+    def seen(landmarks: range, shift: float) -> Features:
+        features = frame(landmarks)
+        keypoints = features.keypoints.copy()
+        parallax = PARALLAX[list(landmarks)] if verification == 'fundamental' else 1.0
+        keypoints[:, 0] += shift * parallax
+        return replace(features, keypoints=keypoints)
+
+    t = tracker(max_gap=2, verification=verification, max_error=2.0)
+    t.update(seen(range(100), 0), 1)
+    t.update(seen(range(100 - count), 20), 2)
+    last = seen(range(100), 40)
+    wrong = np.arange(100) == 100 - count
+    last.keypoints[wrong, 1] += 30
+    tracked = t.update(last, 3)
+    again = tracked.correspondences.stamps_prev == 1
+    rows = tracked.correspondences.indices
+    assert ids(tracked) == {i: i for i in range(100)}
+    assert sorted(rows[again]) == list(range(100 - count, 100))
+    np.testing.assert_array_equal(tracked.correspondences.inlier, ~wrong[rows])
+
+
+def test_a_few_tracks_that_nothing_can_verify_are_no_inliers() -> None:
+    t = tracker(max_gap=2, verification='homography', max_error=2.0)
+    t.update(frame(range(5), 0), 1)
+    t.update(frame(range(50, 100), 40), 2)
+    tracked = t.update(frame([*range(5), *range(50, 100)], 80), 3)
+    again = tracked.correspondences.stamps_prev == 1
+    assert again.sum() == 5
+    np.testing.assert_array_equal(tracked.correspondences.inlier, ~again)
+    t = tracker(max_gap=2)
+    t.update(frame(range(5), 0), 1)
+    t.update(frame(range(50, 100), 40), 2)
+    unverified = t.update(frame([*range(5), *range(50, 100)], 80), 3).correspondences
+    assert len(unverified) == 55
+    assert unverified.inlier.all()
+
+
 @pytest.mark.parametrize(
     'settings',
     [

@@ -268,7 +268,7 @@ def test_without_calibration_or_pixels_it_says_so(flight, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out.startswith('3 images, ')
     assert 'no camera_info: the focal length is a guess' in said.err
-    assert '1 frames with a stamp that was there before' in said.err
+    assert '1 frames with the stamp of an earlier one' in said.err
     database = open_database(tmp_path / 'out' / 'database.db')
     (camera,) = database.read_all_cameras()
     assert camera.model.name == 'SIMPLE_RADIAL'

@@ -33,8 +33,6 @@ from mdnet_ros.tracker.job import GrayImage, Job
 from mdnet_ros.tracker.settings import TrackerSettings
 
 SECOND = 10**9
-#: Seconds within which frames must come again: one on a machine with nothing else to do.
-RECOVERY = 10.0
 K = [100.0, 0.0, 79.5, 0.0, 100.0, 59.5, 0.0, 0.0, 1.0]
 
 
@@ -352,9 +350,7 @@ def test_a_fault_is_survived(rigs, name):
         rig.good()
     before, log = rig.values(), rig.tracker.log()
     after_fault = fault.provoke(rig)
-    begun = time.monotonic()
-    rig.good()
-    assert time.monotonic() - begun < RECOVERY
+    rig.good()  # the very next image
     if after_fault is not None:
         after_fault()
     # Tracking goes on as well, not only answers.
@@ -396,9 +392,7 @@ def test_two_trackers_on_one_camera_and_one_is_killed(rigs, start_shared):
     client.spin_until(both, what='an answer of each tracker')
     second.process.kill()
     second.wait()
-    begun = time.monotonic()
-    rig.good()
-    assert time.monotonic() - begun < RECOVERY
+    rig.good()  # the very next image
     client.spin_for(0.3)
     for _ in range(3):
         rig.good()
@@ -475,8 +469,8 @@ def test_a_recording_that_is_ended_in_the_stream_is_whole_or_not_there(
             assert frame.image.shape == (120, 160)
 
 
-def test_overload_is_dropped_and_latency_stays_bounded(rigs, connect):
-    """120 Hz for some seconds of images that take far longer each."""
+def test_overload_is_dropped_and_nothing_piles_up(rigs, connect):
+    """Hundreds of images, many more than can be served; then bursts."""
     rig = rigs[False]
     client, pid = rig.client, rig.tracker.process.pid
     large = np.tile(client.picture()[:, :, 0], (4, 4))
@@ -484,31 +478,31 @@ def test_overload_is_dropped_and_latency_stays_bounded(rigs, connect):
     for _ in range(5):
         rig.good(**fields)
     before, memory, files = rig.values(), resident_memory(pid), open_files(pid)
-    sent, heard = {}, {}
-
-    def hear(message):
-        heard.setdefault(stamp_nanoseconds(message.header), time.monotonic())
-
+    heard = []
     listener = connect(namespace='raw')
-    listener.node.create_subscription(PointCloud2, 'correspondences', hear, 100)
+    listener.node.create_subscription(
+        PointCloud2, 'correspondences', lambda m: heard.append(stamp_nanoseconds(m.header)), 100
+    )
+
+    def burst(count):
+        """Which of some images sent one after the other are answered."""
+        stamps = [rig.send(**fields) for _ in range(count)]
+        client.spin_until(lambda: stamps[-1] in heard, what='the newest image')
+        return [stamp in heard for stamp in stamps]
+
     with spinning(listener.executor):
-        time.sleep(1.0)  # for the discovery
-        begun = time.monotonic()
-        while time.monotonic() < begun + 5:
-            stamp = rig.stamp + SECOND // 20
-            sent[stamp] = time.monotonic()
-            rig.send(**fields)
-            time.sleep(max(0.0, begun + len(sent) / 120 - time.monotonic()))
-        client.spin_until(lambda: max(sent) in heard, what='the newest image')
+        client.spin_until(lambda: burst(1)[0], what='the listener')
+        bursts = [burst(20) for _ in range(20)]
     after = rig.values()
-    assert list(heard) == sorted(heard)
+    assert heard == sorted(heard)
+    answered = sum(map(sum, bursts))
     dropped = int(after['dropped: overload']) - int(before.get('dropped: overload', 0))
-    assert dropped > len(heard)
-    # A frame waits for the one in hand at most, then it is served: two service times. A queue
-    # of even five frames would show as six.
-    service = np.median(np.diff(list(heard.values())))
-    latency = np.array([now - sent[stamp] for stamp, now in heard.items()])
-    assert np.median(latency) < 2.5 * service
+    lost = int(after['frames lost in transport']) - int(before['frames lost in transport'])
+    assert dropped + lost + answered == 400
+    assert dropped > answered
+    # A queue would serve the last images of each burst one by one. The newest replaces those that
+    # wait: in the best burst at most the one in hand when they came, and the last.
+    assert min(sum(served[-5:]) for served in bursts) <= 2
     assert resident_memory(pid) < 1.1 * memory
     assert open_files(pid) <= files + 5
 

@@ -6,11 +6,14 @@ import pytest
 import rclpy
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import PointField
 from skimage import data
 
 from mdnet_ros.features.backends.export import export
 from mdnet_ros.features.detection import DetectionSettings
+from mdnet_ros.nodes.executors import executors_of, spinning
 from mdnet_ros.nodes.tracker_node import TrackerNode
+from mdnet_ros.tracker.engine import Engine
 
 WIDTH, HEIGHT = 160, 120
 PICTURE = cv2.resize(data.camera(), (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
@@ -18,15 +21,17 @@ PICTURE = cv2.resize(data.camera(), (WIDTH, HEIGHT), interpolation=cv2.INTER_ARE
 
 @pytest.fixture
 def make_node(environment, weights):
-    """make_node(**parameters) -> TrackerNode, unconfigured."""
+    """make_node(namespace, **parameters) -> TrackerNode, unconfigured."""
     context = rclpy.Context()
     rclpy.init(context=context)
     nodes = []
 
-    def make(**parameters):
+    def make(namespace='', **parameters):
         values = {'weights': str(weights), 'device': 'cpu', 'max_keypoints': 256, **parameters}
         overrides = [Parameter(name, value=value) for name, value in values.items()]
-        nodes.append(TrackerNode(context=context, parameter_overrides=overrides))
+        nodes.append(
+            TrackerNode(context=context, namespace=namespace, parameter_overrides=overrides)
+        )
         return nodes[-1]
 
     yield make
@@ -108,3 +113,30 @@ def test_parameters_set_before_the_network_is_loaded_hold_after_it(make_node):
     assert node.settings.max_keypoints == 33
     assert count_keypoints(configured(node)) == 33
     assert np.isfinite(node._engine.process(PICTURE, 2).frame.features.scores).all()
+
+
+class ChangedMeanwhile(Engine):
+    """Parameters are changed after each job was processed, before all of it is published."""
+
+    def process_job(self, job):
+        result = super().process_job(job)
+        settings = self.configuration.settings
+        encoding = 'int8' if settings.descriptor_encoding == 'float32' else 'float32'
+        changed = settings.changed({'descriptor_encoding': encoding})
+        self.apply(self.configuration.changed(changed))
+        return result
+
+
+def test_a_frame_is_published_with_the_settings_it_was_processed_with(make_node, connect):
+    node = configured(make_node(namespace='meanwhile'))
+    engine = node._engine = ChangedMeanwhile(node._engine.configuration)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    client = connect(namespace='meanwhile')
+    with spinning(*executors_of(node)):
+        client.connect()
+        for _ in range(4):
+            before = engine.configuration.settings.descriptor_encoding
+            datatype = client.exchange(topic='keypoints').fields[-1].datatype
+            kinds = {PointField.FLOAT32: 'float32', PointField.INT8: 'int8'}
+            assert kinds[datatype] == before
+            assert engine.configuration.settings.descriptor_encoding != before

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CameraInfo, PointCloud, PointCloud2, PointField
+from sensor_msgs.msg import PointCloud, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from mdnet_ros.data.camera import camera_of_info
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 from mdnet_ros.nodes.messages import (
@@ -179,41 +178,3 @@ def test_stereo_matches_survive_the_wire(calibrated):
     np.testing.assert_array_equal(table['depth'], matches.depth)
     seconds, rest = int(table['stamp_right_sec'][0]), int(table['stamp_right_nanosec'][0])
     assert seconds * 10**9 + rest == STAMP
-
-
-def test_rectified_images_have_the_calibration_of_p():
-    message = CameraInfo(
-        width=640, height=480, distortion_model='plumb_bob', d=[0.1, 0.0, 0.0, 0.0, 0.0],
-        k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0],
-        r=[0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0],
-        p=[400.0, 0.0, 310.0, -40.0, 0.0, 400.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0],
-    )
-    raw, rectified = camera_of_info(message), camera_of_info(message, rectified=True)
-    np.testing.assert_array_equal(raw.r[0], [0, -1, 0])
-    np.testing.assert_allclose(rectified.normalise(np.array([[350.0, 230.0]])), [[0.1, 0]])
-    np.testing.assert_array_equal(rectified.r, np.eye(3))
-    assert rectified.p[0, 3] == -40
-    message.p = [0.0] * 12
-    assert camera_of_info(message).k[0, 0] == 500
-    with pytest.raises(DataError, match='above 0 in P'):
-        camera_of_info(message, rectified=True)
-
-
-def test_a_calibration_that_cannot_be_is_named():
-    good = CameraInfo(
-        width=640, height=480, distortion_model='plumb_bob', d=[0.0] * 5,
-        k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0],
-    )
-    assert camera_of_info(good).k[0, 0] == 500
-    for change, named in (
-        ({'k': [0.0] * 9}, 'focal'),
-        ({'k': [float('nan')] * 9}, 'finite'),
-        ({'d': [float('inf')] * 5}, 'finite'),
-        ({'distortion_model': 'magic', 'd': [0.1] * 5}, "'magic'"),
-        ({'d': [0.1] * 3}, 'd'),
-    ):
-        message = sent(good)
-        for name, value in change.items():
-            setattr(message, name, value)
-        with pytest.raises(DataError, match=named):
-            camera_of_info(message)

@@ -1,7 +1,6 @@
 """Tracker processes from start to end: lifecycle, inputs of all kinds, signals, exit codes."""
 
 import signal
-import time
 
 import cv2
 import numpy as np
@@ -61,9 +60,7 @@ def test_signals_end_it_cleanly_while_it_works(start_tracker, connect, number):
     client = connect(namespace=namespace).connect()
     for _ in range(5):
         client.send()
-    begun = time.monotonic()
     assert tracker.stop(number) == 0, tracker.log()
-    assert time.monotonic() - begun < 10  # two seconds on a machine with nothing else to do
     assert 'Traceback' not in tracker.log()
     assert '[ERROR]' not in tracker.log()
 

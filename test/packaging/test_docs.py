@@ -98,3 +98,8 @@ def test_options_shown_exist() -> None:
 def test_the_page_of_the_launch_files_is_in_step() -> None:
     page = runpy.run_path(str(ROOT / 'docs' / 'launch_page.py'))['page']()
     assert (ROOT / 'docs' / 'launch.md').read_text() == page, 'run python docs/launch_page.py'
+
+
+def test_the_accuracy_table_of_the_readme_is_in_step() -> None:
+    page = runpy.run_path(str(ROOT / 'docs' / 'results_table.py'))['page']()
+    assert (ROOT / 'README.md').read_text() == page, 'run python docs/results_table.py'

@@ -14,6 +14,7 @@ from skimage import data
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.errors import ImageError, WeightsError
 from mdnet_ros.features.extractor import MDNetExtractor
+from mdnet_ros.features.matching import mutual_nearest
 from mdnet_ros.tracker.configuration import Configuration, load_configuration, read_mask
 from mdnet_ros.tracker.engine import Engine
 from mdnet_ros.tracker.job import GrayImage, Job
@@ -152,6 +153,35 @@ def test_a_full_gpu_hands_over_to_the_cpu(engine, settings):
     assert not result.fell_back
     assert result.cameras[0].restart is None
     assert str(engine.configuration.extractor.device) == 'cpu'
+
+
+@pytest.mark.parametrize('fails', [1, 2, 3], ids=['first camera', 'second camera', 'stereo'])
+def test_a_gpu_that_is_full_while_matching_hands_over_too(settings, monkeypatch, fails):
+    """The memory runs out in the n-th matching of a stereo pair's second images."""
+    engine = stereo_engine(settings)
+    process(engine, pair(0))
+    calls = []
+
+    def full(*tables):
+        calls.append(tables)
+        if len(calls) == fails:
+            raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+        return mutual_nearest(*tables)
+
+    monkeypatch.setattr('mdnet_ros.features.matching.mutual_nearest', full)
+    result = process(engine, pair(1))
+    assert result.fell_back
+    assert result.cameras.keys() == {0, 1}
+    assert result.stereo is not None
+    for done in result.cameras.values():
+        assert done.restart.cause == 'moved to the CPU'
+        assert not done.repeated
+        assert not len(done.frame.correspondences)
+    result = process(engine, pair(2))
+    assert not result.fell_back
+    for done in result.cameras.values():
+        assert done.restart is None
+        assert len(done.frame.correspondences)
 
 
 def test_masks_are_checked(tmp_path):

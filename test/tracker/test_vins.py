@@ -100,6 +100,21 @@ def test_positions_and_velocities_are_those_of_the_world(camera, layout):
         np.testing.assert_allclose(velocity, world.velocity, atol=2e-3)
 
 
+def test_tracks_whose_pixels_have_no_ray_are_left_out_and_counted():
+    # r - 0.6 r^3 ends at 0.497, so that the pixels farther out than that have no ray.
+    calibration = CameraModel(640, 480, K, np.array([-0.6, 0, 0, 0]))
+    world, vins = World(), VinsTracker()  # the images come from another lens
+    vins.update(world.frame(0)[0], calibration)
+    frame, _ = world.frame(1)
+    tracks = vins.update(frame, calibration)
+    known = np.isfinite(calibration.normalise(frame.features.keypoints)).all(axis=1)
+    assert 0 < len(tracks) < len(frame.features)
+    assert len(tracks) + tracks.without_ray == len(frame.correspondences)
+    assert set(tracks.ids) <= set(frame.track_ids[known])
+    assert np.isfinite(tracks.points()).all()
+    assert np.isfinite(tracks.velocity).all()
+
+
 def test_only_tracks_seen_before_are_given():
     world, vins = World(), VinsTracker()
     vins.update(world.frame(0, range(10))[0], world.camera)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,10 +21,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mdnet_ros.cli.main import main
 from mdnet_ros.errors import DataError, WeightsError
-from mdnet_ros.features.weights import load_weights
+from mdnet_ros.features.network import MDNet
+from mdnet_ros.features.weights import load_weights, save_weights
 from mdnet_ros.training.checkpoint import load_checkpoint
 from mdnet_ros.training.config import TrainingConfig, config_from_dict, load_config
-from mdnet_ros.training.images import ImagePool, is_held_back, load_pools, read_images
+from mdnet_ros.training.images import is_held_back, load_pools, read_images
 from mdnet_ros.training.schedule import learning_rate
 
 SMALL = ['--network', 'md2net-light', '--device', 'cpu', '--threads', '1']
@@ -109,6 +111,27 @@ def test_resume_can_change_the_length(photos: Path, tmp_path: Path) -> None:
     assert (summary['steps'], summary['finished']) == (6, True)
     _, info = load_weights(tmp_path / 'last.safetensors')
     assert (info.training['steps'], info.training['of_steps']) == (6, 6)
+
+
+def test_weights_without_a_saliency_head_grow_one_that_changes_nothing_yet(
+    photos: Path, tmp_path: Path
+) -> None:
+    config = load_config(None, {'network': 'md2net-light'})
+    old = MDNet(replace(config.network_config(), saliency=0))
+    save_weights(old, tmp_path / 'old.safetensors', {})
+    run = ['--images', str(photos), '--out', str(tmp_path / 'run'), '--steps', '1', *SMALL, *FAST]
+    done = train(*run, '--from-weights', str(tmp_path / 'old.safetensors'),
+                 '--set', 'learning_rate=0.0')
+    assert done.returncode == 0, done.stderr
+    grown, info = load_weights(tmp_path / 'run' / 'last.safetensors')
+    assert info.config.saliency == config.network_config().saliency > 0
+    image = torch.rand(1, 1, 64, 64)
+    for name, tensor in old.state_dict().items():
+        if name.endswith('weight'):
+            torch.testing.assert_close(tensor, grown.state_dict()[name])
+    grown.load_state_dict(old.state_dict(), strict=False)  # the norms saw a batch
+    with torch.inference_mode():
+        torch.testing.assert_close(old.eval()(image).logits, grown(image).logits)
 
 
 def test_time_budget_completes_its_schedule(photos: Path, tmp_path: Path) -> None:
@@ -227,10 +250,21 @@ def test_tar_and_folder_hold_the_same_images(photos: Path, tmp_path: Path) -> No
 
 
 def test_held_back_images_are_never_trained_on(photos: Path) -> None:
-    training, validation = load_pools([photos], 0.3)
-    assert set(training.names).isdisjoint(validation.names)
-    assert all(is_held_back(name, 0.3) for name in validation.names)
-    assert isinstance(training, ImagePool)
+    pools = load_pools([photos], 0.3)
+    assert set(pools.training.names).isdisjoint(pools.validation.names)
+    assert all(is_held_back(name, 0.3) for name in pools.validation.names)
+    assert pools.held_back == len(pools.validation)
+    assert len(pools.training) + len(pools.validation) == len(PHOTOS)
+
+
+def test_a_set_too_small_to_hold_anything_back_says_so(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pools = load_pools([photos], 0.0)
+    assert len(pools.training) == len(PHOTOS)
+    assert set(pools.validation.names) <= set(pools.training.names)
+    assert pools.held_back == 0
+    assert 'none of the 8 images is held back' in caplog.text
 
 
 def test_configuration_file_and_overrides(tmp_path: Path) -> None:
@@ -259,6 +293,26 @@ def test_shipped_retraining_has_no_curriculum() -> None:
     assert config.learning_rate < TrainingConfig().learning_rate
 
 
+def test_the_lectures_configuration_runs_on_its_own_terms(photos: Path, tmp_path: Path) -> None:
+    file = Path(__file__).parents[2] / 'config' / 'lecture.yaml'
+    losses = load_config(file, {}).losses
+    ours = (losses.agreement, losses.reliability, losses.reprojection, losses.dual_softmax)
+    assert ours == (0, 0, 0, 0)
+    out = tmp_path / 'run'
+    done = train('--images', str(photos), '--out', str(out), '--config', str(file), '--steps', '2',
+                 *SMALL, *FAST)
+    assert done.returncode == 0, done.stderr
+    log = EventAccumulator(str(out / 'tensorboard'))
+    log.Reload()
+    value = {name: log.Scalars(f'train/{name}')[-1].value for name in (
+        'total', 'similarity', 'peaky', 'intersection', 'triplet')}
+    assert value['peaky'] > 0
+    assert value['total'] == pytest.approx(
+        value['similarity'] + value['peaky'] + 10 * value['intersection'] + value['triplet'],
+        rel=1e-4,
+    )
+
+
 def test_learning_rate_rises_and_falls() -> None:
     config = TrainingConfig(warm_up=10, learning_rate=1.0, final_rate=0.01)
     rates = [learning_rate(config, step, 1000) for step in range(1000)]
@@ -266,3 +320,16 @@ def test_learning_rate_rises_and_falls() -> None:
     assert max(rates) == pytest.approx(1.0, rel=1e-2)
     assert rates[-1] == pytest.approx(0.01, rel=0.02)
     assert all(a >= b for a, b in zip(rates[10:-1], rates[11:], strict=True))
+
+
+@pytest.mark.parametrize(
+    'setting',
+    ['warm_up=0', 'held_back=-1', 'held_back=1', 'averaging=1.0', 'warps.minimum_scale=0',
+     'warps.scale=0.5', 'precision=fp64', 'side=100'],
+)
+def test_settings_out_of_range_are_named(
+    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['train', '--images', str(tmp_path), '--out', str(tmp_path / 'run'),
+                 '--set', setting]) == 2
+    assert setting.partition('=')[0] in capsys.readouterr().err

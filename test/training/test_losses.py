@@ -128,15 +128,20 @@ def test_reprojection_by_hand() -> None:
     assert losses.reprojection_loss(a, b, weight).item() == pytest.approx(1.5)
 
 
+def _similarity(rows: list[list[float]], others: list[list[float]]) -> torch.Tensor:
+    return torch.tensor([rows]) @ torch.tensor([others]).transpose(1, 2)
+
+
 def _triplet(rows: list[list[float]], others: list[list[float]], temperature: float) -> float:
-    a, b = torch.tensor([rows]), torch.tensor([others])
-    n = a.shape[1]
-    negatives = ~torch.eye(n, dtype=torch.bool)[None]
-    return losses.triplet_loss(a, b, negatives, torch.ones(1, n), temperature)[0].item()
+    n = len(rows)
+    rivals = ~torch.eye(n, dtype=torch.bool)[None]
+    return losses.triplet_loss(
+        _similarity(rows, others), rivals, rivals, torch.ones(1, n), temperature
+    )[0].item()
 
 
 def test_triplet_by_hand() -> None:
-    # two anchors, one negative each: the soft maximum is that negative at any temperature
+    # two points, one rival each: the soft maximum is that rival at any temperature
     right, up = [1.0, 0.0], [0.0, 1.0]
     left = [-1.0, 0.0]
     assert _triplet([right, left], [right, left], 0.1) == 0.0  # lecture: 0.5 - 1 + (-1) < 0
@@ -148,22 +153,52 @@ def test_triplet_by_hand() -> None:
     assert got == pytest.approx(0.5 - 0.6 + 0.8, abs=1e-5)
 
 
-def test_triplet_temperature_goes_from_mean_to_hardest() -> None:
-    anchors = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]])
-    weight = torch.tensor([[1.0, 0.0, 0.0]])
-    only_first = torch.zeros(1, 3, 3, dtype=torch.bool)
-    only_first[0, 0, 1:] = True
-    only_first[0, 1:, 0] = True
-    shifted = torch.tensor([[[0.6, 0.8], [0.6, 0.8], [-0.8, 0.6]]])
-    hardest, _ = losses.triplet_loss(anchors, shifted, only_first, weight, 0.005)
-    soft, watched = losses.triplet_loss(anchors, shifted, only_first, weight, 100.0)
-    # negatives of anchor 0: 0.6 and -0.8; of positive 0: 0.8 and -0.6; their own pair: 0.6
-    assert hardest.item() == pytest.approx(0.5 * (0.5 + 0.7), abs=0.01)
-    assert soft.item() == pytest.approx(0.0, abs=0.01)  # means: -0.1 and 0.1
-    assert watched[0, 0].item() == pytest.approx(0.6)
+def test_triplet_counts_the_hardest_rival_in_full() -> None:
+    """A lone hard rival among many easy ones: never taken for easier than it is."""
+    n = 300
+    similarity = torch.zeros(1, n, n)
+    similarity[0, 0, 0], similarity[0, 0, 1] = 0.9, 0.8
+    rivals = torch.zeros(1, n, n, dtype=torch.bool)
+    rivals[0, 0, 1:] = True
+    weight = torch.zeros(1, n)
+    weight[0, 0] = 1.0
+    none = torch.zeros_like(rivals)
+    loss, hardest = losses.triplet_loss(similarity, rivals, none, weight, 0.03)
+    # one direction of two: half of 0.5 - 0.9 + 0.8
+    assert loss.item() == pytest.approx(0.5 * 0.4, abs=1e-4)
+    assert hardest[0, 0].item() == pytest.approx(0.8)
+    # equal rivals add tau log n
+    similarity[0, 0, 1:5] = 0.8
+    loss, _ = losses.triplet_loss(similarity, rivals, none, weight, 0.03)
+    assert loss.item() == pytest.approx(0.5 * (0.4 + 0.03 * math.log(4)), abs=1e-4)
 
 
-@pytest.mark.parametrize('name', ['agreement', 'intersection', 'peaky', 'triplet', 'similarity'])
+def test_triplet_directions_have_their_own_rivals() -> None:
+    similarity = torch.tensor([[[0.6, 0.3], [0.7, 0.9]]])
+    weight = torch.tensor([[1.0, 0.0]])
+    to_second = torch.tensor([[[False, True], [False, False]]])
+    to_first = torch.tensor([[[False, False], [True, False]]])
+    none = torch.zeros_like(to_second)
+    forward, _ = losses.triplet_loss(similarity, to_second, none, weight, 0.01)
+    backward, _ = losses.triplet_loss(similarity, none, to_first, weight, 0.01)
+    assert forward.item() == pytest.approx(0.5 * (0.5 - 0.6 + 0.3), abs=1e-4)
+    assert backward.item() == pytest.approx(0.5 * (0.5 - 0.6 + 0.7), abs=1e-4)
+
+
+def test_dual_softmax_by_hand() -> None:
+    similarity = torch.tensor([[[0.6, 0.3], [0.7, 0.9]]])
+    rivals = torch.tensor([[[False, True], [False, False]]])
+    rivals_back = torch.tensor([[[False, False], [True, False]]])
+    weight = torch.tensor([[1.0, 0.0]])
+    loss = losses.dual_softmax_loss(similarity, rivals, rivals_back, weight, 0.1)
+    forward = math.log(1 + math.exp((0.3 - 0.6) / 0.1))
+    backward = math.log(1 + math.exp((0.7 - 0.6) / 0.1))
+    assert loss.item() == pytest.approx(0.5 * (forward + backward), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    'name', ['agreement', 'intersection', 'peaky', 'triplet', 'dual_softmax', 'similarity']
+)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     torch.manual_seed(3)
     z = torch.randn(1, 2, 1, 256, dtype=torch.float64, requires_grad=True)
@@ -183,6 +218,9 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
         unit = torch.nn.functional.normalize(x.reshape(1, 32, 16), dim=-1)
         fixed = torch.nn.functional.normalize(other.reshape(1, 32, 16), dim=-1)
         apart = ~torch.eye(32, dtype=torch.bool)[None]
-        return losses.triplet_loss(unit, fixed, apart, torch.ones(1, 32).double(), 0.1)[0]
+        compared = (unit @ fixed.transpose(1, 2), apart, apart, torch.ones(1, 32).double())
+        if name == 'dual_softmax':
+            return losses.dual_softmax_loss(*compared, 0.1)
+        return losses.triplet_loss(*compared, 0.1)[0]
 
     assert torch.autograd.gradcheck(value, (z,), atol=1e-5, fast_mode=True)

@@ -51,6 +51,22 @@ def test_card_holds_the_figures(weights: Path, tmp_path: Path) -> None:
     assert '`mdnet evaluate homography --root D`' in card
 
 
+def test_only_packs_that_were_trained_on_are_counted(tmp_path: Path) -> None:
+    """Two tables; the weights' ancestors count, packs that nobody trained on do not."""
+    path = tmp_path / 'mine.safetensors'
+    training = {'images': ['new.tar'], 'from_weights_training': {'images': ['old.tar']}}
+    save_weights(MDNet(CONFIGS['md2net-light']), path, training)
+    new, old = tmp_path / 'new.csv', tmp_path / 'old.csv'
+    new.write_text('pack,source,licence\nnew.tar,x,MIT\nother.tar,x,CC0\n')
+    old.write_text('pack,source,licence\nold.tar,y,MIT\nold.tar,y,MIT\nunused.tar,z,CC0\n')
+    out = tmp_path / 'mine.md'
+    assert main(['card', str(path), '--out', str(out), '--attribution', str(new), str(old)]) == 0
+    card = out.read_text()
+    assert '| MIT | 3 |' in card
+    assert 'CC0' not in card
+    assert '| y | 2 |' in card
+
+
 @pytest.mark.parametrize(
     'arguments',
     [['--attribution', 'gone.csv'], ['--evaluation', 'gone.json', 'x'], ['--notes', 'gone.md']],

@@ -190,9 +190,9 @@ class DeviceCheck:
         waits: list[int] = []
         original = torch.cuda.Stream.synchronize
 
-        def counted(stream: torch.cuda.Stream) -> None:
+        def counted(self: torch.cuda.Stream) -> None:
             torch.cuda.set_sync_debug_mode('default')
-            original(stream)
+            original(self)
             waits.append(1)
             torch.cuda.set_sync_debug_mode('error')
 

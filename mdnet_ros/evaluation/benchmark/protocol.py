@@ -1,4 +1,4 @@
-"""How long extraction, matching and the whole tracker step take, beside what the machine allows."""
+"""Times of extraction, matching and the whole tracker step, and their lower bounds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mdnet_ros.features.network import SIZE_MULTIPLE, MDNet, count_flops, count_
 from mdnet_ros.features.tracking import FrameTracker
 from mdnet_ros.progress import Progress
 
-#: Frames of the picture that moves under the camera, and how far it moves a frame, pixels.
+#: Number of frames, and how far the picture moves from one to the next, pixels.
 _FRAMES, _SHIFT = 6, 3
 #: Descriptor length of the matching benchmark: that of md2net.
 _DIM = 128
@@ -42,17 +42,17 @@ _DIM = 128
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """What to measure.
+    """Settings of the benchmark.
 
     Attributes:
-        extractors: names or paths as everywhere, and ``klt``; the first is what ratios refer to.
+        extractors: names or paths of extractors, and ``klt``; ratios refer to the first.
         sizes: (width, height) of the images, pixels.
         keypoints: budgets of the extraction.
         matching: numbers of descriptors in each of the two images.
         sets: numbers of keypoint sets to match within.
         device: ``auto``, ``cpu`` or ``cuda``.
-        repetitions: of each measurement, after a warm-up.
-        weights_dir: where peers' weights lie.
+        repetitions: number of runs of each measurement, after a warm-up.
+        weights_dir: folder with peers' weights.
     """
 
     extractors: tuple[str, ...]
@@ -67,23 +67,23 @@ class BenchmarkSettings:
 
 @dataclass(frozen=True)
 class ExtractorRow:
-    """One extractor at one size and budget.
+    """Times of one extractor at one image size and keypoint budget.
 
     Attributes:
-        name: of the extractor.
-        size: (width, height), pixels.
-        keypoints: asked for.
-        found: in the last frame.
-        precision: of the network; empty for peers.
-        network: the network alone, image already decoded; None for peers and exported files.
-        extraction: an image in, features out; None for KLT, which has no features.
-        step: extraction, matching and tracking.
-        fps: frames a second that the step allows.
-        floor_ms: the least time of the network alone; None for peers.
-        floor_ratio: the extraction's median over it.
-        network_ratio: the step's median over the network's.
-        step_ratio: the step's median over that of the first extractor that is there.
-        memory_mb: peak so far: of the GPU's allocations on CUDA, else of the process.
+        name: name of the extractor.
+        size: (width, height) of the image, pixels.
+        keypoints: keypoint budget.
+        found: number of keypoints found in the last frame.
+        precision: precision of the network; empty for peers.
+        network: time of the network alone; None for peers and exported files.
+        extraction: time from an image to its features; None for KLT, which has no features.
+        step: time of extraction, matching and tracking.
+        fps: frames per second that the step allows.
+        floor_ms: lower bound of the network's time; None for peers.
+        floor_ratio: median of the extraction / lower bound.
+        network_ratio: median of the step / median of the network.
+        step_ratio: median of the step / median of the first extractor's step.
+        memory_mb: peak memory so far, MiB: allocations on CUDA, else the process.
     """
 
     name: str
@@ -104,17 +104,17 @@ class ExtractorRow:
 
 @dataclass(frozen=True)
 class MatchingRow:
-    """Matching of random unit descriptors, of which each set has an equal part.
+    """Time of matching random unit descriptors that are spread evenly over the sets.
 
     Attributes:
-        keypoints: in each of the two images.
-        sets: within which matches are sought.
-        products: of descriptors, ``fp32``, or ``int8`` as the tracker takes them where it can.
-        timing: of the matching.
-        floor_ms: the least time it could take in float32.
-        floor_ratio: the median over it.
-        one_set_ratio: the median over that of one set; None where one set was not measured.
-        memory_mb: what it needs at its peak, beside the descriptors; None where not known.
+        keypoints: number of keypoints in each of the two images.
+        sets: number of sets within which matches are sought.
+        products: precision of the descriptors' products: ``fp32``, or ``int8`` as in the tracker.
+        timing: time of the matching.
+        floor_ms: lower bound of the time in float32.
+        floor_ratio: median / lower bound.
+        one_set_ratio: median / median with one set; None where one set was not measured.
+        memory_mb: peak memory beside the descriptors, MiB; None where not known.
     """
 
     keypoints: int
@@ -129,15 +129,15 @@ class MatchingRow:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """All that was measured.
+    """Result of the benchmark.
 
     Attributes:
-        settings: what was asked for.
-        device: in words.
-        threads: of the CPU.
+        settings: settings of the benchmark.
+        device: name of the device.
+        threads: number of CPU threads.
         extractors: one row for each extractor, size and budget.
         matching: one row for each number of keypoints and of sets.
-        unavailable: extractor -> why it was left out.
+        unavailable: why an extractor was left out, by name.
     """
 
     settings: BenchmarkSettings
@@ -153,7 +153,7 @@ class BenchmarkResult:
 
 
 def make_frames(width: int, height: int) -> list[np.ndarray]:
-    """A picture with structure at all scales that moves to the left: (H, W) uint8 frames."""
+    """Make (H, W) uint8 frames of a picture that moves left and has structure at all scales."""
     random = np.random.default_rng(0)
     wide = width + _FRAMES * _SHIFT
     picture = np.zeros((height, wide), np.float32)
@@ -167,7 +167,7 @@ def make_frames(width: int, height: int) -> list[np.ndarray]:
 
 
 def network_cost(network: MDNet, width: int, height: int, bytes_each: int) -> tuple[int, int]:
-    """Operations and least bytes moved of one image: weights, input and output, each once."""
+    """Return operations and least bytes moved for an image: weights, input and output once each."""
     width += -width % SIZE_MULTIPLE
     height += -height % SIZE_MULTIPLE
     config = network.config
@@ -176,7 +176,7 @@ def network_cost(network: MDNet, width: int, height: int, bytes_each: int) -> tu
 
 
 class _Cycle:
-    """The frames for ever, with stamps; one call takes the next."""
+    """Endless cycle of frames with stamps."""
 
     def __init__(self, frames: Sequence[np.ndarray]) -> None:
         self._frames, self._count = frames, 0
@@ -187,11 +187,11 @@ class _Cycle:
 
 
 class Benchmark:
-    """Measures one thing after the other.
+    """Runs the measurements one after the other.
 
     Args:
-        settings: what to measure.
-        matrix_side: of the matrices that tell the machine's rates.
+        settings: settings of the benchmark.
+        matrix_side: side of the matrices that the machine's rates are measured with.
     """
 
     def __init__(self, settings: BenchmarkSettings, matrix_side: int = 2048) -> None:
@@ -201,7 +201,7 @@ class Benchmark:
         self._rates: dict[torch.dtype, Rates] = {}
 
     def run(self) -> BenchmarkResult:
-        """Measure all; extractors that are not there are told, not fatal."""
+        """Run all measurements; extractors that cannot run are named in the result."""
         settings = self.settings
         jobs = [
             (name, size, budget)
@@ -232,7 +232,7 @@ class Benchmark:
         )
 
     def rates(self, precision: str) -> Rates:
-        """What the machine does at its best at a precision; measured once."""
+        """Return the machine's best rates at a precision, which are measured once."""
         dtype = PRECISIONS[precision]
         if dtype not in self._rates:
             self._rates[dtype] = measure_rates(
@@ -284,7 +284,7 @@ class Benchmark:
         )
 
     def _products(self) -> tuple[bool, ...]:
-        """Exact ones, and where it makes a difference the tracker's."""
+        """Return whether to measure exact products, and those of the tracker where they differ."""
         return (True, False) if has_fast_integers(self.device) else (True,)
 
     def _matching(
@@ -302,7 +302,7 @@ class Benchmark:
         match = partial(mutual_nearest, a, valid, b, valid, exact)
         memory = peak_megabytes(match, self.device)
         timing = measure(match, self.device, self.settings.repetitions)
-        # At float32; the table of similarities is written once and read once.
+        # In float32; the table of similarities is written once and read once.
         floor = self.rates('fp32').floor_ms(2.0 * sets * each**2 * _DIM, 8.0 * sets * each**2)
         products = 'fp32' if exact else 'int8'
         one = next(

@@ -1,4 +1,4 @@
-"""Times and memory of repeated work, and the rates that a machine reaches at its best."""
+"""Times and memory of repeated work, and the best rates of a machine."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ class Timing:
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine does at its best, at one precision.
+    """Best rates of a machine at one precision.
 
     Attributes:
-        flops: floating-point operations a second, in a large matrix product.
-        bandwidth: bytes a second read and written, in a large copy.
+        flops: floating-point operations per second of a large matrix product.
+        bandwidth: bytes per second read and written by a large copy.
     """
 
     flops: float
     bandwidth: float
 
     def floor_ms(self, operations: float, moved: float) -> float:
-        """The least time for some operations and some bytes, milliseconds."""
+        """Lower bound of the time for some operations and moved bytes, milliseconds."""
         return 1e3 * max(operations / self.flops, moved / self.bandwidth)
 
 
 def measure(work: Callable[[], object], device: torch.device, repetitions: int) -> Timing:
-    """Time some work as :func:`sample` does."""
+    """Time one piece of work, see :func:`sample`."""
     return measure_in_turn([work], device, repetitions)[0]
 
 
 def measure_in_turn(
     works: Sequence[Callable[[], object]], device: torch.device, repetitions: int
 ) -> list[Timing]:
-    """Time several works whose ratios matter: what slows the machine for a while slows them all."""
+    """Time several pieces of work in turn, so that what slows the machine slows them all."""
     return [
         Timing(float(np.median(each)), float(np.percentile(each, 99)))
         for each in _in_turn(works, device, repetitions).T
@@ -55,14 +55,14 @@ def measure_in_turn(
 
 
 def sample(work: Callable[[], object], device: torch.device, repetitions: int) -> list[float]:
-    """Milliseconds of each run of some work, after a warm-up; by device events on CUDA."""
+    """Return the milliseconds of each run of some work, after a warm-up; by events on CUDA."""
     return _in_turn([work], device, repetitions)[:, 0].tolist()
 
 
 def _in_turn(
     works: Sequence[Callable[[], object]], device: torch.device, repetitions: int
 ) -> np.ndarray:
-    """(repetitions, works) milliseconds, after a warm-up of each."""
+    """Return (repetitions, works) milliseconds, after a warm-up of each."""
     for work in works:
         for _ in range(_WARM_UP):
             work()
@@ -70,7 +70,7 @@ def _in_turn(
 
 
 def _once(work: Callable[[], object], device: torch.device) -> float:
-    """Milliseconds of one run."""
+    """Return the milliseconds of one run."""
     if device.type == 'cuda':
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -85,13 +85,13 @@ def _once(work: Callable[[], object], device: torch.device) -> float:
 
 
 def measure_rates(device: torch.device, dtype: torch.dtype, repetitions: int, side: int) -> Rates:
-    """The best rates of a product of two square matrices and of a large copy.
+    """Measure the best rates of a product of two square matrices and of a large copy.
 
     Args:
-        device: where.
-        dtype: of the matrices.
-        repetitions: of each.
-        side: of the matrices; large ones come closer to the machine's best.
+        device: device to measure.
+        dtype: type of the matrices.
+        repetitions: number of runs of each.
+        side: side of the matrices; large ones come closer to the machine's best.
     """
     a = torch.rand(side, side, device=device).to(dtype)
     out = torch.empty_like(a)
@@ -106,10 +106,13 @@ def measure_rates(device: torch.device, dtype: torch.dtype, repetitions: int, si
 
 
 def peak_megabytes(work: Callable[[], object], device: torch.device) -> float | None:
-    """The most memory that some work needs beyond what was there before, MiB.
+    """Measure the peak memory of some work beyond what was in use before, MiB.
 
-    Of the allocations on CUDA; on the CPU of the process's resident pages, which Linux alone tells
-    for a stretch of time: None elsewhere. Runs the work twice: the first time loads libraries.
+    On CUDA the allocations count, on the CPU the process's resident pages. The work runs twice,
+    since the first run loads libraries.
+
+    Returns:
+        MiB; None on a CPU without Linux's record of the peak.
     """
     work()
     if device.type == 'cuda':
@@ -120,8 +123,8 @@ def peak_megabytes(work: Callable[[], object], device: torch.device) -> float | 
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     status = Path('/proc/self/status')
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # else malloc serves from pages it kept, unseen
-        Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
+        ctypes.CDLL(None).malloc_trim(0)  # or malloc reuses pages it kept, which are not counted
+        Path('/proc/self/clear_refs').write_text('5')  # reset the peak
     except (OSError, AttributeError, TypeError):
         return None
     before = _kilobytes(status, 'VmRSS')
@@ -130,6 +133,6 @@ def peak_megabytes(work: Callable[[], object], device: torch.device) -> float | 
 
 
 def _kilobytes(status: Path, key: str) -> int:
-    """A line of a process's status."""
+    """Read a line of a process's status."""
     line = next(line for line in status.read_text().splitlines() if line.startswith(key + ':'))
     return int(line.split()[1])

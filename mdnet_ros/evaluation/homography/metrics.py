@@ -27,7 +27,7 @@ _RANSAC_THRESHOLD = 3.0
 def match_errors(
     points_a: np.ndarray, points_b: np.ndarray, homography: np.ndarray
 ) -> np.ndarray:
-    """Distances of matched keypoints in ``b`` from the warped keypoints of ``a``.
+    """Distances of the matched keypoints of ``b`` from the warped keypoints of ``a``.
 
     Args:
         points_a: (M, 2) matched pixels of ``a``.

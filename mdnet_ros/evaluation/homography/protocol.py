@@ -1,4 +1,4 @@
-"""The homography benchmark: extract, match, measure, sequence by sequence."""
+"""The homography benchmark, run sequence by sequence."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Published figures on HPatches, to be shown beside measured ones, never mixed with them.
+"""Published figures on HPatches; reports show them beside measured ones, marked as such.
 
-All with mutual nearest neighbours on the 108-sequence protocol, mean matching accuracy and
-matching score at 1, 2 and 3 px.
+They are mean matching accuracy and matching score at 1, 2 and 3 px on the 108-sequence protocol,
+with mutual nearest neighbours. MD-2-Net and the methods with a matching score are from
+F. Fraundorfer's lecture "Machine Learned Features".
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ class PublishedRow:
     """Figures of one method.
 
     Attributes:
-        name: of the method.
-        source: where they were published.
-        mma: group (``viewpoint``, ``illumination``, ``overall``) -> MMA at 1, 2 and 3 px.
-        ms: the same of the matching score; empty where it was not published.
+        name: name of the method.
+        source: where the figures were published.
+        mma: MMA at 1, 2 and 3 px, by group (``viewpoint``, ``illumination``, ``overall``).
+        ms: matching score at 1, 2 and 3 px, by group; empty where it was not published.
     """
 
     name: str

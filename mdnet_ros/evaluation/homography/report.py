@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import MDNetError
-from mdnet_ros.evaluation.extraction import FeatureSource, load_image
+from mdnet_ros.evaluation.extraction import FeatureSource, MeasuredData, load_image
 from mdnet_ros.evaluation.homography.data import GROUPS, load_sequence
 from mdnet_ros.evaluation.homography.metrics import HOMOGRAPHY_THRESHOLDS, THRESHOLDS, match_errors
 from mdnet_ros.evaluation.homography.published import PUBLISHED
@@ -236,26 +234,17 @@ def _add_pictures(
         )
 
 
-def write_page(
-    path: Path,
-    result: HomographyResult,
-    published: bool = False,
-    root: Path | None = None,
-    specs: Sequence[ExtractorSpec] = (),
-    cache: Path | None = None,
-) -> None:
-    """Write the report as one HTML page.
+def build_page(
+    result: HomographyResult, published: bool = False, data: MeasuredData | None = None
+) -> HtmlPage:
+    """Build the HTML report.
 
     Args:
-        path: file to write.
         result: result to show.
         published: show published figures beside, marked as such.
-        root: folder of the data set, for pictures of the worst pairs; None: no pictures.
-        specs: extractors to show pictures of.
-        cache: folder of their cached features; None: extract again.
+        data: data set and extractors, for pictures of the worst pairs; None: no pictures.
 
     Raises:
-        DataError: the page cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
     settings = result.settings
@@ -283,15 +272,15 @@ def write_page(
     page.heading('Sequences')
     page.table(sequence_table(result, 'mma', _RIGHT))
     page.table(sequence_table(result, 'ms', _RIGHT))
-    if root is not None:
+    if data is not None:
         page.heading('Worst pairs')
-        for spec in specs:
-            _add_pictures(page, result, FeatureSource(spec, cache), root)
+        for source in data.sources():
+            _add_pictures(page, result, source, data.root)
     page.licences((e.name, e.licence) for e in result.extractors)
-    page.write(path)
+    return page
 
 
 PROTOCOL = EvaluationProtocol(
-    'homography', HomographyResult, extractor_figures, sequence_figures, sections, write_page,
+    'homography', HomographyResult, extractor_figures, sequence_figures, sections, build_page,
     PUBLISHED,
 )

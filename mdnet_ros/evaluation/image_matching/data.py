@@ -1,9 +1,9 @@
 """Scenes in the layout of the Image Matching Benchmark (Jin et al., IJCV 2021).
 
-``SCENE/set_100/images/NAME.*`` with ``calibration/calibration_NAME.h5`` (K, R, T; x = K (R X + T),
-integer pixel centres) and, where present, ``depth_maps/NAME.h5`` (depth: z in the units of T,
-0 unknown), ``new-vis-pairs/keys-th-0.1.npy`` (pairs as "NAME1-NAME2") and
-``sub_set/SIZEbag_ID.txt`` (an image path a line).
+A scene holds in ``SCENE/set_100``: ``images/NAME.*``; ``calibration/calibration_NAME.h5`` with K,
+R and T, where x = K (R X + T) and pixel centres lie at integers; and, where present,
+``depth_maps/NAME.h5`` (z in the units of T, 0 unknown), ``new-vis-pairs/keys-th-0.1.npy`` (image
+pairs as "NAME1-NAME2") and ``sub_set/SIZEbag_ID.txt`` (subsets, one image path per line).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from mdnet_ros.evaluation.image_matching.selection import (
 
 
 def find_scenes(root: Path) -> list[Path]:
-    """The scene folders (with ``set_100/images``) of a data set, or ``root`` if it is one.
+    """List the scenes (folders with ``set_100/images``) of a data set, or ``root`` if it is one.
 
     Raises:
-        DataError: if there is none.
+        DataError: there is no scene.
     """
     candidates = [root, *sorted(p for p in root.glob('*') if p.is_dir())] if root.is_dir() else []
     scenes = [p for p in candidates if (p / 'set_100' / 'images').is_dir()]
@@ -43,8 +43,8 @@ def load_scene(folder: Path, settings: SceneSettings) -> Scene:
     """Read a scene; images whose calibration cannot be used are left out and named.
 
     Raises:
-        DataError: if fewer than two images are left, or no pair.
-        MissingDependencyError: without h5py.
+        DataError: fewer than two images are left, or no pair.
+        MissingDependencyError: h5py is not installed.
     """
     base = folder / 'set_100'
     omitted: list[str] = []
@@ -88,11 +88,14 @@ def load_scene(folder: Path, settings: SceneSettings) -> Scene:
 
 
 def read_calibration(path: Path) -> tuple[np.ndarray, Pose]:
-    """(3, 3) intrinsics and world→camera pose of a calibration file.
+    """Read a calibration file.
+
+    Returns:
+        The (3, 3) intrinsics and the pose, world to camera.
 
     Raises:
-        DataError: if it is missing, unreadable, or not a calibration.
-        MissingDependencyError: without h5py.
+        DataError: the file is missing, unreadable, or not a calibration.
+        MissingDependencyError: h5py is not installed.
     """
     values: dict[str, np.ndarray] = {}
     if not path.is_file():
@@ -117,10 +120,13 @@ def read_calibration(path: Path) -> tuple[np.ndarray, Pose]:
 
 
 def read_depth(path: Path) -> np.ndarray:
-    """(H, W) float32 depth along z, 0 where unknown.
+    """Read a depth map.
+
+    Returns:
+        (H, W) float32 depth along z, 0 where unknown.
 
     Raises:
-        DataError: if it is unreadable.
+        DataError: the file is unreadable.
     """
     with open_h5(path) as file:
         depth = np.asarray(file['depth'], np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +20,11 @@ DEPTH_THRESHOLD = 3.0
 
 @dataclass(frozen=True)
 class ViewFeatures:
-    """What is known of one image.
+    """Features of one image, with its camera and depth.
 
     Attributes:
-        view: the image with its camera.
-        features: extracted from it.
+        view: image with its camera.
+        features: features extracted from it.
         depth: (H, W) along z, 0 where unknown; None without a depth map.
     """
 
@@ -34,43 +35,50 @@ class ViewFeatures:
 
 @dataclass(frozen=True)
 class StereoResult:
-    """One image pair measured.
+    """Figures of one image pair; robust poses are estimated once for each of S seeds.
 
     Attributes:
-        names: of the two images.
-        matches: proposed.
-        inliers: of the robust pose.
-        rotation_error: degrees.
-        translation_error: degrees between the directions, sign ignored.
+        names: names of the two images.
+        matches: proposed matches.
+        inliers: inliers of the robust pose, mean over the seeds.
+        rotation_errors: S rotation errors, degrees.
+        translation_errors: S angles between the directions of translation, sign ignored, degrees.
         repeatability: share of keypoints with one of the other image within 3 px of where the
             depth map sends them, mean of both directions; None without depth maps.
-        matching_score: share of the inliers that the depth map confirms within 3 px; None
-            without depth maps.
+        matching_score: share of the inliers that the depth map confirms within 3 px, mean over
+            the seeds; None without depth maps.
     """
 
     names: tuple[str, str]
     matches: int
-    inliers: int
-    rotation_error: float
-    translation_error: float
+    inliers: float
+    rotation_errors: tuple[float, ...]
+    translation_errors: tuple[float, ...]
     repeatability: float | None = None
     matching_score: float | None = None
 
     @property
+    def errors(self) -> tuple[float, ...]:
+        """The larger of the two errors for each seed, degrees."""
+        both = zip(self.rotation_errors, self.translation_errors, strict=True)
+        return tuple(max(errors) for errors in both)
+
+    @property
     def error(self) -> float:
-        """The larger of the two errors, degrees."""
-        return max(self.rotation_error, self.translation_error)
+        """The mean of :attr:`errors`, degrees."""
+        return float(np.mean(self.errors))
 
 
 def match_with_ratio(a: Features, b: Features, ratio: float) -> np.ndarray:
-    """Mutual nearest neighbours inside each set that pass the ratio test in both directions.
+    """Match by mutual nearest neighbours inside each set, with a ratio test in both directions.
 
     The ratio (Lowe, IJCV 2004) is that of the Euclidean distances between unit descriptors to
-    the nearest and to the second nearest neighbour of the same set.
+    the nearest and to the second nearest neighbour of the same set. Matches between the same two
+    places count once, as in the benchmark: SIFT describes some keypoints in two orientations.
 
     Args:
         a: features of one image.
-        b: of the other.
+        b: features of the other.
         ratio: matches with a larger ratio in one of the directions are dropped; 1: none is.
 
     Returns:
@@ -78,7 +86,7 @@ def match_with_ratio(a: Features, b: Features, ratio: float) -> np.ndarray:
     """
     matches = match_mutual_nearest(a, b)
     if ratio >= 1.0 or not len(matches):
-        return matches.indices
+        return _without_duplicates(matches.indices, a, b)
     rows_a, rows_b = matches.indices.T
     second = np.full((len(matches), 2), -1.0)
     for number in np.unique(a.sets[rows_a]):
@@ -93,28 +101,36 @@ def match_with_ratio(a: Features, b: Features, ratio: float) -> np.ndarray:
             second[here, 1] = best_two[np.searchsorted(in_b, rows_b[here])]
     distance = np.sqrt(np.maximum(1.0 - matches.similarity, 0.0))
     limit = ratio * np.sqrt(np.maximum(1.0 - second, 0.0))
-    return matches.indices[(distance[:, None] <= limit).all(axis=1)]
+    kept = matches.indices[(distance[:, None] <= limit).all(axis=1)]
+    return _without_duplicates(kept, a, b)
+
+
+def _without_duplicates(indices: np.ndarray, a: Features, b: Features) -> np.ndarray:
+    """Keep the first of (M, 2) matches that join the same two places."""
+    places = np.hstack([a.keypoints[indices[:, 0]], b.keypoints[indices[:, 1]]])
+    _, first = np.unique(places, axis=0, return_index=True)
+    return indices[np.sort(first)]
 
 
 def relative_pose(a: View, b: View) -> Pose:
-    """The true b_from_a."""
+    """Return the true pose b_from_a."""
     return b.world_to_camera @ a.world_to_camera.inverse()
 
 
 def transfer(
     points: np.ndarray, source: View, target: View, depth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where pixels of one image appear in another, by the depth at the nearest pixel.
+    """Project pixels of one image into another, by the depth at the nearest pixel.
 
     Args:
         points: (N, 2) pixels of ``source``.
-        source: its camera.
-        target: the other camera.
+        source: image with its camera.
+        target: other image with its camera.
         depth: (H, W) of ``source``, 0 where unknown.
 
     Returns:
-        (N, 2) float64 pixels of ``target`` and (N,) bool, which of them are known: the depth is
-        there and the point lies in front of the target.
+        (N, 2) float64 pixels of ``target`` and (N,) bool, whether the depth is known. Points
+        behind the target are projected all the same, as the benchmark does.
     """
     points = np.asarray(points, np.float64).reshape(-1, 2)
     height, width = depth.shape
@@ -125,14 +141,19 @@ def transfer(
     rays = np.column_stack([points, np.ones(len(points))]) @ np.linalg.inv(source.intrinsics).T
     motion = relative_pose(source, target)
     pixels = (z[:, None] * rays @ motion.rotation.T + motion.translation) @ target.intrinsics.T
-    known = (z > 0) & (pixels[:, 2] > 0)
+    known = (z > 0) & (pixels[:, 2] != 0)
     moved = np.full((len(points), 2), np.inf)
     moved[known] = pixels[known, :2] / pixels[known, 2:]
     return moved, known
 
 
 def repeatability(a: ViewFeatures, b: ViewFeatures) -> float | None:
-    """As in :class:`StereoResult`."""
+    """Compute the repeatability of a pair by the benchmark's own definition.
+
+    A keypoint counts if its depth is known and it does not land right of or below the other
+    image. The benchmark does not ask whether it lands left of or above it; such keypoints count
+    as not repeated.
+    """
     if a.depth is None or b.depth is None:
         return None
     shares = []
@@ -141,15 +162,17 @@ def repeatability(a: ViewFeatures, b: ViewFeatures) -> float | None:
         moved, known = transfer(
             source.features.keypoints, source.view, target.view, source.depth
         )
-        seen = moved[known & inside(moved, target.features.image_size)]
+        seen = moved[known & (moved < target.features.image_size).all(axis=1)]
         distances = nearest_distances(seen, target.features.keypoints)
         shares.append(float(np.mean(distances < DEPTH_THRESHOLD)) if len(seen) else 0.0)
     return float(np.mean(shares))
 
 
 def matching_score(a: ViewFeatures, b: ViewFeatures, matches: np.ndarray) -> float | None:
-    """Share of (M, 2) matches within 3 px of where b's depth sends them; as the benchmark, of
-    those whose depth is known in both images."""
+    """Compute the share of (M, 2) matches within 3 px of where the depth map of ``b`` sends them.
+
+    Matches whose depth is known in both images count, as in the benchmark.
+    """
     if a.depth is None or b.depth is None:
         return None
     points_a = a.features.keypoints[matches[:, 0]]
@@ -164,31 +187,42 @@ def matching_score(a: ViewFeatures, b: ViewFeatures, matches: np.ndarray) -> flo
 
 
 def measure_pair(
-    a: ViewFeatures, b: ViewFeatures, matches: np.ndarray, threshold: float, seed: int = 0
+    a: ViewFeatures,
+    b: ViewFeatures,
+    matches: np.ndarray,
+    threshold: float,
+    seeds: Sequence[int] = (0,),
 ) -> StereoResult:
     """Estimate the relative pose of a pair from its matches and judge it.
 
     Args:
-        a: one image.
-        b: the other.
+        a: features of one image.
+        b: features of the other.
         matches: (M, 2) rows in the features of ``a`` and ``b``.
-        threshold: of the robust fit, pixels.
-        seed: of the robust fit.
+        threshold: inlier threshold of the robust fit, pixels.
+        seeds: seeds of the robust fit, which is repeated for each.
     """
     points_a = a.features.keypoints[matches[:, 0]]
     points_b = b.features.keypoints[matches[:, 1]]
-    fit = estimate_relative_pose(
-        points_a, points_b, a.view.intrinsics, b.view.intrinsics, threshold, seed
-    )
-    inliers = fit.inliers if fit is not None else np.zeros(len(matches), bool)
     truth = relative_pose(a.view, b.view)
-    rotation, translation = pose_errors(truth, fit.b_from_a if fit is not None else None)
+    inliers, rotations, translations, scores = [], [], [], []
+    for seed in seeds:
+        fit = estimate_relative_pose(
+            points_a, points_b, a.view.intrinsics, b.view.intrinsics, threshold, seed
+        )
+        chosen = fit.inliers if fit is not None else np.zeros(len(matches), bool)
+        rotation, translation = pose_errors(truth, fit.b_from_a if fit is not None else None)
+        inliers.append(int(chosen.sum()))
+        rotations.append(rotation)
+        translations.append(translation)
+        scores.append(matching_score(a, b, matches[chosen]))
+    known = [score for score in scores if score is not None]
     return StereoResult(
         names=(a.view.name, b.view.name),
         matches=len(matches),
-        inliers=int(inliers.sum()),
-        rotation_error=rotation,
-        translation_error=translation,
+        inliers=float(np.mean(inliers)),
+        rotation_errors=tuple(rotations),
+        translation_errors=tuple(translations),
         repeatability=repeatability(a, b),
-        matching_score=matching_score(a, b, matches[inliers]),
+        matching_score=float(np.mean(known)) if known else None,
     )

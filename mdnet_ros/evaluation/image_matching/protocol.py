@@ -165,11 +165,11 @@ def _choose(
         for threshold in THRESHOLDS:
             errors = np.array(
                 [
-                    measure_pair(views[a], views[b], rows, threshold, settings.scene.seed).error
+                    measure_pair(views[a], views[b], rows, threshold, settings.seeds()).errors
                     for (a, b), rows in zip(scene.pairs, matches, strict=True)
                 ]
             )
-            accuracy = mean_average_accuracy(errors)
+            accuracy = float(np.mean([mean_average_accuracy(of_seed) for of_seed in errors.T]))
             figure = (accuracy, -float(np.mean(np.minimum(errors, 10.0))))
             if best is None or figure > best:
                 best = figure
@@ -197,7 +197,7 @@ def _measure_scene(
         return matched[a, b]
 
     pairs = [
-        measure_pair(views[a], views[b], matches(a, b), choice.threshold, seed)
+        measure_pair(views[a], views[b], matches(a, b), choice.threshold, settings.seeds())
         for a, b in scene.pairs
     ]
     subsets = []

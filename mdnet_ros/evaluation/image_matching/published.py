@@ -1,6 +1,7 @@
-"""Published figures of the Image Matching Benchmark, 2048 keypoints, from the lecture.
+"""Published figures of the Image Matching Benchmark with 2048 keypoints.
 
-To be shown beside measured ones, never mixed with them: they are of other scenes.
+They are from F. Fraundorfer's lecture "Machine Learned Features". Reports show them beside measured
+figures, marked as such: they are of other scenes.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublishedImbRow:
-    """Figures of one method on one part of the benchmark; the names are those of the summaries.
+    """Figures of one method on one part of the benchmark; the benchmark's names in parentheses.
 
     Attributes:
-        name: of the method.
+        name: name of the method.
         dataset: ``Phototourism`` or ``PragueParks``.
-        features: NF.
-        inliers: NI.
-        repeatability: at 3 px.
-        matching_score: at 3 px.
-        stereo_accuracy: mAA(10°).
-        matches: NM.
-        landmarks: NL.
-        track_length: TL.
+        features: keypoints of an image (NF).
+        inliers: inliers of the robust pose of a pair (NI).
+        repeatability: repeatability at 3 px.
+        matching_score: matching score at 3 px.
+        stereo_accuracy: mAA(10°) of the stereo task.
+        matches: matches of a pair (NM).
+        landmarks: triangulated points (NL).
+        track_length: images that a point is seen in (TL).
         ate: absolute trajectory error.
-        multiview_accuracy: mAA(10°).
-        source: where they were published.
+        multiview_accuracy: mAA(10°) of the multiview task.
+        source: where the figures were published.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Structure from motion by COLMAP (pycolmap) from our own keypoints and matches."""
+"""Structure from motion by COLMAP (pycolmap), from given keypoints and matches."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ except ImportError:
 
 @dataclass(frozen=True)
 class ReconstructionInput:
-    """An image of a reconstruction.
+    """An image to reconstruct from.
 
     Attributes:
-        name: of the image.
+        name: name of the image.
         image_size: (width, height) in pixels.
         keypoints: (N, 2) pixels, integer pixel centres.
         intrinsics: (3, 3), or None where COLMAP is to find focal length and distortion.
@@ -44,8 +44,9 @@ class Reconstruction:
 
     Attributes:
         world_to_camera: pose of every registered image, by name.
-        num_landmarks: triangulated points.
-        mean_track_length: images a point is seen in, on average; 0 without a point.
+        num_landmarks: number of triangulated points.
+        mean_track_length: mean number of images that a point is seen in; 0 without a point. An
+            image that sees a point twice counts once, unlike in COLMAP's own mean track length.
         verified_matches: two-view inlier matches of each image pair given, 0 where rejected.
     """
 
@@ -61,18 +62,18 @@ def reconstruct(
     seed: int = 0,
     min_model_size: int = 3,
 ) -> Reconstruction:
-    """Verify the matches, then map incrementally.
+    """Verify the matches of image pairs, then reconstruct incrementally.
 
-    One thread and a fixed seed, so that equal input gives an equal model.
+    It runs in one thread with a fixed seed, so that equal input gives an equal model.
 
     Args:
-        images: to reconstruct.
-        matches: (M, 2) integer rows of keypoints, by (i, j) with i < j, places in ``images``.
-        seed: of COLMAP's random sampling.
+        images: images to reconstruct from.
+        matches: (M, 2) integer rows of keypoints, by (i, j) with i < j, indices of ``images``.
+        seed: seed of COLMAP's random sampling.
         min_model_size: smaller models are dropped.
 
     Raises:
-        MissingDependencyError: without pycolmap.
+        MissingDependencyError: pycolmap is not installed.
     """
     if pycolmap is None:
         raise MissingDependencyError('pycolmap', 'evaluate', 'multiview reconstruction')
@@ -104,7 +105,11 @@ def reconstruct(
         rigid = cam_from_world() if callable(cam_from_world) else cam_from_world
         matrix = rigid.matrix()
         poses[image.name] = Pose(matrix[:, :3], matrix[:, 3])
-    length = float(model.compute_mean_track_length()) if model.num_points3D() else 0.0
+    lengths = [
+        len({element.image_id for element in point.track.elements})
+        for point in model.points3D.values()
+    ]
+    length = float(np.mean(lengths)) if lengths else 0.0
     return Reconstruction(poses, model.num_points3D(), length, verified)
 
 
@@ -113,7 +118,7 @@ def _write_database(
     images: Sequence[ReconstructionInput],
     matches: Mapping[tuple[int, int], np.ndarray],
 ) -> list[int]:
-    """Fill a new database; returns COLMAP's id of each image."""
+    """Fill a new database and return COLMAP's id of each image."""
     database = open_database(path)
     ids = []
     for image in images:

@@ -26,6 +26,8 @@ class ImageMatchingSettings:
         multiview: reconstruct subsets, too.
         known_intrinsics: give COLMAP the calibration; the benchmark does not.
         pose_solver: library that estimates the relative poses.
+        pose_seeds: seeds of the robust relative pose, whose accuracies are averaged; the first is
+            ``scene.seed``, the others follow.
     """
 
     max_keypoints: int = 2048
@@ -36,6 +38,11 @@ class ImageMatchingSettings:
     multiview: bool = True
     known_intrinsics: bool = False
     pose_solver: str = field(default_factory=solver_name)
+    pose_seeds: int = 5
+
+    def seeds(self) -> range:
+        """The seeds of the robust relative pose."""
+        return range(self.scene.seed, self.scene.seed + self.pose_seeds)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A scene of the Image Matching Benchmark: images with cameras, and what is measured on them."""
+"""Scenes of the Image Matching Benchmark: images with cameras, pairs and subsets."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SUBSET_SIZES = (5, 10, 25, 100)
 
 @dataclass(frozen=True)
 class View:
-    """An image with its camera.
+    """Image with its camera.
 
     Attributes:
         name: file name without suffix.
-        image_path: where the image lies.
-        intrinsics: (3, 3) float64.
-        world_to_camera: its pose.
-        depth_path: its depth map, or None.
+        image_path: path of the image.
+        intrinsics: (3, 3) float64, pixels.
+        world_to_camera: pose of the camera.
+        depth_path: path of the depth map; None without one.
     """
 
     name: str
@@ -36,14 +36,14 @@ class View:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene to measure on.
+    """Scene with the pairs and subsets to measure.
 
     Attributes:
-        name: of its folder.
-        views: by name, sorted.
+        name: name of its folder.
+        views: images by name, sorted.
         pairs: names of the two images of each stereo pair.
-        pair_source: how they were chosen, in words.
-        subsets: names of the images of each subset to reconstruct.
+        pair_source: how the pairs were chosen, in words.
+        subsets: names of the images of each subset to reconstruct; the benchmark calls it a bag.
         omitted: what could not be used and why, one line each.
     """
 
@@ -57,15 +57,15 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneSettings:
-    """What to take from a scene.
+    """Choice of pairs and subsets of a scene.
 
     Attributes:
-        max_pairs: at most so many stereo pairs, drawn at random; 0: all.
-        max_angle: without a visibility file, pairs whose baseline spans at most this angle
-            at the scene are taken, degrees.
+        max_pairs: the most stereo pairs, drawn at random; 0: all.
+        max_angle: without a visibility file, the largest angle that the baseline of a pair spans
+            at the scene, degrees.
         subset_sizes: sizes of the subsets to reconstruct; larger ones than the scene are left out.
-        subsets_per_size: at most so many of each size.
-        seed: of every draw.
+        subsets_per_size: the most subsets of each size.
+        seed: seed of every random draw.
     """
 
     max_pairs: int = 0
@@ -76,10 +76,10 @@ class SceneSettings:
 
 
 def without_views(scene: Scene, names: Sequence[str]) -> Scene:
-    """The scene without some images and all that needs them.
+    """Remove images from a scene, with the pairs and subsets that contain them.
 
     Raises:
-        DataError: if no pair is left.
+        DataError: no pair is left.
     """
     gone = set(names)
     pairs = tuple(pair for pair in scene.pairs if not gone & set(pair))

@@ -1,4 +1,4 @@
-"""Which pairs and subsets of a scene are measured, in the Image Matching Benchmark."""
+"""Choice of the pairs and subsets of a scene in the Image Matching Benchmark."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mdnet_ros.data.image_files import image_name
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.image_matching.scene import SceneSettings, View
 
-#: Pairs of a scene that see enough of each other, in the benchmark's data.
+#: File of the pairs that overlap enough, in the benchmark's data.
 VISIBILITY_FILE = Path('new-vis-pairs', 'keys-th-0.1.npy')
 
 
 def pairs_by_angle(views: Sequence[View], max_angle: float) -> list[tuple[str, str]]:
-    """Pairs whose baseline spans at most ``max_angle`` degrees, seen from the scene.
+    """Return the pairs whose baseline spans at most ``max_angle`` degrees, seen from the scene.
 
     The scene is taken to lie at the point nearest to all optical axes. Where that point is
     behind one of the two cameras (parallel or outward views), the angle between the optical
@@ -44,10 +44,10 @@ def pairs_by_angle(views: Sequence[View], max_angle: float) -> list[tuple[str, s
 def pairs_from_file(
     path: Path, views: dict[str, View], omitted: list[str]
 ) -> list[tuple[str, str]]:
-    """Pairs of a visibility file, whose images are there; others are counted and named.
+    """Read the pairs of a visibility file; pairs whose images are missing are left out and counted.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         keys = [str(key) for key in np.load(path, allow_pickle=False)]
@@ -63,14 +63,14 @@ def pairs_from_file(
         else:
             unknown.append(key)
     if unknown:
-        omitted.append(f'{path}: {len(unknown)} pairs of images not there, such as {unknown[0]}')
+        omitted.append(f'{path}: {len(unknown)} pairs of missing images, such as {unknown[0]}')
     return pairs
 
 
 def read_subsets(
     folder: Path, views: dict[str, View], settings: SceneSettings, omitted: list[str]
 ) -> list[tuple[str, ...]]:
-    """Subsets of a scene's own files; one with an image that is not there is named."""
+    """Read the subsets of a scene's own files; those with a missing image are left out, named."""
     subsets = []
     for size in settings.subset_sizes:
         files = sorted(folder.glob(f'{size}bag_*.txt'))
@@ -79,7 +79,7 @@ def read_subsets(
             names = [name for name in names if name]
             missing = [name for name in names if name not in views]
             if missing:
-                omitted.append(f'{path}: {missing[0]} is not there')
+                omitted.append(f'{path}: image {missing[0]} is missing')
             elif len(names) >= 3:
                 subsets.append(tuple(names))
     return subsets
@@ -91,7 +91,7 @@ def draw_subsets(
     settings: SceneSettings,
     rng: np.random.Generator,
 ) -> list[tuple[str, ...]]:
-    """Random subsets in which every image has a pair with another one."""
+    """Draw random subsets in which every image has a pair with another one."""
     neighbours: dict[str, set[str]] = {name: set() for name in names}
     for a, b in pairs:
         neighbours[a].add(b)

@@ -18,20 +18,21 @@ from mdnet_ros.evaluation.image_matching.reconstruction import (
 from mdnet_ros.evaluation.pose import mean_average_accuracy, pose_errors
 from mdnet_ros.evaluation.trajectory import align_similarity
 
-#: Fewer registered cameras than this fix no similarity.
+#: The fewest registered cameras that determine a similarity.
 MIN_CAMERAS = 3
 
 
 @dataclass(frozen=True)
 class SubsetResult:
-    """One subset reconstructed and judged.
+    """Figures of one reconstructed subset.
 
     Attributes:
         size: images in the subset.
-        registered: images in the largest model.
-        matches: two-view inlier matches of an image pair (COLMAP's verification), mean (NM).
+        registered: images in the largest model; 0: the reconstruction failed.
+        matches: matches of an image pair given to COLMAP, mean (NM).
+        verified: of these, inliers of COLMAP's two-view geometry, mean.
         landmarks: triangulated points (NL).
-        track_length: images a point is seen in, mean (TL).
+        track_length: images that a point is seen in, mean (TL).
         accuracy: mAA(10°) over all pairs of the subset; pairs not registered count as wrong.
         ate: root mean square distance of the registered camera centres from the truth after
             Sim(3) alignment, in the truth's units; None with fewer than three cameras.
@@ -40,6 +41,7 @@ class SubsetResult:
     size: int
     registered: int
     matches: float
+    verified: float
     landmarks: int
     track_length: float
     accuracy: float
@@ -56,14 +58,14 @@ def measure_subset(
     """Reconstruct a subset and compare it with the truth.
 
     Args:
-        names: the subset.
-        views: at least those images.
+        names: names of the images of the subset.
+        views: features of at least these images, by name.
         matches: (M, 2) rows of every pair of the subset, in the order of ``names``.
         known_intrinsics: give COLMAP the calibration; the benchmark does not.
-        seed: of COLMAP's random sampling.
+        seed: seed of COLMAP's random sampling.
 
     Raises:
-        MissingDependencyError: without pycolmap.
+        MissingDependencyError: pycolmap is not installed.
     """
     images = [
         ReconstructionInput(
@@ -86,7 +88,8 @@ def measure_subset(
     return SubsetResult(
         size=len(names),
         registered=len(model.world_to_camera),
-        matches=float(np.mean(model.verified_matches)) if model.verified_matches else 0.0,
+        matches=float(np.mean([len(pair) for pair in rows.values()])),
+        verified=float(np.mean(model.verified_matches)),
         landmarks=model.num_landmarks,
         track_length=model.mean_track_length,
         accuracy=mean_average_accuracy(np.array(errors)),

@@ -11,7 +11,7 @@ shows the front end.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from mdnet_ros.evaluation.pose import (
     estimate_relative_pose,
     poselib,
 )
-from mdnet_ros.features.types import TrackedFrame
+from mdnet_ros.features.types import Features, TrackedFrame
 
 #: So many frames are located afterwards when a map stands.
 _MAX_PENDING = 60
@@ -110,7 +110,9 @@ class Odometry:
         index = len(self._poses)
         self._stamps.append(frame.stamp_ns)
         self._poses.append(None)
-        seen = self._see(frame, index)
+        plane = self._camera.normalise(frame.features.keypoints)
+        frame, plane = _with_rays(frame, plane)
+        seen = self._see(frame, plane, index)
         if self._has_map:
             pose = self._follow(seen)
             if pose is None:
@@ -146,7 +148,7 @@ class Odometry:
             np.array([pose.translation for pose in poses]).reshape(-1, 3),
         )
 
-    def _see(self, frame: TrackedFrame, index: int) -> Seen:
+    def _see(self, frame: TrackedFrame, plane: np.ndarray, index: int) -> Seen:
         """The frame's landmarks; a track whose last link is an outlier shows a new one."""
         rows = self._landmarks.of_tracks(frame.track_ids)
         links = frame.correspondences
@@ -154,7 +156,6 @@ class Odometry:
         anew[links.indices[~links.inlier]] = True
         # Two tracks may have come to show one landmark: the second starts anew.
         anew[np.setdiff1d(np.arange(len(rows)), np.unique(rows, return_index=True)[1])] = True
-        plane = self._camera.normalise(frame.features.keypoints)
         rays = np.column_stack([plane, np.ones(len(plane))])
         seen = Seen(index, frame.track_ids, rows, rays, frame.features)
         self._show(seen, np.nonzero(anew)[0], self._landmarks.new(int(anew.sum())))
@@ -319,3 +320,39 @@ class Odometry:
         self._has_map = False
         self._landmarks.forget_all()
         self._start = index
+
+
+def _with_rays(frame: TrackedFrame, plane: np.ndarray) -> tuple[TrackedFrame, np.ndarray]:
+    """Leave out the keypoints of a frame for which the calibration has no ray.
+
+    Args:
+        frame: with N keypoints.
+        plane: (N, 2) x/z and y/z; NaN where there is no ray.
+
+    Returns:
+        The frame with the other keypoints, and their rows of ``plane``.
+    """
+    keep = np.isfinite(plane).all(axis=1)
+    if keep.all():
+        return frame, plane
+    features, links = frame.features, frame.correspondences
+    row = np.cumsum(keep) - 1
+    linked = keep[links.indices]
+    return replace(
+        frame,
+        features=Features(
+            features.keypoints[keep], features.scores[keep], features.sets[keep],
+            features.descriptors[keep], features.image_size, features.num_sets,
+        ),
+        track_ids=frame.track_ids[keep],
+        ages=frame.ages[keep],
+        correspondences=replace(
+            links,
+            indices=row[links.indices[linked]],
+            indices_prev=links.indices_prev[linked],
+            keypoints_prev=links.keypoints_prev[linked],
+            stamps_prev=links.stamps_prev[linked],
+            similarity=links.similarity[linked],
+            inlier=links.inlier[linked],
+        ),
+    ), plane[keep]

@@ -1,28 +1,31 @@
-"""A bag to replay: what is known of it besides its pixels."""
+"""A bag to replay: everything about it except its pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.data.poses import PoseTrack
+from mdnet_ros.data.poses import Pose, PoseTrack
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.replay.ground_truth import (
     euroc_extrinsics,
-    is_euroc,
     load_ground_truth,
     read_extrinsics,
+    read_pose_file,
 )
 from mdnet_ros.evaluation.replay.results import ReplaySettings
+from mdnet_ros.evaluation.tracks.truth import CameraPoses, GroundTruthError, camera_poses
 
 
 @dataclass(frozen=True)
 class BagSequence:
-    """What is known of a bag besides its pixels.
+    """A bag's images, calibration and ground truth, without the pixels.
 
     Attributes:
         name: of the bag.
@@ -30,9 +33,9 @@ class BagSequence:
         topic: of the images.
         info_topic: of the camera_info, or None.
         first: how many images to pass over.
-        stamps_ns: of the images to replay.
-        camera: None without a calibration.
-        truth: None without ground truth.
+        stamps_ns: (N,) int64, of the images to replay.
+        camera: the calibration for these images; None: none that can be used.
+        truth: the camera's true poses; None: none that can be used.
     """
 
     name: str
@@ -53,52 +56,84 @@ def open_bag(
     settings: ReplaySettings,
     omitted: list[str],
 ) -> BagSequence:
-    """Read all but the images' pixels.
+    """Read everything but the images' pixels.
 
     Args:
         path: of the bag.
         name: what reports call it.
-        truth_file: poses; None: the bag's own topic.
-        extrinsics: camera in the body whose poses the truth has, see
-            :func:`mdnet_ros.evaluation.replay.ground_truth.read_extrinsics`; None: the truth's
-            own, or what lies beside EuRoC's file.
+        truth_file: the true poses; None: the bag's own topic.
+        extrinsics: file with the place of the camera on the body whose poses the truth has, see
+            :func:`mdnet_ros.evaluation.replay.ground_truth.read_extrinsics`; None: the bag's
+            static transforms, or what lies beside EuRoC's file.
         settings: of the protocol.
-        omitted: what had to be left out is appended.
+        omitted: a line is appended for everything that has to be left out.
 
     Raises:
+        GroundTruthError: ground truth that was asked for cannot be used.
         DataError: the bag is damaged, or has fewer than two images.
     """
     with BagReader(path) as reader:
         topic = reader.image_topic(settings.image_topic)
-        stamps = [frame.stamp_ns for frame in reader.images(topic)]
-        first = round(settings.start * len(stamps))
-        stamps = stamps[first : round(settings.end * len(stamps))]
+        every = np.array([frame.stamp_ns for frame in reader.images(topic)], np.int64)
+        first = round(settings.start * len(every))
+        stamps = every[first : round(settings.end * len(every))]
         if settings.max_frames:
             stamps = stamps[: settings.max_frames]
         if len(stamps) < 2:
             raise DataError(f"bag '{path}': expected at least 2 images on {topic}")
         info_topic = reader.camera_info_topic(topic)
-        camera = reader.camera(info_topic)
-        truth = None
-        try:
-            if truth_file is not None:
-                truth = load_ground_truth(truth_file, stamps)
-                found = extrinsics or euroc_extrinsics(truth_file, topic)
-                if found is not None:
-                    truth = truth.seen_from(read_extrinsics(found))
-                elif is_euroc(truth_file):
-                    omitted.append(
-                        f"{name}: poses of '{truth_file.name}' taken for the camera's, not the "
-                        "body's: no --extrinsics and no camera's sensor.yaml beside"
-                    )
-            elif (poses := reader.pose_topic(settings.pose_topic)) is not None:
-                truth = reader.poses(poses)
-        except DataError as error:
-            omitted.append(f'{name}: measured without ground truth: {error}')
-    if camera is None:
-        omitted.append(f'{name}: no calibrated camera_info: no precision, poses or odometry')
-    elif truth is None and truth_file is None:
-        omitted.append(f'{name}: no ground truth: no precision or errors of poses')
-    return BagSequence(
-        name, path, topic, info_topic, first, np.array(stamps, np.int64), camera, truth
+        calibration = read_calibration(reader, topic, info_topic, settings.rectified)
+        to_body = _read_extrinsics(extrinsics)
+        if truth_file is not None:
+            found = _of_file(truth_file, to_body, topic, every)
+        else:
+            found = camera_poses(reader, topic, settings.pose_topic, to_body)
+    truth, notes = found.poses, list(found.notes)
+    if calibration.camera is None:
+        notes.append(f'{calibration.problem}: no precision, poses or odometry')
+    elif truth is None:
+        notes.append('no ground truth: no precision or errors of poses')
+    elif problem := truth.overlap_problem(stamps):
+        notes.append(problem)
+    omitted += [f'{name}: {note}' for note in notes]
+    return BagSequence(name, path, topic, info_topic, first, stamps, calibration.camera, truth)
+
+
+def check_truth_files(files: Sequence[Path], extrinsics: Sequence[Path]) -> None:
+    """Read files of ground truth, so that one that cannot be used is told before the work.
+
+    Raises:
+        GroundTruthError: a file cannot be used.
+    """
+    for file in files:
+        read_pose_file(file)
+    for file in extrinsics:
+        _read_extrinsics(file)
+
+
+def _read_extrinsics(path: Path | None) -> Pose | None:
+    try:
+        return None if path is None else read_extrinsics(path)
+    except DataError as error:
+        raise GroundTruthError(str(error)) from None
+
+
+def _of_file(
+    path: Path, to_body: Pose | None, image_topic: str, stamps_ns: np.ndarray
+) -> CameraPoses:
+    """Read the camera's poses from a file."""
+    poses = load_ground_truth(path, stamps_ns)
+    if to_body is None and poses.body_frame:
+        beside = euroc_extrinsics(path, image_topic)
+        if beside is None:
+            raise GroundTruthError(
+                f"ground truth '{path}': the poses of an EuRoC file are those of the body, not of "
+                'the camera: expected --extrinsics (an identity T_BS if they are the '
+                "camera's), or a cam0/sensor.yaml beside"
+            )
+        to_body = _read_extrinsics(beside)
+    notes = (
+        (f"'{path.name}': {poses.skipped} poses are not finite and are left out",)
+        if poses.skipped else ()
     )
+    return CameraPoses(poses if to_body is None else poses.seen_from(to_body), notes)

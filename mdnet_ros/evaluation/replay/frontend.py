@@ -57,8 +57,13 @@ class ExtractorFrontend:
         self._source = source
         self._tracker = FrameTracker(max_gap=max_gap, max_error=max_error, exact=exact)
 
+    @property
+    def exact(self) -> bool:
+        """Whether descriptors are compared in float32."""
+        return self._tracker.settings.exact
+
     def track(self, image: np.ndarray, stamp_ns: int) -> TimedFrame:
-        """As :meth:`Frontend.track`."""
+        """Track the next image, see :meth:`Frontend.track`."""
         loaded = LoadedImage(Path(f'{stamp_ns}'), image, np.eye(3), image_key(image))
         extraction = self._source.features(loaded)
         start = time.perf_counter()
@@ -78,7 +83,7 @@ class KltFrontend:
         self._tracker = KltTracker(max_keypoints, max_error=max_error)
 
     def track(self, image: np.ndarray, stamp_ns: int) -> TimedFrame:
-        """As :meth:`Frontend.track`."""
+        """Track the next image, see :meth:`Frontend.track`."""
         start = time.perf_counter()
         frame = self._tracker.update(image, stamp_ns)
         return TimedFrame(frame, 1e3 * (time.perf_counter() - start))

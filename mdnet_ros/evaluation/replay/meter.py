@@ -1,4 +1,4 @@
-"""Measures tracked frames, wherever they come from."""
+"""Measurement of the tracked frames of one bag, replayed or live."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mdnet_ros.features.types import TrackedFrame
 
 
 class BagMeter:
-    """Measures the tracked frames of one bag, wherever they come from.
+    """Accumulates figures over the tracked frames of one bag, replayed or live.
 
     Args:
-        sequence: the bag.
-        settings: of the protocol.
+        sequence: part of the bag that is tracked.
+        settings: settings of the protocol.
     """
 
     def __init__(self, sequence: BagSequence, settings: ReplaySettings) -> None:
@@ -39,7 +39,7 @@ class BagMeter:
         self._statistics = SequenceStatistics(epipolar)
 
     def add(self, frame: TrackedFrame) -> None:
-        """Take the next frame."""
+        """Add the next frame."""
         self._statistics.add(frame)
         self._coverage.append(coverage_of(frame))
         for part in (self._relative, self._odometry):
@@ -47,11 +47,11 @@ class BagMeter:
                 part.add(frame)
 
     def result(self, milliseconds: Sequence[float], dropped: int) -> BagResult:
-        """The figures.
+        """Return the figures.
 
         Args:
-            milliseconds: what each frame took.
-            dropped: how many were lost.
+            milliseconds: time of each frame.
+            dropped: number of dropped frames.
         """
         stamps = self._sequence.stamps_ns
         span = int(stamps[-1] - stamps[0]) / 1e9

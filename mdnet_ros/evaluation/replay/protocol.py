@@ -1,4 +1,4 @@
-"""Bags replayed through front ends: tracks, cost, relative poses and visual odometry."""
+"""The replay protocol: front ends track bags and are judged by tracks, times and poses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.errors import DataError, ImageError
-from mdnet_ros.evaluation.replay.bag import BagSequence, open_bag
+from mdnet_ros.evaluation.replay.bag import BagSequence, check_truth_files, open_bag
 from mdnet_ros.evaluation.replay.frontend import FrontendSpec
 from mdnet_ros.evaluation.replay.meter import BagMeter
 from mdnet_ros.evaluation.replay.results import BagResult, ReplayResult, ReplaySettings
 from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
+from mdnet_ros.evaluation.tracks.truth import GroundTruthError
 from mdnet_ros.progress import Progress
 
-#: Runs a front end over a bag; appends to the list what it had to leave out.
+#: Runs a front end over a bag, and appends what it had to leave out to the list.
 Runner = Callable[[BagSequence, FrontendSpec, ReplaySettings, list[str]], BagResult]
 
 
@@ -36,15 +37,16 @@ def evaluate(
 
     Args:
         bags: rosbag2 folders or files.
-        specs: the front ends.
-        settings: of the protocol.
+        specs: front ends to measure.
+        settings: settings of the protocol.
         ground_truth: a pose file for each bag; empty: the bags' own topics.
-        extrinsics: of the camera in the body whose poses the truth has, one file for each bag;
-            empty: the poses are the camera's, or EuRoC's folder has the file.
+        extrinsics: files with the place of the camera on the body whose poses the truth has,
+            one for each bag; empty: the bags' static transforms, or EuRoC's folder, tell it.
         shard: (i, n): only every n-th bag, from the i-th on; i from 1 to n.
         runner: runs a front end over a bag; None: :func:`replay`, every image in turn.
 
     Raises:
+        GroundTruthError: ground truth that was asked for cannot be used.
         DataError: no bag could be measured, or pose files do not go with the bags.
         WeightsError: weights are missing.
         MissingDependencyError: a library is not installed.
@@ -64,13 +66,21 @@ def evaluate(
     measured: dict[str, list[BagResult]] = {spec.name: [] for spec in specs}
     omitted: list[str] = []
     chosen = list(range(len(bags)))[shard[0] - 1 :: shard[1]]
+    check_truth_files(ground_truth, extrinsics)
+    sequences = []
+    # All are opened first, so that unusable ground truth fails before hours of work.
     for index in chosen:
-        truth_file = ground_truth[index] if ground_truth else None
         try:
-            sequence = open_bag(
-                bags[index], names[index], truth_file,
+            sequences.append(open_bag(
+                bags[index], names[index], ground_truth[index] if ground_truth else None,
                 extrinsics[index] if extrinsics else None, settings, omitted,
-            )
+            ))
+        except GroundTruthError:
+            raise
+        except DataError as error:
+            omitted.append(str(error))
+    for sequence in sequences:
+        try:
             for spec in specs:
                 measured[spec.name].append((runner or replay)(sequence, spec, settings, omitted))
         except DataError as error:
@@ -113,11 +123,11 @@ def replay(
 
 
 def count_drops(stamps_ns: Sequence[int], milliseconds: Sequence[float]) -> int:
-    """Frames dropped by a worker that, when it gets free, takes the newest one that waits.
+    """Count the frames dropped by a worker that always takes the newest waiting frame.
 
     Args:
-        stamps_ns: when each frame comes, rising.
-        milliseconds: what each costs.
+        stamps_ns: time at which each frame arrives, nanoseconds, rising.
+        milliseconds: time that each frame takes.
     """
     free = -np.inf
     waiting: float | None = None

@@ -1,4 +1,4 @@
-"""Relative poses from tracks, some frames apart, against the truth."""
+"""Errors of relative poses from tracks, some frames apart."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DISTANCES = (1, 2, 5, 10)
 
 
 class RelativePoses:
-    """Relative poses from the tracks that two frames share, against the truth.
+    """Estimates relative poses from the tracks that two frames share, and compares with the truth.
 
     Args:
-        camera: that took the frames.
-        truth: its poses.
+        camera: the one that took the frames.
+        truth: its true poses.
         threshold: inlier threshold of the essential matrix, pixels.
     """
 
@@ -41,7 +41,7 @@ class RelativePoses:
         }
 
     def add(self, frame: TrackedFrame) -> None:
-        """Compare the next frame with the ones before."""
+        """Take the next frame and compare it with the ones before."""
         now = self._truth.at(frame.stamp_ns)
         for distance in DISTANCES:
             if now is None or distance > len(self._frames):
@@ -54,10 +54,13 @@ class RelativePoses:
             _, a, b = np.intersect1d(earlier.track_ids, frame.track_ids, return_indices=True)
             k = self._camera.k
             points = [
-                self._camera.normalise(f.features.keypoints[rows]) * k[[0, 1], [0, 1]] + k[:2, 2]
+                self._camera.normalise(f.features.keypoints[rows]) @ k[:2, :2].T + k[:2, 2]
                 for f, rows in ((earlier, a), (frame, b))
             ]
-            fit = estimate_relative_pose(points[0], points[1], k, k, self._threshold)
+            has_rays = np.isfinite(np.concatenate(points, axis=1)).all(axis=1)
+            fit = estimate_relative_pose(
+                points[0][has_rays], points[1][has_rays], k, k, self._threshold
+            )
             if fit is None:
                 self._errors[distance].append(None)
                 continue
@@ -71,7 +74,7 @@ class RelativePoses:
         self._frames.append(frame)
 
     def results(self) -> tuple[DistanceResult, ...]:
-        """The figures so far."""
+        """Return the figures so far."""
         results = []
         for distance, errors in self._errors.items():
             found = [error for error in errors if error is not None]
@@ -85,7 +88,7 @@ class RelativePoses:
                     failed,
                     float(np.median([rotation for rotation, _ in found])) if found else None,
                     float(np.median(directions)) if directions else None,
-                    mean_average_accuracy(np.array(worse + [np.inf] * failed)),
+                    mean_average_accuracy(np.array(worse + [np.inf] * failed)) if errors else None,
                 )
             )
         return tuple(results)

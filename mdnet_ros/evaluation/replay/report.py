@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -142,7 +141,8 @@ def _relative(result: ReplayResult, name: str) -> Figure | None:
     axis = figure.subplots()
     for frontend, bag in found:
         axis.plot(
-            [d.distance for d in bag.distances], [d.accuracy for d in bag.distances],
+            [d.distance for d in bag.distances],
+            [np.nan if d.accuracy is None else d.accuracy for d in bag.distances],
             marker='o', color=_colours(result)[frontend], label=frontend,
         )
     axis.set(xlabel='frames apart', ylabel='mAA(10°)', ylim=(0, 1.02))
@@ -169,11 +169,10 @@ def _latency(result: ReplayResult, name: str) -> Figure:
     return figure
 
 
-def write_page(path: Path, result: ReplayResult) -> None:
-    """Write the report as one HTML page.
+def build_page(result: ReplayResult) -> HtmlPage:
+    """Build the HTML report.
 
     Raises:
-        DataError: the page cannot be written.
         MissingDependencyError: matplotlib is not installed.
     """
     names = result.part_names()
@@ -192,11 +191,12 @@ def write_page(path: Path, result: ReplayResult) -> None:
             page.figure(relative, 'Relative poses over the distance of the frames')
         page.figure(_latency(result, name), 'Extraction and tracking of a frame')
     page.licences((f.name, f.licence) for f in result.extractors)
-    page.write(path)
+    return page
 
 
 PROTOCOL = EvaluationProtocol(
     'replay', ReplayResult, lambda _: {}, bag_figures,
-    sections=lambda result, _: sections(result),  # no figures are published for bags
-    write_page=lambda path, result, _: write_page(path, result),
+    # No figures are published for bags, and no pictures are drawn.
+    sections=lambda result, published: sections(result),
+    page=lambda result, published, data: build_page(result),
 )

@@ -22,12 +22,13 @@ class ReplaySettings:
     Attributes:
         max_keypoints: the most keypoints of one image.
         image_topic: topic of the images; None: the bag's only one.
-        pose_topic: topic of the ground truth; None: the bag's only one.
+        pose_topic: topic of the ground truth; None: the bag's only one called so.
         max_frames: the most frames of each bag; 0: all.
         threshold: inlier threshold of relative poses, pixels.
         odometry: run visual odometry, too.
         start: where in each bag the replay starts, as a share of its images in [0, 1].
         end: where it ends.
+        rectified: the images are rectified already, so that P of the calibration holds for them.
     """
 
     max_keypoints: int = 1024
@@ -38,6 +39,7 @@ class ReplaySettings:
     odometry: bool = True
     start: float = 0.0
     end: float = 1.0
+    rectified: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class DistanceResult:
         translation: median error of the translation direction, degrees in [0, 180]; None
             without any.
         accuracy: mAA(10°) of the larger error; failed pairs count as wrong. Where the camera
-            moved less than 5 mm only the rotation counts.
+            moved less than 5 mm only the rotation counts. None without pairs.
     """
 
     distance: int
@@ -60,7 +62,7 @@ class DistanceResult:
     failed: int
     rotation: float | None
     translation: float | None
-    accuracy: float
+    accuracy: float | None
 
 
 @dataclass(frozen=True)

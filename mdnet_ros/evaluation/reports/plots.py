@@ -1,4 +1,4 @@
-"""Pictures of reports: plots, and matches drawn over images."""
+"""Plots, and matches drawn over images, for reports."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PALETTE = (
     '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000', '#7F7F7F',
     '#8C564B', '#6A3D9A', '#B2DF8A', '#A6761D',
 )  # fmt: skip
-#: BGR of right and wrong matches in pictures.
+#: BGR colours of correct and wrong matches.
 RIGHT_COLOUR = (90, 170, 0)
 WRONG_COLOUR = (40, 60, 225)
 
 
 def new_figure(width: float = 8.0, height: float = 4.0) -> Figure:
-    """A matplotlib figure that no window system is asked for, inches.
+    """Create a matplotlib figure that needs no window system; its size is in inches.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -37,7 +37,11 @@ def new_figure(width: float = 8.0, height: float = 4.0) -> Figure:
 
 
 def bar_figure(names: Sequence[str], panels: Mapping[str, Sequence[float]]) -> Figure:
-    """Bars of the same names side by side, a panel for each title.
+    """Plot horizontal bars, a panel for each title and a bar for each name.
+
+    Args:
+        names: names of the bars.
+        panels: values of the bars by title.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -64,15 +68,15 @@ def draw_matches(
     right: np.ndarray,
     max_width: int = 1100,
 ) -> np.ndarray:
-    """Two images side by side with lines between their matches, wrong ones faint and below.
+    """Draw two images side by side with lines between matches, wrong ones faint and below.
 
     Args:
         image_a: (H, W, 3) uint8 BGR.
-        image_b: the same of the other image.
+        image_b: (H, W, 3) uint8 BGR.
         points_a: (M, 2) pixels of ``image_a``.
         points_b: (M, 2) pixels of ``image_b``.
-        right: (M,) bool.
-        max_width: of the picture, pixels.
+        right: (M,) bool, which matches are correct.
+        max_width: largest width of the picture, pixels.
 
     Returns:
         (H', W', 3) uint8 BGR.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from mdnet_ros.data.plain import from_plain, to_plain
 from mdnet_ros.errors import DataError
+from mdnet_ros.evaluation.reports.page import HtmlPage
 from mdnet_ros.evaluation.reports.tables import Section
 
 #: Version of the JSON layout. 1, which had no number, was of mdnet_ros before its first release.
@@ -88,7 +88,8 @@ class EvaluationProtocol:
         extractor_figures: averages of an extractor, as the JSON shows them.
         part_figures: averages of one part, as the JSON shows them.
         sections: tables and lines of a result, with published figures beside or not.
-        write_page: writes the HTML report of a result, with published figures beside or not.
+        page: builds the HTML report of a result, with published figures beside or not, and with
+            pictures from the measured data where there is some.
         published: published figures, a dataclass each.
     """
 
@@ -97,7 +98,7 @@ class EvaluationProtocol:
     extractor_figures: Callable[[Any], dict[str, Any]]
     part_figures: Callable[[Any], dict[str, Any]]
     sections: Callable[[Any, bool], list[Section]]
-    write_page: Callable[[Path, Any, bool], None]
+    page: Callable[[Any, bool, Any], HtmlPage]
     published: tuple[Any, ...] = ()
 
     def to_json(

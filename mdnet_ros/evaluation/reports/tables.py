@@ -17,6 +17,11 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+#: Follows the best figure of a column in plain text, which has no bold letters.
+STAR = '*'
+#: Characters of a line in files: enough for every table.
+_FILE_WIDTH = 1000
+
 
 @dataclass(frozen=True)
 class Column:
@@ -25,7 +30,7 @@ class Column:
     Attributes:
         title: text of its head.
         digits: decimals of numbers; None: cells are shown as they are.
-        best: which extreme is shown bold, if any.
+        best: which extreme is marked as the best, bold or with a star in plain text, if any.
     """
 
     title: str
@@ -86,6 +91,7 @@ class Table:
 
     def print(self, console: Console | None = None) -> None:
         """Show the table in the terminal, or wherever ``console`` writes."""
+        console = console or _console()
         caption = Text(self.caption) if self.caption else None
         rich_table = RichTable(title=caption, title_justify='left', box=box.SIMPLE)
         for i, column in enumerate(self.columns):
@@ -93,8 +99,11 @@ class Table:
             rich_table.add_column(Text(column.title), justify=justify, no_wrap=True)
         for r, row in enumerate(self._cells()):
             cells = [Text(text, style='bold' if best else '') for text, best in row]
+            for cell, column, (_, best) in zip(cells, self.columns, row, strict=True):
+                if column.best and not console.is_terminal:
+                    cell.append(STAR if best else ' ')
             rich_table.add_row(*cells, style='italic dim' if r in self.marked else None)
-        (console or _console()).print(rich_table)
+        console.print(rich_table)
 
     def to_markdown(self) -> str:
         """Return the table in GitHub's Markdown, its caption as a paragraph above it."""
@@ -127,7 +136,7 @@ class Table:
 Section = Table | str
 
 
-def print_sections(sections: Iterable[Section], console: Console | None = None) -> None:
+def print_sections(sections: Sequence[Section], console: Console | None = None) -> None:
     """Show tables and lines in the terminal, or wherever ``console`` writes."""
     console = console or _console()
     for section in sections:
@@ -135,12 +144,18 @@ def print_sections(sections: Iterable[Section], console: Console | None = None) 
             section.print(console)
         else:
             console.print(section, markup=False, highlight=False, soft_wrap=True)
+    starred = any(
+        section.best_rows(c) for section in sections if isinstance(section, Table)
+        for c in range(len(section.columns))
+    )
+    if starred and not console.is_terminal:
+        console.print(f'{STAR} best of its column', markup=False, highlight=False)
 
 
-def text_of(sections: Iterable[Section]) -> str:
+def text_of(sections: Sequence[Section]) -> str:
     """Return tables and lines as plain text."""
     buffer = io.StringIO()
-    print_sections(sections, Console(file=buffer, width=250, color_system=None))
+    print_sections(sections, Console(file=buffer, width=_FILE_WIDTH, color_system=None))
     return ''.join(f'{line.rstrip()}\n' for line in buffer.getvalue().splitlines())
 
 
@@ -164,4 +179,4 @@ def _html(text: str) -> str:
 def _console() -> Console:
     """Console of the terminal; wide enough not to cut tables when the output goes to a file."""
     console = Console()
-    return console if console.is_terminal else Console(width=200)
+    return console if console.is_terminal else Console(width=_FILE_WIDTH)

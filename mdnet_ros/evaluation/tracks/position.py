@@ -1,11 +1,10 @@
-"""Correspondences against true positions, where depth and poses are known."""
+"""Error of correspondences against true positions, where depth and poses are known."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
-import cv2
 import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
@@ -19,7 +18,9 @@ _KEPT = 16
 
 
 def depth_at(depth: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Depth between pixels: exact on planes (bilinear in inverse depth), nearest at edges.
+    """Interpolate depth between pixels.
+
+    It is exact on planes (bilinear in inverse depth); at edges the nearest pixel is taken.
 
     Args:
         depth: (H, W) metres along the optical axis; 0 or NaN: not known.
@@ -55,40 +56,28 @@ def depth_at(depth: np.ndarray, points: np.ndarray) -> np.ndarray:
 def reproject(
     camera: CameraModel, motion: Pose, points: np.ndarray, depth: np.ndarray
 ) -> np.ndarray:
-    """Where points of one image lie in another.
+    """Compute where points of one image lie in another.
 
     Args:
-        camera: that took both.
-        motion: takes points of the first camera's frame to the second's.
+        camera: the one that took both.
+        motion: transform of points from the first camera's frame to the second's.
         points: (N, 2) pixels in the first image.
         depth: (N,) metres along the optical axis there.
 
     Returns:
-        (N, 2) float64 pixels, NaN behind the second camera or without depth.
+        (N, 2) float64 pixels; NaN behind the second camera, without depth or without a ray.
     """
-    if not len(points):
-        return np.zeros((0, 2))
     rays = np.concatenate([camera.normalise(points), np.ones((len(points), 1))], axis=1)
     there = (rays * depth[:, None]) @ motion.rotation.T + motion.translation
-    valid = np.isfinite(there).all(axis=1) & (there[:, 2] > 0)
-    there[~valid] = (0.0, 0.0, 1.0)
-    if camera.distortion_model == 'equidistant' and camera.d.any():
-        pixels = cv2.fisheye.projectPoints(
-            there[:, None], np.zeros(3), np.zeros(3), camera.k, camera.d[:4]
-        )[0]
-    else:
-        pixels = cv2.projectPoints(there[:, None], np.zeros(3), np.zeros(3), camera.k, camera.d)[0]
-    pixels = pixels.reshape(-1, 2)
-    pixels[~valid] = np.nan
-    return pixels
+    return camera.project(there)
 
 
 class PositionTruth:
-    """Distance of a keypoint to where its earlier sighting has truly moved.
+    """Measures the distance of keypoints to where their earlier sighting has truly moved.
 
     Args:
-        camera: that took the sequence.
-        poses: of that camera.
+        camera: the one that took the sequence.
+        poses: its true poses.
         depths: (stamp in nanoseconds, (H, W) depth in metres) by rising stamp; read as the
             frames come.
     """
@@ -126,7 +115,7 @@ class PositionTruth:
         return errors
 
     def _advance(self, stamp_ns: int) -> None:
-        """Read depth maps up to a stamp, and keep the one of that very stamp."""
+        """Read depth maps up to a stamp, and keep the one with exactly that stamp."""
         while self._latest is None or self._latest < stamp_ns:
             entry = next(self._coming, None)
             if entry is None:

@@ -104,6 +104,8 @@ class RunReport:
         if precision is not None:
             kind = {'position': 'true position', 'epipolar': 'true epipolar line'}[precision.kind]
             limits = ' / '.join(f'{px}' for px in precision.within)
-            shares = ' / '.join(f'{share:.3f}' for share in precision.within.values())
+            shares = ' / '.join(
+                '–' if share is None else f'{share:.3f}' for share in precision.within.values()
+            )
             rows.append((f'precision within {limits} px\n(against the {kind})', shares))
         return Table((Column('figure'), Column('value')), tuple(rows), title)

@@ -1,4 +1,4 @@
-"""What a tracked sequence is worth: counts, track lengths, inliers, precision against truth."""
+"""Figures of a tracked sequence: counts, track lengths, inliers, precision against the truth."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from mdnet_ros.data.geometry import epipolar_distance
 from mdnet_ros.data.poses import PoseTrack
 from mdnet_ros.features.types import TrackedFrame
 
-#: Columns and rows of the grid that coverage is counted on.
+#: Columns and rows of the grid for coverage.
 GRID = (10, 8)
 #: Distances at which precision is given, pixels.
 THRESHOLDS_PX = (1, 2, 3)
-#: With a shorter baseline than this (metres) the epipolar line says nothing.
+#: Shortest baseline with a meaningful epipolar line, metres.
 MIN_BASELINE = 0.005
 
 
 class Truth(Protocol):
-    """Knows how far a frame's correspondences are from the truth."""
+    """Measures the error of a frame's correspondences."""
 
     #: What is measured: ``position`` or ``epipolar``.
     kind: str
 
     def errors(self, frame: TrackedFrame) -> np.ndarray:
-        """(M,) pixels, one for each correspondence; NaN where the truth is not known."""
+        """Return (M,) errors of the correspondences, pixels; NaN where the truth is not known."""
         ...
 
 
 class EpipolarTruth:
-    """Distance of a keypoint to the true epipolar line of its earlier sighting.
+    """Measures distances of keypoints to the true epipolar lines of their earlier sightings.
 
     Lens distortion is removed first; distances are pixels of the undistorted image.
 
     Args:
-        camera: that took the sequence.
-        poses: of that camera.
+        camera: camera that took the sequence.
+        poses: true poses of that camera.
     """
 
     kind = 'epipolar'
@@ -48,7 +48,7 @@ class EpipolarTruth:
         self._poses = poses
 
     def errors(self, frame: TrackedFrame) -> np.ndarray:
-        """(M,) pixels; NaN where a pose is missing or the camera did not move."""
+        """Return (M,) distances, pixels; NaN where a pose is missing or the camera did not move."""
         links = frame.correspondences
         errors = np.full(len(links), np.nan)
         now = self._poses.at(frame.stamp_ns)
@@ -72,7 +72,7 @@ class EpipolarTruth:
 
 @dataclass(frozen=True)
 class TrackLength:
-    """In how many frames a track is seen, over all tracks seen at least twice."""
+    """Number of frames that a track is seen in, over all tracks seen at least twice."""
 
     mean: float
     median: float
@@ -81,31 +81,31 @@ class TrackLength:
 
 @dataclass(frozen=True)
 class Precision:
-    """Share of correspondences that are right.
+    """Share of correct correspondences.
 
     Attributes:
-        kind: what the error is: distance to the true ``position`` or to the true ``epipolar``
+        kind: what the error is: the distance to the true ``position`` or to the true ``epipolar``
             line.
-        within: threshold in pixels to share in [0, 1].
-        matches: how many correspondences could be checked.
+        within: threshold in pixels to share in [0, 1]; to None where nothing could be checked.
+        matches: number of correspondences that could be checked.
     """
 
     kind: str
-    within: dict[int, float]
+    within: dict[int, float | None]
     matches: int
 
 
 @dataclass(frozen=True)
 class SequenceSummary:
-    """A sequence in figures; 0 where nothing was seen.
+    """Figures of a tracked sequence; 0 where nothing was seen.
 
     Attributes:
-        frames: how many were tracked.
-        keypoints_per_frame: mean.
-        matches_per_frame: mean over all frames but the first, which has nothing to match.
-        track_length: in frames.
+        frames: number of tracked frames.
+        keypoints_per_frame: mean number of keypoints of a frame.
+        matches_per_frame: mean number of correspondences of a frame, the first left out.
+        track_length: lengths of the tracks, frames.
         inlier_ratio: share of correspondences that agree with the geometric model.
-        precision: None without ground truth.
+        precision: precision of the correspondences; None without ground truth.
     """
 
     frames: int
@@ -116,7 +116,7 @@ class SequenceSummary:
     precision: Precision | None
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-serialisable figures under the names of the commands' reports."""
+        """Return the figures under the names of the commands' JSON reports."""
         figures: dict[str, Any] = {
             'keypoints_per_frame': self.keypoints_per_frame,
             'matches_per_frame': self.matches_per_frame,
@@ -133,10 +133,10 @@ class SequenceSummary:
 
 
 class SequenceStatistics:
-    """Adds up the frames of a sequence; its size does not grow with their number.
+    """Accumulates figures over the frames of a sequence, in constant memory.
 
     Args:
-        truth: what the correspondences are compared with, if anything is known.
+        truth: measures errors of correspondences; None: no ground truth.
     """
 
     def __init__(self, truth: Truth | None = None) -> None:
@@ -145,13 +145,13 @@ class SequenceStatistics:
         self._keypoints = 0
         self._matches = 0
         self._inliers = 0
-        # A track seen n times is seen once at each age 0 … n - 1, so this tells all lengths.
+        # A track seen n times is seen once at each age 0 … n - 1, so counts by age give lengths.
         self._seen_at_age = np.zeros(0, np.int64)
         self._checked = 0
         self._right = np.zeros(len(THRESHOLDS_PX), np.int64)
 
     def add(self, frame: TrackedFrame) -> None:
-        """Count one more frame."""
+        """Add the next frame."""
         self._frames += 1
         self._keypoints += len(frame.features)
         self._matches += len(frame.correspondences)
@@ -166,15 +166,14 @@ class SequenceStatistics:
             self._right += [int((known <= px).sum()) for px in THRESHOLDS_PX]
 
     def summary(self) -> SequenceSummary:
-        """The figures so far."""
+        """Return the figures so far."""
         precision = None
         if self._truth is not None:
-            shares = self._right / max(1, self._checked)
-            precision = Precision(
-                self._truth.kind,
-                {px: float(share) for px, share in zip(THRESHOLDS_PX, shares, strict=True)},
-                self._checked,
-            )
+            within = {
+                px: float(right / self._checked) if self._checked else None
+                for px, right in zip(THRESHOLDS_PX, self._right, strict=True)
+            }
+            precision = Precision(self._truth.kind, within, self._checked)
         return SequenceSummary(
             self._frames,
             self._keypoints / max(1, self._frames),
@@ -185,10 +184,10 @@ class SequenceStatistics:
         )
 
     def tracks_by_length(self) -> np.ndarray:
-        """(L + 1,) int64: entry n is how many tracks were seen in n frames; none below 2."""
-        # Frames lost between the tracker and here can leave small negative differences.
+        """Return (L + 1,) int64, at n the number of tracks seen in n frames; 0 below n = 2."""
+        # Frames lost on the way from the tracker can leave small negative differences.
         ended = np.maximum(self._seen_at_age - np.append(self._seen_at_age[1:], 0), 0)
-        ended[:1] = 0  # seen once: not a track yet
+        ended[:1] = 0  # a keypoint seen once is no track yet
         return np.concatenate([[0], ended])
 
     def _track_length(self) -> TrackLength:
@@ -206,7 +205,7 @@ class SequenceStatistics:
 
 
 def tracks_by_cell(frame: TrackedFrame) -> np.ndarray:
-    """(rows, columns) int64 of :data:`GRID`: keypoints seen before, by the cell they lie in."""
+    """Count the keypoints seen before in each cell of :data:`GRID`: (rows, columns) int64."""
     points = frame.features.keypoints[frame.ages > 0]
     cells = np.floor((points + 0.5) / frame.features.image_size * GRID).astype(int)
     column, row = np.clip(cells, 0, np.array(GRID) - 1).T
@@ -215,5 +214,5 @@ def tracks_by_cell(frame: TrackedFrame) -> np.ndarray:
 
 
 def coverage_of(frame: TrackedFrame) -> float:
-    """Share of the cells of a grid over the image that hold a keypoint seen before."""
+    """Return the share of grid cells over the image that hold a keypoint seen before."""
     return float((tracks_by_cell(frame) > 0).mean())

@@ -12,27 +12,27 @@ from mdnet_ros.features.backends.exported import SUFFIXES, open_exported
 from mdnet_ros.features.backends.pytorch import WeightsBackend
 from mdnet_ros.features.weights import resolve_weights
 
-#: Runtimes for a weights file; openvino on CPUs only, by the extra of that name.
+#: Runtimes for a weights file; openvino is for CPUs only and needs the extra of that name.
 RUNTIMES = ('torch', 'openvino')
-#: Endings of the names of files that hold a network.
+#: File name endings of networks.
 NETWORK_SUFFIXES = ('.safetensors', *sorted(set(SUFFIXES.values())))
 
 
 def load_backend(
     weights: str | Path | None, device: torch.device, precision: str, runtime: str = 'torch'
 ) -> Backend:
-    """The backend that runs some weights or an exported file.
+    """Load weights or an exported file into the backend that runs them.
 
     Args:
         weights: a shipped name, a path that ends in one of :data:`NETWORK_SUFFIXES`, or None.
-        device: where to run.
+        device: device to run on.
         precision: a key of :data:`PRECISIONS`; an exported file has its own.
         runtime: one of :data:`RUNTIMES`; an exported file has its own.
 
     Raises:
-        SettingError: the runtime is not known.
-        WeightsError: missing, corrupt, or not ours.
-        MDNetError: it cannot run here.
+        SettingError: if the runtime is unknown.
+        WeightsError: if the file is missing, corrupt, or not ours.
+        MDNetError: if it cannot run on this machine.
     """
     suffix = Path(str(weights)).suffix
     if runtime not in RUNTIMES:

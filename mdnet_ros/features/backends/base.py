@@ -1,4 +1,4 @@
-"""The protocol of a backend, which runs a network on a batch of images, and its shared steps."""
+"""Protocol of the backends, which run a network on a batch of images, and their common steps."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PRECISIONS = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat
 
 
 class Backend(Protocol):
-    """Runs a network and its detection.
+    """Runs a network and the keypoint detection.
 
     Attributes:
-        info: where the network comes from.
-        device: where it runs.
-        precision: of its arithmetic, a key of :data:`PRECISIONS`.
-        fixed_size: (height, width) of the images it takes; None: any.
-        fixed_batch: how many images it takes at a time; None: any number.
+        info: description of the weights file.
+        device: device it runs on.
+        precision: precision of the network, a key of :data:`PRECISIONS`.
+        fixed_size: (height, width) of the images it can process; None: any.
+        fixed_batch: how many images it processes at a time; None: any number.
     """
 
     info: WeightsInfo
@@ -35,24 +35,24 @@ class Backend(Protocol):
     fixed_batch: int | None
 
     def check(self, settings: DetectionSettings) -> None:
-        """Raise SettingError unless the detection can be done with these settings."""
+        """Raise SettingError if it cannot detect keypoints with these settings."""
         ...
 
     def run(
         self, images: torch.Tensor, settings: DetectionSettings, mask: torch.Tensor | None
     ) -> PaddedFeatures:
-        """Find keypoints.
+        """Detect keypoints.
 
         Args:
             images: (B, 1, H, W) uint8 on the host.
-            settings: of the detection.
-            mask: (B, 1, H, W) bool on the host, where keypoints may lie; everywhere if None.
+            settings: settings of the detection.
+            mask: (B, 1, H, W) bool on the host, where keypoints are allowed; None: everywhere.
 
         Returns:
             K sets of fixed shape, in pixels of the images.
 
         Raises:
-            ImageError: the file takes images of another size only.
+            ImageError: if it processes images of another size only.
         """
         ...
 
@@ -66,15 +66,15 @@ def run_network(
     """Scale and pad images, and run the network on them.
 
     Args:
-        network: an MDNet, or what stands for one.
+        network: an MDNet, or a function that does the same.
         images: (B, 1, H, W) uint8 on the network's device.
-        shape: (B, H, W) as plain numbers, which a tracer takes for constants.
-        dtype: of PyTorch's arithmetic.
+        shape: (B, H, W) as Python numbers, which are constants for a tracer.
+        dtype: type for PyTorch's autocast.
     """
     batch, height, width = shape
     right, bottom = -width % SIZE_MULTIPLE, -height % SIZE_MULTIPLE
     x = F.pad(images.float() / 255.0, (0, right, 0, bottom), mode='replicate')
-    x = x.reshape(batch, 1, height + bottom, width + right)  # the ONNX tracer has lost it
+    x = x.reshape(batch, 1, height + bottom, width + right)  # the ONNX tracer loses the shape
     with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         return network(x.contiguous(memory_format=torch.channels_last))
 
@@ -87,11 +87,11 @@ def find_keypoints(
     mask: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> PaddedFeatures:
-    """Find keypoints on the device: scale, pad, network, detection, where there is texture.
+    """Detect keypoints on the device where there is texture: scale, pad, network, detection.
 
     Args:
         network, images, shape, dtype: as for :func:`run_network`.
-        settings: of the detection.
+        settings: settings of the detection.
         mask: (B, 1, H, W) bool on the same device, or None.
     """
     output = run_network(network, images, shape, dtype)

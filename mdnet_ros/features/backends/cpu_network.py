@@ -1,8 +1,8 @@
-"""The network rewritten for CPUs: the same function of its weights in fewer, wider steps.
+"""The network rewritten for CPUs: it computes the same from its weights in fewer, wider steps.
 
-A CPU wants sixteen channels at a time and few passes over a map. Activations, sums and norms are
-therefore merged into the convolutions beside them, and at full resolution, where channels are
-fewest, one step of a convolution computes several pixels side by side.
+CPUs are fastest with sixteen channels at a time and few passes over a map. Activations, sums and
+norms are therefore merged into the convolutions before them, and at full resolution, where there
+are few channels, one step of a convolution computes several neighbouring pixels.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch.nn import functional as F
 
 from mdnet_ros.features.network import MDNet, NetworkOutput, fuse, standardise
 
-#: Output channels that a convolution computes at once.
+#: Number of output channels that a convolution computes at once.
 _LANES = 16
 
 
 @lru_cache
 def _can_merge(dtype: torch.dtype) -> bool:
-    """Whether this build of torch and this CPU have merged convolutions of that type."""
+    """Return whether this build of torch and this CPU have merged convolutions of a type."""
     if not torch.backends.mkldnn.is_available():
         return False
     probes = {
@@ -35,15 +35,15 @@ def _can_merge(dtype: torch.dtype) -> bool:
 
 @dataclass(frozen=True)
 class _Convolution:
-    """A convolution of channels_last maps, with what follows it merged in.
+    """A convolution of channels_last maps, with the following operations merged in.
 
     Attributes:
         weight: (C_out, C_in / groups, rows, columns).
         bias: (C_out,).
-        padding: rows and columns of zeros at either side.
-        stride: in rows and columns.
-        groups: of channels.
-        pixels: how many side by side each step computes; their channels follow each other.
+        padding: rows and columns of zeros on each side.
+        stride: stride in rows and columns.
+        groups: number of groups of channels.
+        pixels: how many neighbouring pixels each step computes; their channels follow each other.
     """
 
     weight: torch.Tensor
@@ -56,23 +56,24 @@ class _Convolution:
     def __call__(
         self, x: torch.Tensor, *, relu: bool = False, onto: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Convolve, then add ``onto`` (which is overwritten), then clip at zero.
+        """Convolve, then add ``onto`` (which is overwritten), then apply ReLU.
 
         Args:
             x: (B, C_in, H, W).
-            relu: whether to clip.
-            onto: as the convolution gives it, with its pixels side by side; None: nothing.
+            relu: whether to apply ReLU.
+            onto: added to the result, in the layout of the convolution before its pixels are
+                separated; None: nothing.
         """
         y = self._merged(x, relu, onto) if _can_merge(x.dtype) else self._plain(x, relu, onto)
         if self.pixels == 1:
             return y
-        # What lies side by side is in the order of pixels already: no copy.
+        # The channels of neighbouring pixels are in the order of the pixels already: no copy.
         rows = y.permute(0, 2, 3, 1).unflatten(3, (self.pixels, -1)).flatten(2, 3)
         return rows.permute(0, 3, 1, 2)
 
     def _merged(self, x: torch.Tensor, relu: bool, onto: torch.Tensor | None) -> torch.Tensor:
         shape = (self.padding, self.stride, (1, 1), self.groups)
-        # What torch.compile makes of such sequences; no public name for either as yet.
+        # What torch.compile makes of such sequences; neither has a public name yet.
         if onto is None:
             activation = 'relu' if relu else 'none'
             return torch.ops.mkldnn._convolution_pointwise(
@@ -88,7 +89,7 @@ class _Convolution:
         return y.relu_() if relu else y
 
     def side_by_side(self, pixels: int) -> _Convolution:
-        """The same, with so many neighbours in x for each step."""
+        """Return the same convolution with several neighbouring pixels in x computed per step."""
         c_out, c_in, rows, columns = self.weight.shape
         weight = self.weight.new_zeros(pixels, c_out, c_in, rows, columns + pixels - 1)
         for i in range(pixels):
@@ -99,8 +100,8 @@ class _Convolution:
         )  # fmt: skip
 
 
-def _of(layer: nn.Module) -> _Convolution:
-    """A layer's convolution, or the first of a sequence whose norm was fused into it."""
+def _convolution(layer: nn.Module) -> _Convolution:
+    """Return a layer's convolution, or the first of a sequence whose norm was fused into it."""
     layer = layer[0] if isinstance(layer, nn.Sequential) else layer
     assert isinstance(layer, nn.Conv2d)
     rows, columns = layer.kernel_size
@@ -109,15 +110,15 @@ def _of(layer: nn.Module) -> _Convolution:
     return _Convolution(weight, bias, (rows // 2, columns // 2), groups=layer.groups)
 
 
-def _with_input(mix: _Convolution) -> _Convolution:
-    """A convolution of each channel by itself that adds its input to its output."""
+def _add_identity(mix: _Convolution) -> _Convolution:
+    """Return a depthwise convolution that also adds its input to its output."""
     weight = mix.weight.clone()
     weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2] += 1.0
     return replace(mix, weight=weight)
 
 
-def _then_norm(mix: _Convolution, norm: nn.Module) -> _Convolution:
-    """A convolution, and the batch norm behind it."""
+def _fold_batch_norm(mix: _Convolution, norm: nn.Module) -> _Convolution:
+    """Return a convolution with the following batch norm folded into it."""
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -126,8 +127,8 @@ def _then_norm(mix: _Convolution, norm: nn.Module) -> _Convolution:
     return replace(mix, weight=mix.weight * scale[:, None, None, None], bias=bias)
 
 
-def _on_pixels(first: _Convolution) -> _Convolution:
-    """A convolution of pixels folded two by two, applied to the pixels themselves."""
+def _fold_pixel_unshuffle(first: _Convolution) -> _Convolution:
+    """Return a convolution with the 2 x 2 pixel unshuffle before it folded into it."""
     rows, columns = first.padding
     return replace(
         first, weight=F.pixel_shuffle(first.weight, 2), padding=(2 * rows, 2 * columns),
@@ -136,7 +137,7 @@ def _on_pixels(first: _Convolution) -> _Convolution:
 
 
 def _interpolation(channels: int) -> _Convolution:
-    """Doubles maps in x, whose outermost columns are repeated once: two pixels for each."""
+    """Return a convolution that doubles maps in x, whose outermost columns were repeated once."""
     weight = torch.zeros(2, channels, channels, 1, 3)
     each = torch.arange(channels)
     for pixel, taps in enumerate(((0.25, 0.75, 0.0), (0.0, 0.75, 0.25))):
@@ -144,8 +145,47 @@ def _interpolation(channels: int) -> _Convolution:
     return _Convolution(weight.flatten(0, 1), torch.zeros(2 * channels), (0, 0))
 
 
-def _pixels_at_once(channels: int) -> int:
-    """A power of two, so that it divides the width: with that many the channels fill the lanes."""
+def _unfolding(last: _Convolution, sets: int) -> _Convolution:
+    """Reorder the channels of the saliency head's last layer: by pixels instead of by sets."""
+    order = torch.arange(4 * sets).reshape(sets, 4).T.reshape(-1)
+    return replace(last, weight=last.weight[order], bias=last.bias[order])
+
+
+def _interpolation_of_two(sets: int) -> _Convolution:
+    """Make a convolution that doubles maps in x, four pixels side by side for each cell of two.
+
+    The cells at either end are repeated, so that the column beyond the outermost one equals it.
+    """
+    weight = torch.zeros(4, sets, 2, sets, 1, 3)
+    each = torch.arange(sets)
+    # Pixel, column of the cell, cell (before, own, after), share.
+    for pixel, column, cell, share in (
+        (0, 0, 1, 0.75), (0, 1, 0, 0.25), (1, 0, 1, 0.75), (1, 1, 1, 0.25),
+        (2, 0, 1, 0.25), (2, 1, 1, 0.75), (3, 1, 1, 0.75), (3, 0, 2, 0.25),
+    ):
+        weight[pixel, each, column, each, 0, cell] = share
+    return _Convolution(
+        weight.reshape(4 * sets, 2 * sets, 1, 3), torch.zeros(4 * sets), (0, 0), pixels=4
+    )
+
+
+def _double_rows_of_two(x: torch.Tensor, sets: int) -> torch.Tensor:
+    """Unfold (B, 4·K, H, W) cells of two by two pixels and double them in y: (B, 2·K, 4·H, W + 2).
+
+    One cell more at either end holds the outermost column once more, in both its columns.
+    """
+    b, _, h, w = x.shape
+    unfolded = x.permute(0, 2, 3, 1).unflatten(3, (2, 2 * sets)).transpose(2, 3)
+    rows = x.new_empty(b, 4 * h, w + 2, 2 * sets)
+    _double(unfolded.reshape(b, 2 * h, w, 2 * sets), rows[:, :, 1:-1], 1)
+    columns = rows.unflatten(3, (2, sets))
+    columns[:, :, 0] = columns[:, :, 1, :1]
+    columns[:, :, -1] = columns[:, :, -2, 1:]
+    return rows.permute(0, 3, 1, 2)
+
+
+def _pixels_per_step(channels: int) -> int:
+    """Return how many pixels fill the lanes: a power of two, so that it divides the width."""
     return 1 << max(0, (_LANES // channels).bit_length() - 1)
 
 
@@ -154,22 +194,22 @@ def _double(x: torch.Tensor, out: torch.Tensor, axis: int) -> None:
 
     Args:
         x: length n along the axis.
-        out: length 2·n.
-        axis: which.
+        out: length 2·n along the axis; overwritten.
+        axis: the axis.
     """
     last = x.shape[axis] - 1
     before, after = out.unflatten(axis, (last + 1, 2)).unbind(axis + 1)
-    here, there = x.narrow(axis, 1, last), x.narrow(axis, 0, last)
-    torch.lerp(here, there, 0.25, out=before.narrow(axis, 1, last))
-    torch.lerp(there, here, 0.25, out=after.narrow(axis, 0, last))
+    left, right = x.narrow(axis, 0, last), x.narrow(axis, 1, last)
+    torch.lerp(right, left, 0.25, out=before.narrow(axis, 1, last))
+    torch.lerp(left, right, 0.25, out=after.narrow(axis, 0, last))
     before.narrow(axis, 0, 1).copy_(x.narrow(axis, 0, 1))
     after.narrow(axis, last, 1).copy_(x.narrow(axis, last, 1))
 
 
 def _upsample(x: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) to (B, C, 2H, 2W), bilinear with cell centres aligned.
+    """Upsample (B, C, H, W) to (B, C, 2H, 2W) bilinearly, with cell centres aligned.
 
-    PyTorch's own is slow on CPUs, by a factor of two to four in half precision.
+    PyTorch's own function is slower on CPUs, by a factor of two to four in half precision.
     """
     b, c, h, w = x.shape
     wide = x.new_empty(b, h, 2 * w, c)
@@ -180,7 +220,7 @@ def _upsample(x: torch.Tensor) -> torch.Tensor:
 
 
 def _double_rows(x: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) to (B, C, 2H, W + 2): interpolated in y, the outermost columns twice."""
+    """Upsample (B, C, H, W) to (B, C, 2H, W + 2) in y, and repeat the outermost columns."""
     b, c, h, w = x.shape
     rows = x.new_empty(b, 2 * h, w + 2, c)
     _double(x.permute(0, 2, 3, 1), rows[:, :, 1:-1], 1)
@@ -190,11 +230,11 @@ def _double_rows(x: torch.Tensor) -> torch.Tensor:
 
 
 class CpuNetwork:
-    """Calls a network as :class:`MDNet` is called, without gradients.
+    """Runs a network like :class:`MDNet`, without gradients.
 
     Args:
-        network: in evaluation mode, on the CPU; left as it is.
-        dtype: of the arithmetic, and of the descriptors that come out.
+        network: the network in evaluation mode, on the CPU; it is not changed.
+        dtype: type of the arithmetic and of the descriptor map.
     """
 
     @torch.no_grad()
@@ -204,33 +244,54 @@ class CpuNetwork:
         self._projection = tuple(p.detach() for p in network.projection())
         network = fuse(copy.deepcopy(network))
         _, widen, refine = network.stem
-        self._stem = self._ready(_on_pixels(_of(widen))), self._ready(_of(refine))
+        self._stem = (
+            self._cast(_fold_pixel_unshuffle(_convolution(widen))), self._cast(_convolution(refine))
+        )
         self._stages = [
-            (self._ready(_of(stage.widen)), self._ready(_of(stage.refine)))
+            (self._cast(_convolution(stage.widen)), self._cast(_convolution(stage.refine)))
             for stage in (network.stage4, network.stage8, network.stage16)
         ]
-        self._lateral4 = self._ready(_of(network.lateral4))
-        self._lateral8 = self._ready(_of(network.lateral8))
-        self._lateral16 = self._ready(_of(network.lateral16))
-        self._mix8 = self._ready(_with_input(_of(network.mix8)))
-        mix4 = _with_input(_of(network.mix4))
-        self._mix4 = self._ready(mix4)
-        self._descriptors = self._ready(_then_norm(mix4, network.descriptor_head[0]))
-        self._context = self._ready(_of(network.context))
-        self._gate = self._ready(_of(network.gate))
-        self._interpolation = self._ready(_interpolation(config.channels[0]))
-        self._detail = self._ready(_of(network.detail).side_by_side(2))
+        self._lateral4 = self._cast(_convolution(network.lateral4))
+        self._lateral8 = self._cast(_convolution(network.lateral8))
+        self._lateral16 = self._cast(_convolution(network.lateral16))
+        self._mix8 = self._cast(_add_identity(_convolution(network.mix8)))
+        mix4 = _add_identity(_convolution(network.mix4))
+        self._mix4 = self._cast(mix4)
+        self._descriptors = self._cast(_fold_batch_norm(mix4, network.descriptor_head[0]))
+        self._context = self._cast(_convolution(network.context))
+        self._gate = self._cast(_convolution(network.gate))
+        self._interpolation = self._cast(_interpolation(config.channels[0]))
+        self._detail = self._cast(_convolution(network.detail).side_by_side(2))
         _, hidden, last = network.detector_head
-        self._hidden = self._ready(_of(hidden).side_by_side(_pixels_at_once(config.channels[0])))
-        self._last = self._ready(_of(last).side_by_side(_pixels_at_once(config.num_sets)))
+        pixels = _pixels_per_step(config.channels[0])
+        self._hidden = self._cast(_convolution(hidden).side_by_side(pixels))
+        pixels = _pixels_per_step(config.num_sets)
+        self._last = self._cast(_convolution(last).side_by_side(pixels))
+        self._sets = config.num_sets
+        self._saliency: tuple[_Convolution, ...] = ()
+        if network.saliency is not None:
+            first, second, unfolded = (_convolution(layer) for layer in network.saliency)
+            self._saliency = tuple(self._cast(layer) for layer in (
+                first, second, _unfolding(unfolded, self._sets), _interpolation_of_two(self._sets)
+            ))
 
-    def _ready(self, convolution: _Convolution) -> _Convolution:
-        """Of the type of the arithmetic, and laid out as maps are."""
+    def _cast(self, convolution: _Convolution) -> _Convolution:
+        """Cast the weights; use channels_last."""
         weight = convolution.weight.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return replace(convolution, weight=weight, bias=convolution.bias.to(self._dtype))
 
+    def _salient(self, wide: torch.Tensor) -> torch.Tensor | None:
+        """Compute the saliency head's logits, pixels side by side as in the detector's last."""
+        if not self._saliency:
+            return None
+        first, second, unfolding, interpolation = self._saliency
+        salient = unfolding(second(first(wide, relu=True), relu=True))
+        whole = interpolation(_double_rows_of_two(salient, self._sets))
+        pixels = self._last.pixels
+        return whole.permute(0, 2, 3, 1).unflatten(2, (-1, pixels)).flatten(3).permute(0, 3, 1, 2)
+
     def __call__(self, image: torch.Tensor) -> NetworkOutput:
-        """Run the network on (B, 1, H, W) float32 images, as :meth:`MDNet.forward` does."""
+        """Run the network on (B, 1, H, W) float32 images, see :meth:`MDNet.forward`."""
         x1 = standardise(image).to(self._dtype)
         x2 = self._stem[1](self._stem[0](x1, relu=True), relu=True)
         maps = [x2]
@@ -240,8 +301,9 @@ class CpuNetwork:
         _, x4, x8, x16 = maps
         pyramid = self._lateral8(x8, onto=_upsample(self._lateral16(x16)))
         pyramid = self._lateral4(x4, onto=_upsample(self._mix8(pyramid)))
-        context = self._context(self._mix4(pyramid, relu=True))
+        wide = self._mix4(pyramid, relu=True)
+        context = self._context(wide)
         gate = self._gate(_upsample(context).add_(x2).relu_())
         seen = self._detail(x1, onto=self._interpolation(_double_rows(gate)), relu=True)
-        logits = self._last(self._hidden(seen, relu=True))
+        logits = self._last(self._hidden(seen, relu=True), onto=self._salient(wide))
         return NetworkOutput(logits, self._descriptors(pyramid, relu=True), *self._projection)

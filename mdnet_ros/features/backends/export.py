@@ -1,4 +1,4 @@
-"""Write a network with its detection as an ONNX or TorchScript file of fixed shapes."""
+"""Exports a network with its detection to an ONNX or TorchScript file of fixed shapes."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ from mdnet_ros.features.weights import load_weights
 _OUTPUTS = ('keypoints', 'scores', 'descriptors', 'valid')
 #: The first version with GridSample is 16.
 _OPSET = 17
-#: Two keypoints closer than this are the same one, pixels.
+#: Keypoints closer than this are regarded as the same one, pixels.
 _SAME = 0.05
-#: What a sound export keeps to; arithmetic in another order explains no more.
+#: Limits for a sound export; another order of the arithmetic explains no more.
 _MIN_SHARE, _MAX_POSITION, _MAX_SCORE, _MAX_DESCRIPTOR = 0.99, 0.02, 1e-3, 5e-3
 
 
 @dataclass(frozen=True)
 class ExportCheck:
-    """How far an exported file is from PyTorch on real images.
+    """Differences between an exported file and PyTorch on real images.
 
     Attributes:
-        images: how many were compared.
-        keypoints: how many PyTorch found in them.
-        share: of these keypoints that the file has too (equal scores may change places with
-            keypoints just below the budget).
-        position: largest distance of one keypoint found by both, pixels.
+        images: number of images.
+        keypoints: number of keypoints that PyTorch finds in them.
+        share: share of these keypoints that the file finds, too. (Keypoints may change places with
+            others of equal score just below the limit of their number.)
+        position: largest distance between the positions of a keypoint found by both, pixels.
         score: largest difference of their scores.
-        descriptor: largest difference of one number of their descriptors.
+        descriptor: largest difference of a component of their descriptors.
     """
 
     images: int
@@ -64,7 +64,7 @@ class ExportCheck:
 
     @property
     def sound(self) -> bool:
-        """No further apart than arithmetic in another order explains."""
+        """Whether the differences are no larger than another order of the arithmetic explains."""
         return (
             self.keypoints > 0
             and self.share >= _MIN_SHARE
@@ -82,7 +82,7 @@ class ExportCheck:
 
 
 class _Exportable(nn.Module):
-    """From uint8 images to keypoints, with every size fixed."""
+    """Module that detects keypoints in uint8 images, with all shapes fixed."""
 
     def __init__(
         self, network: MDNet, shape: tuple[int, int, int], settings: DetectionSettings
@@ -108,24 +108,25 @@ def export(
     batch: int = 1,
     device: str = 'cpu',
 ) -> ExportCheck:
-    """Write an exported file and compare it with PyTorch; no file appears if they disagree.
+    """Export a network and compare the file with PyTorch; no file is written if they differ.
 
     Args:
         weights: a shipped name, a ``.safetensors`` path, or None for the default.
-        out: the file to (re)place; its name ends as the format's files do.
+        out: path of the file; its suffix must be that of the format.
         file_format: a key of :data:`SUFFIXES`.
-        size: (height, width) of the images it will take, pixels.
-        images: (H, W) uint8 gray of any size, to compare on; they are resized.
-        settings: of the detection, which becomes part of the file.
-        batch: how many images it will take at a time.
-        device: ``cpu`` or ``cuda``: TorchScript will run on no other, TensorRT takes ``cuda``.
+        size: (height, width) of the images that the file will process, pixels.
+        images: (H, W) uint8 gray images of any size for the comparison; they are resized.
+        settings: settings of the detection, which become part of the file.
+        batch: how many images the file will process at a time.
+        device: ``cpu`` or ``cuda``: a TorchScript file runs on this device only; TensorRT needs
+            ``cuda``.
 
     Raises:
-        WeightsError: the weights cannot be used.
-        SettingError: a setting is out of its range.
-        MissingDependencyError: a library is not installed.
-        MDNetError: TensorRT is not there, or the file disagrees with PyTorch.
-        DataError: the file cannot be written.
+        WeightsError: if the weights cannot be used.
+        SettingError: if a setting is out of its range.
+        MissingDependencyError: if a library is not installed.
+        MDNetError: if TensorRT is not installed, or the file differs from PyTorch.
+        DataError: if the file cannot be written.
     """
     out, settings = Path(out), settings or DetectionSettings()
     place = torch.device(device)
@@ -181,7 +182,7 @@ def _check(
 def _batches(
     images: Sequence[np.ndarray], size: tuple[int, int], batch: int
 ) -> list[torch.Tensor]:
-    """All images at the size, as (B, 1, H, W) uint8; the last batch filled up with the first."""
+    """Resize images and stack them as (B, 1, H, W) uint8; the first ones fill the last batch up."""
     height, width = size
     fitted = [cv2.resize(i, (width, height), interpolation=cv2.INTER_AREA) for i in images]
     fitted += [fitted[i % len(images)] for i in range(-len(images) % batch)]
@@ -194,11 +195,11 @@ def _write_onnx(module: nn.Module, images: torch.Tensor, info: ExportInfo, path:
         import onnx
     except ImportError:
         raise MissingDependencyError('onnx', 'onnx', 'mdnet export') from None
-    # The exporter that traces needs no further library; torch before 2.5 has no other.
+    # The tracing exporter needs no further library; torch before 2.5 has no other one.
     parameters = inspect.signature(torch.onnx.export).parameters
     options: dict[str, Any] = {'dynamo': False} if 'dynamo' in parameters else {}
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # about constants, which fixed shapes are
+        warnings.simplefilter('ignore')  # about fixed shapes that become constants
         torch.onnx.export(
             module, (images,), str(path), input_names=['image'], output_names=list(_OUTPUTS),
             opset_version=_OPSET, **options,
@@ -222,21 +223,21 @@ def _write_torchscript(
 def compare(
     module: nn.Module, path: Path, batches: Sequence[torch.Tensor], device: torch.device
 ) -> ExportCheck:
-    """Run an exported file and the module it came from on the same images.
+    """Run an exported file and the exported module on the same images, and compare the results.
 
     Args:
-        module: gives keypoints, scores, descriptors and validity.
-        path: of the file.
-        batches: of (B, 1, H, W) uint8 images on the host.
-        device: where to run both.
+        module: the module; it returns keypoints, scores, descriptors and validity.
+        path: path of the file.
+        batches: batches of (B, 1, H, W) uint8 images on the host.
+        device: device to run both on.
     """
     backend = open_exported(path, device)
     total = found = 0
     position = score = descriptor = 0.0
     for images in batches:
-        expected = PaddedFeatures(*(t.cpu() for t in module(images.to(device))))
+        expected = PaddedFeatures.of(t.cpu() for t in module(images.to(device)))
         result = backend.run(images, backend.export.settings, None)
-        got = PaddedFeatures(*(t.cpu() for t in result.tensors()))
+        got = PaddedFeatures.of(t.cpu() for t in result.tensors())
         distance = torch.cdist(
             expected.keypoints, got.keypoints, compute_mode='donot_use_mm_for_euclid_dist'
         )

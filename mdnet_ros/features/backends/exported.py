@@ -1,4 +1,4 @@
-"""Files that ``mdnet export`` wrote: what they say of themselves, and what runs them."""
+"""Backends for files that ``mdnet export`` wrote, and the metadata of these files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mdnet_ros.features.network import MDNetConfig
 from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.features.weights import MAX_FILE_BYTES, WeightsInfo
 
-#: Format -> how the file's name ends. TensorRT builds its engine from the ONNX file.
+#: Format -> suffix of the file. TensorRT builds its engine from the ONNX file.
 SUFFIXES = {'onnx': '.onnx', 'torchscript': '.torchscript', 'tensorrt': '.onnx'}
 #: Key of the metadata in a file.
 METADATA_KEY = 'mdnet_ros'
@@ -36,15 +36,15 @@ class ExportInfo:
 
     Attributes:
         format: a key of :data:`SUFFIXES`.
-        config: the network.
-        settings: of the detection that the file includes.
-        size: (height, width) of the images it takes, pixels.
-        batch: how many images it takes at a time.
-        device: type of the device it was traced on; TorchScript runs on no other.
-        name: of the weights.
+        config: configuration of the network.
+        settings: settings of the detection, which is part of the file.
+        size: (height, width) of the images it processes, pixels.
+        batch: how many images it processes at a time.
+        device: type of the device it was traced on; TorchScript runs on this type only.
+        name: name of the weights.
         weights_sha256: hash of the weights file, hexadecimal.
-        training: provenance from the weights file.
-        torch_version: that exported it.
+        training: provenance of the training, from the weights file.
+        torch_version: version of torch that exported it.
     """
 
     format: str
@@ -59,12 +59,12 @@ class ExportInfo:
     torch_version: str
 
     def to_json(self) -> str:
-        """As the text that a file holds."""
+        """Return the metadata as JSON text."""
         return json.dumps({'version': _VERSION, **asdict(self)})
 
     @staticmethod
     def from_json(text: str) -> ExportInfo:
-        """Rebuild from what :meth:`to_json` gave; raises ValueError where it does not fit."""
+        """Parse what :meth:`to_json` returned; raises ValueError if it is not valid."""
         try:
             values = json.loads(text)
             if values.pop('version') != _VERSION:
@@ -84,9 +84,10 @@ class ExportInfo:
 
 
 class ExportedBackend:
-    """Common to files that ``mdnet export`` wrote: size, batch, NMS and border are the file's.
+    """Base of the backends for files that ``mdnet export`` wrote.
 
-    Fewer keypoints, a higher score threshold and a mask are applied to what the file finds.
+    Image size, batch size, NMS and border are fixed in the file. Fewer keypoints, a higher score
+    threshold and a mask are applied to the keypoints that the file finds.
     """
 
     precision = 'fp32'
@@ -97,7 +98,7 @@ class ExportedBackend:
     fixed_batch: int | None
 
     def _describe(self, path: Path, metadata: str | None) -> None:
-        """Take over what the file says of itself; raises WeightsError."""
+        """Read the metadata of the file; raises WeightsError if it is not valid."""
         if not metadata:
             raise WeightsError(f"weights '{path}': not written by mdnet export")
         try:
@@ -109,7 +110,7 @@ class ExportedBackend:
         self.info = WeightsInfo(path, sha256, self.export.config, self.export.training)
 
     def check(self, settings: DetectionSettings) -> None:
-        """As ``Backend.check``."""
+        """Raise SettingError if the file has other settings, see ``Backend.check``."""
         for name in ('nms_radius', 'border'):
             fixed, asked = getattr(self.export.settings, name), getattr(settings, name)
             if fixed != asked:
@@ -121,14 +122,14 @@ class ExportedBackend:
     def run(
         self, images: torch.Tensor, settings: DetectionSettings, mask: torch.Tensor | None
     ) -> PaddedFeatures:
-        """As ``Backend.run``."""
+        """Detect keypoints, see ``Backend.run``."""
         count, (height, width) = len(images), self.export.size
         if images.shape[-2:] != (height, width) or count != self.export.batch:
             raise ImageError(
                 f"image: '{self.info.path}' takes {self.export.batch} of {width}x{height}, "
                 f'got {count} of {images.shape[-1]}x{images.shape[-2]}'
             )
-        found = PaddedFeatures(*self._call(images))
+        found = PaddedFeatures.of(self._call(images))
         m = -(-settings.max_keypoints // self.export.config.num_sets)
         keypoints, scores = found.keypoints[:, :, :m], found.scores[:, :, :m]
         valid = found.valid[:, :, :m] & (scores >= settings.score_threshold)
@@ -141,25 +142,25 @@ class ExportedBackend:
         return PaddedFeatures(keypoints, scores * valid, found.descriptors[:, :, :m], valid)
 
     def _call(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Keypoints, scores, descriptors and validity."""
+        """Return keypoints, scores, descriptors and validity."""
         raise NotImplementedError
 
 
 class OnnxBackend(ExportedBackend):
-    """ONNX Runtime, or TensorRT by ONNX Runtime for files exported for it.
+    """Runs a file with ONNX Runtime, or with TensorRT through ONNX Runtime.
 
-    The number of CPU threads is torch's of the calling thread; when it changes, the session is
-    made anew. TensorRT keeps its engines, one for each device and version, in a folder beside the
-    file.
+    The number of CPU threads is that of torch in the calling thread; when it changes, a new
+    session is opened. TensorRT keeps its engines, one for each device and version, in a folder
+    beside the file.
 
     Args:
-        path: of the file.
-        device: where to run.
+        path: path of the file.
+        device: device to run on.
 
     Raises:
-        MissingDependencyError: ONNX Runtime is not installed.
-        MDNetError: the one installed does not serve the device.
-        WeightsError: the file is corrupt or not of ``mdnet export``.
+        MissingDependencyError: if ONNX Runtime is not installed.
+        MDNetError: if the installed ONNX Runtime does not support the device.
+        WeightsError: if the file is corrupt or was not written by ``mdnet export``.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
@@ -183,7 +184,7 @@ class OnnxBackend(ExportedBackend):
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             session = ort.InferenceSession(str(self._path), options, providers=providers)
-        except Exception as error:  # onnxruntime's errors have no common base of their own
+        except Exception as error:  # onnxruntime's errors have no common base class
             reason = ' '.join(str(error).split())[:160]
             raise WeightsError(f"weights '{self._path}': not an ONNX model: {reason}") from None
         wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
@@ -219,12 +220,12 @@ class OnnxBackend(ExportedBackend):
 
 
 def engine_folder(path: Path) -> Path:
-    """Where TensorRT's engines of a file lie."""
+    """Return the folder of TensorRT's engines for a file."""
     return path.with_name(f'{path.name}.engines')
 
 
 def require_tensorrt(device: torch.device) -> None:
-    """Raise MDNetError, in one line, unless TensorRT can run here."""
+    """Raise MDNetError if TensorRT cannot run on this machine and device."""
     try:
         from onnxruntime import get_available_providers
     except ImportError:
@@ -239,22 +240,22 @@ def require_tensorrt(device: torch.device) -> None:
 
 
 class TorchScriptBackend(ExportedBackend):
-    """A TorchScript file, on the type of device it was exported for.
+    """Runs a TorchScript file, on the type of device it was exported for.
 
     Args:
-        path: of the file.
-        device: where to run.
+        path: path of the file.
+        device: device to run on.
 
     Raises:
-        WeightsError: the file is corrupt or not of ``mdnet export``.
-        SettingError: it was exported for another type of device.
+        WeightsError: if the file is corrupt or was not written by ``mdnet export``.
+        SettingError: if it was exported for another type of device.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
         extra = {METADATA_KEY: ''}
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # that another format is newer
+                warnings.simplefilter('ignore')  # about a newer format
                 self._module = torch.jit.load(str(path), map_location=device, _extra_files=extra)
         except (RuntimeError, ValueError, OSError) as error:
             reason = ' '.join(str(error).split())[:160]
@@ -274,11 +275,11 @@ class TorchScriptBackend(ExportedBackend):
 
 
 def open_exported(path: Path, device: torch.device) -> ExportedBackend:
-    """The backend of an exported file, by how its name ends.
+    """Open an exported file with the backend for its suffix.
 
     Raises:
-        WeightsError: corrupt, or not of ``mdnet export``.
-        MDNetError: it cannot run here.
+        WeightsError: if the file is corrupt or was not written by ``mdnet export``.
+        MDNetError: if it cannot run on this machine.
     """
     if path.stat().st_size > MAX_FILE_BYTES:
         raise WeightsError(f"weights '{path}': larger than {MAX_FILE_BYTES} bytes, refused")

@@ -90,7 +90,7 @@ class FrameStep:
             self._graph.replay()
             found, packed = self._output
             # The graph writes its output to the same place in the next replay.
-            found = PaddedFeatures(*(tensor.clone() for tensor in found.tensors()))
+            found = PaddedFeatures.of(tensor.clone() for tensor in found.tensors())
         else:
             found, packed = self._pass()
         return self._with_host_tables(found, packed)
@@ -137,7 +137,9 @@ class FrameStep:
         else:
             download = packed
         tables, (partner, similarity) = unpack(download.numpy(), extra=2)
-        previous = [weakref.ref(matches) for matches in self._last] or [None] * self._shape[0]
+        previous: list[weakref.ref[StepMatches] | None] = [None] * self._shape[0]
+        if self._last:
+            previous = [weakref.ref(matches) for matches in self._last]
         self._last = tuple(
             StepMatches(*of_image)
             for of_image in zip(previous, partner.astype(np.int64), similarity, strict=True)

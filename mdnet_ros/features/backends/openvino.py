@@ -1,4 +1,4 @@
-"""The network by OpenVINO, on CPUs; detection stays PyTorch's."""
+"""OpenVINO backend for CPUs; the keypoint detection is PyTorch's."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mdnet_ros.errors import MissingDependencyError, SettingError
 from mdnet_ros.features.backends.pytorch import WeightsBackend
 from mdnet_ros.features.network import MDNet, NetworkOutput, fuse
 
-#: Compiled networks kept, one for each shape of input.
+#: How many compiled networks are kept, one for each shape of input.
 _KEPT = 4
 
 
 class OpenVinoNetwork:
-    """Calls a network as :class:`MDNet` is called; compiled anew for each new shape of input.
+    """Runs a network like :class:`MDNet`; compiles it for each new shape of input.
 
-    The number of threads is torch's of the calling thread at that moment.
+    The number of threads is that of torch in the calling thread at that time.
 
     Args:
         network: in evaluation mode, on the CPU.
         precision: ``fp32`` or ``bf16``.
 
     Raises:
-        MissingDependencyError: OpenVINO is not installed.
-        SettingError: the precision is another.
+        MissingDependencyError: if OpenVINO is not installed.
+        SettingError: if the precision is another one.
     """
 
     def __init__(self, network: MDNet, precision: str) -> None:
@@ -44,10 +44,10 @@ class OpenVinoNetwork:
             )
         self._hint = {'fp32': 'f32', 'bf16': 'bf16'}[precision]
         self._core = openvino.Core()
-        # Not openvino.convert_model: that reports each call to its makers over the network.
+        # Not openvino.convert_model, which reports each call to Intel over the network.
         frontend = FrontEndManager().load_by_framework('pytorch')
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # about constants, which they are
+            warnings.simplefilter('ignore')  # about values that become constants, as intended
             decoder = TorchScriptPythonDecoder(
                 network, example_input=(torch.zeros(1, 1, 64, 64),)
             )
@@ -56,7 +56,7 @@ class OpenVinoNetwork:
         self._requests: dict[tuple[object, ...], Any] = {}
 
     def __call__(self, image: torch.Tensor) -> NetworkOutput:
-        """Run the network on (B, 1, H, W) float32 images, as :meth:`MDNet.forward` does."""
+        """Run the network on (B, 1, H, W) float32 images, see :meth:`MDNet.forward`."""
         key = (tuple(image.shape), torch.get_num_threads())
         if key not in self._requests:
             while len(self._requests) >= _KEPT:
@@ -79,7 +79,7 @@ class OpenVinoNetwork:
 
 
 class OpenVinoBackend(WeightsBackend):
-    """OpenVINO, from a weights file: images of any size, all settings free.
+    """Runs a weights file with OpenVINO on images of any size, with any settings.
 
     Args:
         weights: a shipped name, a path, or None for the default.
@@ -87,9 +87,9 @@ class OpenVinoBackend(WeightsBackend):
         precision: ``fp32`` or ``bf16``.
 
     Raises:
-        WeightsError: the file is missing or corrupt.
-        SettingError: the device or the precision is another.
-        MissingDependencyError: OpenVINO is not installed.
+        WeightsError: if the file is missing or corrupt.
+        SettingError: if the device is not the CPU, or the precision is another one.
+        MissingDependencyError: if OpenVINO is not installed.
     """
 
     def __init__(self, weights: str | Path | None, device: torch.device, precision: str) -> None:
@@ -100,5 +100,5 @@ class OpenVinoBackend(WeightsBackend):
     def _prepare(
         self, network: MDNet
     ) -> tuple[Callable[[torch.Tensor], NetworkOutput], torch.dtype]:
-        # Its arithmetic is OpenVINO's affair, not that of PyTorch's autocast.
+        # OpenVINO has the precision, not PyTorch's autocast.
         return OpenVinoNetwork(fuse(network), self.precision), torch.float32

@@ -1,4 +1,4 @@
-"""PyTorch as a backend: weights files on CPUs and GPUs, images of any size."""
+"""PyTorch backend: runs weights files on CPUs and GPUs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WeightsBackend:
             starts kernels one by one.
 
     Raises:
-        WeightsError: the file is missing or corrupt.
+        WeightsError: if the file is missing or corrupt.
     """
 
     fixed_size: tuple[int, int] | None = None

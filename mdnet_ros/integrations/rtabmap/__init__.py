@@ -1,4 +1,4 @@
-"""Plug-ins for RTAB-Map, which imports them by path: see docs/howto/rtabmap.md.
+"""Plug-ins for RTAB-Map, which imports them by path; see docs/howto/rtabmap.md.
 
 RTAB-Map appends a plug-in's folder to the module path and imports the file under its own name, so
 nothing else may lie in this folder that another program could import by accident.
@@ -12,14 +12,14 @@ from pathlib import Path
 DETECTOR_PATH = Path(__file__).with_name('mdnet_rtabmap_detector.py')
 #: RTAB-Map's parameter PyMatcher/Path.
 MATCHER_PATH = Path(__file__).with_name('mdnet_rtabmap_matcher.py')
-#: Behind a descriptor come this many numbers, of which the one of the keypoint's set is 1 and the
-#: others are 0. RTAB-Map has no notion of sets; so its own nearest neighbours, too, stay inside
-#: them: for unit-norm descriptors, another set is farther away than any angle below 90 degrees.
+#: Number of columns appended to a descriptor: 1 in the column of the keypoint's set, 0 in the
+#: others. RTAB-Map does not know sets; with these columns its own nearest neighbours stay inside
+#: a set too: for unit-norm descriptors, another set is farther away than any angle below 90°.
 SET_COLUMNS = 8
 
 
 def rtabmap_parameters() -> list[tuple[str, str]]:
-    """Names and values of the parameters that make RTAB-Map use the plug-ins."""
+    """Return names and values of the parameters that make RTAB-Map use the plug-ins."""
     return [
         ('Vis/FeatureType', '15'),
         ('Kp/DetectorStrategy', '15'),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-# RTAB-Map's own interpreter knows nothing of the environment this package is installed in.
+# RTAB-Map's own interpreter does not search the environment this package is installed in.
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def init(cuda: int) -> None:
         cuda: ``PyDetector/Cuda``, 0 or 1; without a CUDA device 1 means the CPU, too.
 
     Raises:
-        MDNetError: for weights or settings that cannot be used; RTAB-Map logs it.
+        MDNetError: weights or settings cannot be used; RTAB-Map logs it.
     """
     global _extractor
-    # Here and not above: torch takes seconds to load, and RTAB-Map may import this for nothing.
+    # Imported in the function: torch takes seconds to load, and RTAB-Map may not need it.
     from mdnet_ros.features.extractor import MDNetExtractor
 
     _extractor = MDNetExtractor(
@@ -56,16 +56,16 @@ def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Extract features.
 
     Args:
-        image: (H, W) uint8 gray; RTAB-Map's own memory, valid during the call alone.
+        image: (H, W) uint8 gray in RTAB-Map's own memory, valid during the call only.
 
     Returns:
         (N, 3) float32, x and y in pixels and the score, best first; and (N, D + 8) float32
         descriptors, see :data:`mdnet_ros.integrations.rtabmap.SET_COLUMNS`. Both C-contiguous:
-        RTAB-Map reads their memory as it lies.
+        RTAB-Map reads their memory directly.
 
     Raises:
-        ImageError: if the image cannot be used.
-        RuntimeError: before ``init``.
+        ImageError: the image cannot be used.
+        RuntimeError: ``init`` was not called.
     """
     from mdnet_ros.integrations.rtabmap import SET_COLUMNS
 
@@ -83,7 +83,7 @@ def detect(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _number(name: str, default: float) -> float:
-    """The number in an environment variable."""
+    """Read a number from an environment variable."""
     from mdnet_ros.errors import SettingError
 
     text = os.environ.get(name, '')

@@ -1,6 +1,6 @@
 """RTAB-Map's Python matcher (``PyMatcher/Path``): mutual nearest neighbours inside the sets.
 
-It matches the descriptors of ``mdnet_rtabmap_detector.py`` beside it and no others. RTAB-Map calls
+It matches the descriptors of ``mdnet_rtabmap_detector.py`` and no others. RTAB-Map calls
 ``init`` once, then ``match`` for each pair of images (its source:
 corelib/src/python/PyMatcher.cpp).
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-# RTAB-Map's own interpreter knows nothing of the environment this package is installed in.
+# RTAB-Map's own interpreter does not search the environment this package is installed in.
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ _min_similarity = 0.0
 def init(
     descriptor_dim: int, match_threshold: float, iterations: int, cuda: int, model: str
 ) -> None:
-    """Take the settings.
+    """Set the matcher up.
 
     Args:
         descriptor_dim: length of the descriptors.
         match_threshold: ``PyMatcher/Threshold``, the least cosine of two matched descriptors.
         iterations: not used.
-        cuda: not used; the products take less than their way to a device.
+        cuda: not used; the products take less time than the copy to a device.
         model: not used.
 
     Raises:
-        SettingError: for descriptors that are not the detector's.
+        SettingError: the descriptors are not the detector's.
     """
     global _min_similarity
     from mdnet_ros.errors import SettingError
@@ -90,7 +90,7 @@ def match(
 def _features(
     keypoints: np.ndarray, scores: np.ndarray, descriptors: np.ndarray, size: tuple[int, int]
 ) -> Features:
-    """The features of an image, with the sets that their descriptors name."""
+    """Build the features of an image; the last columns of the descriptors give the sets."""
     from mdnet_ros.errors import SettingError
     from mdnet_ros.features.types import Features
     from mdnet_ros.integrations.rtabmap import SET_COLUMNS

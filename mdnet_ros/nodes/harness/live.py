@@ -1,4 +1,4 @@
-"""The real tracker in a process of its own, fed from a bag and recorded, over DDS."""
+"""Runs the tracker node in a process of its own: plays a bag into it and records its outputs."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from mdnet_ros.tracker.settings import TrackerSettings
 DIAGNOSTICS = '/diagnostics'
 #: Topic of the tracker that answers each image.
 ANSWER = 'correspondences'
-#: Seconds the tracker may take to load its network and appear.
+#: Seconds that the tracker may take to load its network and create its topics.
 START = 120.0
-#: Seconds the tracker may take for the images it has when the last one was sent.
+#: Seconds that the tracker may take for the images it has after the last one was sent.
 _FINISH = 30.0
-#: Publishers learn of subscribers a little later than subscribers of them.
+#: Seconds to wait for discovery: publishers learn of subscribers later than the reverse.
 _SETTLE = 0.5
 _DIAGNOSTICS_PERIOD = 0.2
 _DROPPED = 'dropped: '
@@ -47,14 +47,14 @@ _DROPPED = 'dropped: '
 
 @dataclass(frozen=True)
 class NodeCounters:
-    """What the tracker says on ``/diagnostics`` that happened to its frames.
+    """The tracker's counters on ``/diagnostics``.
 
     Attributes:
-        received: images that came to it.
-        processed: images whose outputs it published.
-        dropped: cause to number of the others.
-        lost_in_transport: images that the middleware says it lost.
-        step_ms: median of what extraction and tracking took lately, milliseconds.
+        received: number of images received.
+        processed: number of images whose outputs were published.
+        dropped: number of images dropped, by cause.
+        lost_in_transport: number of images that the middleware lost.
+        step_ms: median of the recent times of extraction and tracking, milliseconds.
     """
 
     received: int = 0
@@ -65,12 +65,12 @@ class NodeCounters:
 
     @property
     def uncounted(self) -> int:
-        """Images received that are neither processed nor counted as dropped."""
+        """Number of images received that are neither processed nor counted as dropped."""
         return self.received - self.processed - sum(self.dropped.values())
 
     @staticmethod
     def of(message: DiagnosticArray) -> NodeCounters | None:
-        """The counters in a message; None if it is not the tracker's."""
+        """Return the counters in a message; None if it is not from the tracker."""
         for status in message.status:
             if status.name.endswith(': tracker'):
                 values = {v.key: v.value for v in status.values}
@@ -90,15 +90,15 @@ class NodeCounters:
 
 @dataclass(frozen=True)
 class LiveRun:
-    """What came of a live run.
+    """Result of a live run.
 
     Attributes:
-        published: images sent.
-        answered: of these, answered with correspondences of the very same stamp.
-        foreign: answers with a stamp that no image had.
-        counters: of the tracker.
-        latencies_ms: (answered,) image published → correspondences received, by one clock.
-        seconds: from the first image to the last answer.
+        published: number of images sent.
+        answered: number of these images for which correspondences of the same stamp came back.
+        foreign: number of correspondences messages with a stamp that no image had.
+        counters: the tracker's counters at the end.
+        latencies_ms: (answered,) image published → correspondences received, on one clock.
+        seconds: time from the first image to the last answer.
     """
 
     published: int
@@ -110,7 +110,7 @@ class LiveRun:
 
 
 class _Stopwatch:
-    """When images were sent and answered, and what the tracker counts meanwhile."""
+    """Records when images were sent and answered, and the tracker's counters."""
 
     def __init__(self, image_topic: str, bar: Progress) -> None:
         self.sent: dict[int, int] = {}
@@ -161,21 +161,21 @@ def run_live(
 ) -> LiveRun:
     """Play a bag into the tracker node and record what it publishes.
 
-    The tracker runs in a process of its own, on a ROS domain of its own where that can be
-    found, on this machine only. Images go out and answers come in in this process, so that
-    one clock measures the way between.
+    The tracker runs in a process of its own on this machine, on an unused ROS domain if one can be
+    found. This process sends the images and receives the answers, so that latencies are measured
+    on one clock.
 
     Args:
-        bag: open.
-        image_topic: as :meth:`BagReader.image_topic` gives it.
-        camera_info_topic: of that camera, or None.
-        settings: of the tracker.
+        bag: the open bag.
+        image_topic: topic of the images, see :meth:`BagReader.image_topic`.
+        camera_info_topic: topic of the camera's calibration, or None.
+        settings: settings of the tracker.
         recording: a new bag, not yet entered, for keypoints, correspondences, tracks and
             diagnostics.
-        log: file for what the tracker prints.
-        rate: speed, 1: as it was recorded.
-        lockstep: send an image when the last one was answered, as fast as that goes.
-        progress: show a bar.
+        log: file for the tracker's output.
+        rate: speed of playing; 1: as recorded.
+        lockstep: send each image as soon as the last one was answered.
+        progress: show a progress bar.
 
     Raises:
         DataError: if the tracker does not start, or the recording cannot be written.
@@ -192,17 +192,17 @@ def run_live(
 
 
 def played_topics(image_topic: str, camera_info_topic: str | None) -> tuple[str, ...]:
-    """What of a bag goes to the tracker; calibration first."""
+    """Return the topics of a bag that are played to the tracker, the calibration first."""
     return tuple(topic for topic in (camera_info_topic, image_topic) if topic)
 
 
 @dataclass(frozen=True)
 class TrackerHandle:
-    """A tracker that runs in a process of its own.
+    """A tracker in a process of its own.
 
     Attributes:
-        pid: of the process.
-        check: raises DataError, with the last line of the log, once it has ended.
+        pid: id of the process.
+        check: raises DataError with the last line of the log if the process has ended.
     """
 
     pid: int
@@ -217,16 +217,16 @@ def tracker_process(
     settings: TrackerSettings,
     log: Path,
 ) -> Iterator[TrackerHandle]:
-    """The tracker while the block runs, on a ROS domain of its own where that can be found.
+    """Run the tracker while the block runs, on an unused ROS domain if one can be found.
 
-    ROS is initialised in this process for the same domain, and both are on this machine only.
+    ROS is initialised in this process for the same domain. Both find nodes on this machine only.
 
     Args:
-        bag: open; its images will be sent.
-        image_topic: as :meth:`BagReader.image_topic` gives it.
-        camera_info_topic: of that camera, or None.
-        settings: of the tracker.
-        log: file for what the tracker prints.
+        bag: the open bag whose images will be sent.
+        image_topic: topic of the images, see :meth:`BagReader.image_topic`.
+        camera_info_topic: topic of the camera's calibration, or None.
+        settings: settings of the tracker.
+        log: file for the tracker's output.
     """
     with _domain() as domain_id:
         environment = ros_environment(
@@ -291,7 +291,7 @@ def _exchange(
 
 
 def _wait_until_idle(watch: _Stopwatch, alive: Callable[[], None]) -> None:
-    """Until the tracker's counters add up and stay for a while, bounded."""
+    """Wait, at most for a while, until the tracker's counters add up and do not change."""
     deadline = time.monotonic() + _FINISH
     last, since = None, time.monotonic()
     while time.monotonic() < deadline:
@@ -306,7 +306,7 @@ def _wait_until_idle(watch: _Stopwatch, alive: Callable[[], None]) -> None:
 
 @contextmanager
 def _domain() -> Iterator[int | None]:
-    """A ROS domain id nobody else on this machine uses; the environment's if that is unknown."""
+    """Yield a ROS domain id that is unused on this machine; None if that is unknown."""
     try:
         from domain_coordinator import domain_id
     except ImportError:
@@ -320,7 +320,7 @@ def _domain() -> Iterator[int | None]:
 def _tracker(
     parameters: dict[str, object], remaps: dict[str, str], environment: dict[str, str], log: Path
 ) -> Iterator[TrackerHandle]:
-    """The process alone."""
+    """Run the tracker process, without ROS in this process."""
     file = log.with_name('tracker.yaml')
     file.write_text(yaml.safe_dump({'/**': {'ros__parameters': parameters}}))
     command = [sys.executable, '-m', 'mdnet_ros.nodes.tracker', '--ros-args']
@@ -330,7 +330,7 @@ def _tracker(
     with log.open('wb') as out:
         process = subprocess.Popen(
             command, env=environment, stdout=out, stderr=subprocess.STDOUT,
-            start_new_session=True,  # a terminal's SIGINT is for us; we end it in good order
+            start_new_session=True,  # SIGINT is for this process, which then stops the tracker
         )
 
     def alive() -> None:

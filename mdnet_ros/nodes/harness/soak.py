@@ -1,4 +1,4 @@
-"""The real tracker under a bag that is played round and round, watched from outside."""
+"""Endurance test: plays a bag to the tracker node again and again, and observes the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sensor_msgs.msg import PointCloud2
 
 from mdnet_ros.bags.reader import BagReader, RawMessage
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.endurance import SoakRun, SoakSample
+from mdnet_ros.evaluation.benchmark.endurance import SoakRun, SoakSample
 from mdnet_ros.nodes.executors import executor_of, spinning
 from mdnet_ros.nodes.harness.live import (
     ANSWER,
@@ -32,14 +32,14 @@ from mdnet_ros.nodes.raw import header_stamp
 from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.settings import TrackerSettings
 
-#: Samples of a whole run, but none sooner after the last than this, seconds.
+#: Number of samples in a run, and the shortest time between two samples, seconds.
 _SAMPLES = 600
 _SHORTEST_INTERVAL = 0.1
 _QUEUE = 10
 
 
 class _Watch:
-    """When images were sent and answered, on one clock; a stamp comes again in every round."""
+    """Records when images were sent and answered; a stamp is repeated in every round."""
 
     def __init__(self, image_topic: str) -> None:
         self.counters = NodeCounters()
@@ -70,7 +70,7 @@ class _Watch:
 
     @property
     def seconds(self) -> float:
-        """Since the first image; 0 before it."""
+        """Seconds since the first image; 0 before it."""
         return time.perf_counter_ns() * 1e-9 - self.begin if self.begin else 0.0
 
 
@@ -85,17 +85,17 @@ def soak(
     rate: float = 1.0,
     progress: bool = False,
 ) -> SoakRun:
-    """Play a bag round and round into the tracker node, in a process of its own, and watch it.
+    """Play a bag repeatedly to the tracker node in a process of its own, and observe the process.
 
     Args:
-        bag: open.
-        image_topic: as :meth:`BagReader.image_topic` gives it.
-        camera_info_topic: of that camera, or None.
-        settings: of the tracker.
-        seconds: how long, from the first image on.
-        log: file for what the tracker prints.
-        rate: speed, 1: as it was recorded.
-        progress: show a bar.
+        bag: the open bag.
+        image_topic: topic of the images, see :meth:`BagReader.image_topic`.
+        camera_info_topic: topic of the camera's calibration, or None.
+        settings: settings of the tracker.
+        seconds: length of the run from the first image on.
+        log: file for the tracker's output.
+        rate: speed of playing; 1: as recorded.
+        progress: show a progress bar.
 
     Raises:
         DataError: if the tracker does not start, or ends before its time.
@@ -105,7 +105,7 @@ def soak(
         watch = _Watch(image_topic)
         queue = QoSProfile(depth=_QUEUE)
         node.create_subscription(PointCloud2, ANSWER, watch.on_answer, queue, raw=True)
-        # Somebody must listen, or the tracker would not write them.
+        # Without a subscriber the tracker would not publish them.
         node.create_subscription(PointCloud2, 'keypoints', lambda data: None, queue, raw=True)
         node.create_subscription(DiagnosticArray, DIAGNOSTICS, watch.on_diagnostics, queue)
         topics = played_topics(image_topic, camera_info_topic)
@@ -141,7 +141,7 @@ def _sample(
     samples: list[SoakSample],
     progress: bool,
 ) -> None:
-    """Look at the tracker until its time is over or it has ended; then stop the player."""
+    """Sample the tracker process until the time is over or it has ended; then stop the player."""
     interval = max(_SHORTEST_INTERVAL, seconds / _SAMPLES)
     bar_format = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s{postfix}'
     with (

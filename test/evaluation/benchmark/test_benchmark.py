@@ -123,9 +123,8 @@ def test_cost_of_the_network_counts_the_padded_image() -> None:
 
 def test_work_is_repeated_after_a_warm_up() -> None:
     calls: list[int] = []
-    timing = measure(lambda: calls.append(1), torch.device('cpu'), 5)
-    assert len(calls) == 8
-    assert timing.p99_ms >= timing.median_ms >= 0
+    measure(lambda: calls.append(1), torch.device('cpu'), 5)
+    assert len(calls) == 3 + 5
 
 
 def test_works_take_turns() -> None:

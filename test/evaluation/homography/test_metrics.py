@@ -136,9 +136,7 @@ def test_matches_on_one_line_give_no_homography() -> None:
     line = np.stack([np.arange(10.0), np.arange(10.0)], axis=1)
     same = np.tile([[3.0, 4.0]], (8, 1))
     for points in (line, same, line[:3]):
-        estimated = estimate_homography(points, points)
-        assert estimated is None or np.isfinite(estimated).all()
-        assert corner_error(estimated, TILTED, (100, 80)) >= 0.0
+        assert estimate_homography(points, points) is None
     assert corner_error(None, TILTED, (100, 80)) == float('inf')
 
 

@@ -123,6 +123,23 @@ def test_it_survives_a_gap():
     assert np.isfinite(odometry.path().translations).all()
 
 
+def test_keypoints_without_a_ray_are_left_out():
+    # The lens of the calibration ends at a radius of 0.55, the images are those of a pinhole.
+    rng = np.random.default_rng(0)
+    poses = bow()
+    sequence = fly(scene(rng), poses, 0.2, rng)
+    calibration = CameraModel(640, 480, CAMERA.k, np.array([-1e-6, 0, 0, 0]))
+    plain = Odometry(calibration)
+    ended = CameraModel(640, 480, CAMERA.k, np.array([0, 0, 0, 0, -1 / (7 * 0.55**6)]))
+    odometry = Odometry(ended)
+    assert np.isnan(ended.normalise(sequence[0].features.keypoints)).any()
+    for tracked in sequence:
+        plain.add(tracked)
+        odometry.add(tracked)
+    assert len(odometry.path()) == len(plain.path()) == len(poses)
+    assert np.isfinite(odometry.path().translations).all()
+
+
 def lengths(path):
     return np.linalg.norm(np.diff(path.translations, axis=0), axis=1)
 

@@ -76,14 +76,14 @@ def test_track_lengths_against_counting_ids(seed):
         assert value == np.quantile(real, share, method='inverted_cdf')
 
 
-def test_nothing_seen_is_zero_not_nan():
+def test_nothing_seen_is_zero_and_nothing_compared_is_no_score():
     for frames in ([], [tracked([])], [tracked([]), tracked([])]):
         statistics = SequenceStatistics(EpipolarTruth(CAMERA, straight(2)))
         for frame in frames:
             statistics.add(frame)
         summary = statistics.summary()
         assert summary.matches_per_frame == summary.inlier_ratio == summary.track_length.mean == 0
-        assert summary.precision.within == {1: 0.0, 2: 0.0, 3: 0.0}
+        assert summary.precision.within == {1: None, 2: None, 3: None}
         json.dumps(summary.to_json(), allow_nan=False)
 
 

@@ -27,6 +27,8 @@ def _untrained(config: MDNetConfig) -> MDNet:
         for name, parameter in network.named_parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * (0.1 if 'weight' in name else 0.3))
+        if network.saliency is not None:  # its last layer begins at zero
+            network.saliency[2].weight.normal_(std=0.3)
     return network.eval().requires_grad_(False)
 
 
@@ -51,6 +53,19 @@ def test_gives_the_same(channels: tuple[int, int, int, int, int], sets: int) -> 
     assert found.logits.shape == expected.logits.shape
     assert _apart(expected, found) < 1e-5
     assert torch.equal(expected.weight, found.weight)
+
+
+@pytest.mark.parametrize('sets', [1, 2, 3])
+@pytest.mark.parametrize('saliency', [1, 12, 32])
+@torch.inference_mode()
+def test_gives_the_same_with_a_saliency_head(saliency: int, sets: int) -> None:
+    config = MDNetConfig(num_sets=sets, dim=16, channels=(8, 16, 8, 8, 8), saliency=saliency)
+    network = _untrained(config)
+    image = torch.rand(2, 1, 48, 80)
+    expected = network(image)
+    assert _apart(expected, CpuNetwork(network, torch.float32)(image)) < 1e-5
+    network.saliency = None  # and the head has a say
+    assert _apart(expected, network(image)) > 0.01
 
 
 @pytest.mark.parametrize('size', [(32, 32), (16, 16), (16, 48)])

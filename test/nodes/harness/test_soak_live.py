@@ -40,15 +40,16 @@ def soak(folder, bag, weights, *more):
 
 def test_a_bag_is_played_round_and_round_and_judged(tmp_path, bag, weights):
     done = soak(tmp_path, bag, weights, '--minutes', '0.1')
-    assert done.returncode in (0, 1), done.stderr
     assert 'Traceback' not in done.stderr
     document = json.loads((tmp_path / 'soak.json').read_text())
-    assert document['held'] is (done.returncode == 0)
+    failed = {check['name'] for check in document['checks'] if not check['held']}
+    # In six seconds memory still fills, and latency is that of the machine.
+    assert failed <= {'resident memory, MB', 'latency p99, ms'}
+    assert document['held'] is not bool(failed)
+    assert done.returncode == int(bool(failed)), done.stderr
     assert document['published'] > 20  # more than two rounds
     assert 0 < document['answered'] <= document['published']
-    held = {check['name']: check['held'] for check in document['checks']}
-    assert held['images answered']
-    assert held['images received, and accounted for']
+    assert len(document['checks']) == 5
     memory = np.array([sample['memory'] for sample in document['samples']])
     assert (memory > 50e6).all()
     assert min(sample['handles'] for sample in document['samples']) > 5

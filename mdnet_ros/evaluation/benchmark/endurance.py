@@ -1,4 +1,4 @@
-"""Whether a tracker that runs for long stays as it was: memory, file handles and latency."""
+"""Endurance of the tracker: memory, open files and latency over a long run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from mdnet_ros.evaluation.tracks.run import Latency
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: The run's beginning and its end are compared over this many seconds each, or over a share of
-#: shorter runs.
+#: Length of the first and the last span that are compared, seconds; a share of shorter runs.
 SPAN_SECONDS = 300.0
 _SHARE = 1 / 6
-#: Left out at the beginning: buffers are still filling. Seconds, or a share of shorter runs.
+#: Warm-up that is not compared, since buffers still fill, seconds; a share of shorter runs.
 _WARM_UP_SECONDS = 60.0
-#: What may have grown from the beginning to the end.
+#: Largest changes from the beginning to the end: shares, and a number of files.
 MAX_MEMORY_GROWTH = 0.02
 MAX_LATENCY_CHANGE = 0.2
 MAX_MORE_HANDLES = 2
@@ -30,15 +29,15 @@ _MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class SoakSample:
-    """The tracker at one time.
+    """State of the tracker's process at one time.
 
     Attributes:
-        seconds: since the first image.
-        memory: resident, bytes.
-        handles: open files.
-        received: images that came to it so far.
-        processed: of these, images whose outputs it published.
-        dropped: the others.
+        seconds: time since the first image.
+        memory: resident memory, bytes.
+        handles: number of open files.
+        received: number of images received so far.
+        processed: number of these whose outputs were published.
+        dropped: number of these that were dropped.
     """
 
     seconds: float
@@ -51,14 +50,14 @@ class SoakSample:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that had to stay as it was.
+    """Comparison of one figure at the beginning and at the end of a run.
 
     Attributes:
-        name: of what, with unit.
-        first: at the beginning.
-        last: at the end.
-        limit: how far they may differ, in words.
-        held: whether they do not differ more.
+        name: name of the figure, with its unit.
+        first: value at the beginning.
+        last: value at the end.
+        limit: how far the two may differ, in words.
+        held: whether they are within the limit.
     """
 
     name: str
@@ -70,13 +69,13 @@ class Check:
 
 @dataclass(frozen=True)
 class SoakRun:
-    """What was seen of a tracker that ran for long.
+    """Record of a long run of the tracker.
 
     Attributes:
-        samples: in the order of time.
-        answered: (N,) seconds since the first image when an answer came.
-        latencies_ms: (N,) of these answers: image published → correspondences received.
-        published: images sent.
+        samples: states of the process, in order of time.
+        answered: (N,) seconds since the first image at which correspondences were received.
+        latencies_ms: (N,) their latencies: image published → correspondences received.
+        published: number of images sent.
         seconds: length of the run.
         about: further facts for the JSON: bag, weights, settings.
     """
@@ -90,17 +89,17 @@ class SoakRun:
 
     @property
     def spans(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Beginning (after the warm-up) and end of the run, seconds: what is compared."""
+        """First and last span that are compared, seconds; the first begins after the warm-up."""
         warm_up = min(_WARM_UP_SECONDS, _SHARE * self.seconds)
         length = min(SPAN_SECONDS, _SHARE * self.seconds)
         return (warm_up, warm_up + length), (self.seconds - length, self.seconds)
 
     def latency(self, begin: float, end: float) -> Latency:
-        """Percentiles of the answers from one time to another, seconds since the first image."""
+        """Percentiles of the latency between two times, seconds since the first image."""
         return Latency.of(self.latencies_ms[(self.answered >= begin) & (self.answered <= end)])
 
     def checks(self) -> list[Check]:
-        """What had to stay as it was, and whether it did."""
+        """Compare the end of the run with its beginning."""
         first, last = self.spans
         memory = [_median(self._within(span), 'memory') for span in (first, last)]
         handles = [_median(self._within(span), 'handles') for span in (first, last)]
@@ -131,11 +130,11 @@ class SoakRun:
 
     @property
     def held(self) -> bool:
-        """Whether everything stayed as it was."""
+        """Whether all checks hold."""
         return all(check.held for check in self.checks())
 
     def windows(self, count: int = 12) -> list[dict[str, float]]:
-        """The run in equal parts: memory (MB), handles, latency (ms), images served and dropped."""
+        """Cut the run into equal parts and return the figures of each, by name."""
         edges = np.linspace(0.0, self.seconds, count + 1)
         rows = []
         for begin, end in zip(edges[:-1], edges[1:], strict=True):
@@ -160,7 +159,7 @@ class SoakRun:
         return [s for s in self.samples if span[0] <= s.seconds <= span[1]]
 
     def tables(self) -> list[Table]:
-        """The course of the run, and the judgement."""
+        """Tables of the course of the run and of its checks."""
         columns = (
             Column('until, min', 2), Column('memory, MB', 1), Column('open files', 0),
             Column('p50, ms', 1), Column('p99, ms', 1), Column('served', 0),
@@ -182,7 +181,7 @@ class SoakRun:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON document."""
+        """Return everything as a JSON document."""
         return {
             'held': self.held,
             'checks': [vars(check) for check in self.checks()],
@@ -197,7 +196,7 @@ class SoakRun:
         }
 
     def figure(self) -> Figure:
-        """Memory, handles and latency over time.
+        """Plot memory, open files, latency and frames over time.
 
         Raises:
             MissingDependencyError: matplotlib is not installed.

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mdnet_ros.evaluation.endurance import SoakRun, SoakSample
+from mdnet_ros.evaluation.benchmark.endurance import SoakRun, SoakSample
 
 MINUTES = 30
 SECONDS = MINUTES * 60
