@@ -424,7 +424,7 @@ def test_a_ros1_bag_gives_cdr(ros1):
         assert bag.qos('/camera/camera_info') == TopicQos(True, True, 1)
         assert bag.qos('/camera/image_raw') is None
         assert stamps(ros1, '/camera/image_raw') == expected(3)
-        assert bag.camera('/camera/camera_info').k[0, 0] == 50
+        assert next(bag.messages('/camera/camera_info')).K[0] == 50
         for raw in bag.raw(['/camera/camera_info', '/camera/image_raw']):
             message = modern.deserialize_cdr(raw.data, raw.type)
             assert message.header.frame_id == 'camera'
