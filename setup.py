@@ -20,7 +20,7 @@ ROS = [
 
 EXTRAS = {
     'ros': ROS,
-    'bags': ['rosbags>=0.10,<0.12'],
+    'bags': ['rosbags>=0.10,<0.12', 'mcap>=1.1'],
     'demo': ['scikit-image>=0.22'],
     'train': ['tensorboard>=2.14', 'matplotlib>=3.7'],
     'evaluate': [

@@ -14,7 +14,7 @@ import mdnet_ros
 PACKAGE = Path(mdnet_ros.__file__).parent
 DESIGN = PACKAGE.parent / 'docs' / 'design.md'
 #: Single files at the root, which every room may import and which import no room.
-ROOT_FILES = ('errors', 'files', 'allocator')
+ROOT_FILES = ('errors', 'files', 'allocator', 'progress')
 #: The rooms from the bottom to the top. A room imports rooms of lower floors only.
 FLOORS = (
     ('data', 'features'),

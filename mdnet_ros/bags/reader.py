@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from mdnet_ros.bags.qos import TopicQos
+from mdnet_ros.bags.storage import Storage, cannot_be_read
+from mdnet_ros.bags.unfinished import finish_at
 from mdnet_ros.data.decoding import (
+    DEPTH_ENCODINGS,
     ENCODINGS,
+    CountRange,
     decode_bgr,
     decode_compressed,
     decode_compressed_bgr,
@@ -20,12 +28,16 @@ from mdnet_ros.data.decoding import (
 )
 from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.data.poses import PoseTrack, pose_of_quaternion
-from mdnet_ros.errors import DataError, MissingDependencyError
+from mdnet_ros.errors import DataError
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+_log = logging.getLogger(__name__)
+
+#: Messages of a topic that are looked at to find out what it holds: the first may be broken.
+_LOOKED_AT = 10
 ODOMETRY = 'nav_msgs/msg/Odometry'
 #: Types of poses as motion capture and simulators publish them.
 _MEASURED_POSES = ('geometry_msgs/msg/PoseStamped', 'geometry_msgs/msg/TransformStamped')
@@ -37,13 +49,13 @@ _COMPRESSED_SUFFIX = '/compressed'
 
 @dataclass(frozen=True)
 class RawMessage:
-    """A message as it lies in the bag.
+    """An undecoded message.
 
     Attributes:
         topic: its topic.
         type: such as ``sensor_msgs/msg/Image``.
         stamp_ns: when it was recorded, nanoseconds.
-        data: its CDR bytes (of a ROS 1 bag: its ROS 1 bytes).
+        data: its CDR bytes; those of a ROS 1 bag are converted.
     """
 
     topic: str
@@ -57,14 +69,16 @@ class ImageFrame:
     """One image of a bag; its pixels are decoded when they are first asked for.
 
     Attributes:
-        stamp_ns: of the header, nanoseconds.
-        frame_id: of the header.
+        stamp_ns: the header's, nanoseconds.
+        frame_id: the header's.
         message: the deserialised Image or CompressedImage.
+        counts: range of the counts of ``16UC1``.
     """
 
     stamp_ns: int
     frame_id: str
     message: Any = field(repr=False)
+    counts: CountRange = CountRange()
 
     @cached_property
     def image(self) -> np.ndarray:
@@ -75,20 +89,27 @@ class ImageFrame:
         """
         m = self.message
         if hasattr(m, 'format'):
-            return decode_compressed(m.format, m.data)
-        return decode_gray(m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data)
+            return decode_compressed(m.format, m.data, self.counts)
+        return decode_gray(
+            m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data, self.counts
+        )
 
     @cached_property
     def bgr(self) -> np.ndarray:
         """(H, W, 3) uint8 BGR; errors as :attr:`image`."""
         m = self.message
         if hasattr(m, 'format'):
-            return decode_compressed_bgr(m.format, m.data)
-        return decode_bgr(m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data)
+            return decode_compressed_bgr(m.format, m.data, self.counts)
+        return decode_bgr(
+            m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data, self.counts
+        )
 
 
 class BagReader:
-    """A bag, opened as a context manager.
+    """Reads a bag, as a context manager.
+
+    A recording that was not ended (``NAME.unfinished``) is completed first; an mcap file without
+    its end, a folder without ``metadata.yaml`` and a database with a journal beside it are read.
 
     Args:
         path: a rosbag2 folder, a single ``.mcap`` or ``.db3`` file, or a ROS 1 ``.bag``.
@@ -100,23 +121,11 @@ class BagReader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._reader: Any = None
+        self._storage: Storage
 
     def __enter__(self) -> BagReader:
-        try:
-            from rosbags.highlevel import AnyReader
-            from rosbags.typesys import Stores, get_typestore
-        except ImportError:
-            raise MissingDependencyError('rosbags', 'bags', 'reading bags') from None
-        if not self.path.exists():
-            raise DataError(f"bag '{self.path}': no such file or folder")
-        try:
-            # Old sqlite3 bags hold no message definitions: take those of the distribution.
-            reader = AnyReader([self.path], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
-            reader.open()
-        except Exception as error:  # the library's errors are many and not one family
-            raise self._unreadable(error) from None
-        self._reader = reader
+        self.path = finish_at(self.path)
+        self._storage = Storage(self.path)
         return self
 
     def __exit__(
@@ -125,27 +134,45 @@ class BagReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+        self._storage.close()
+
+    @property
+    def is_ros1(self) -> bool:
+        """Whether the bag is of ROS 1; its messages are given as CDR nevertheless."""
+        return self._storage.is_ros1
 
     @property
     def topics(self) -> dict[str, str]:
-        """Topic to message type, by name."""
-        return {c.topic: c.msgtype for c in sorted(self._reader.connections, key=_topic)}
+        """Message type by topic, sorted by topic."""
+        return {name: topic.type for name, topic in self._storage.topics.items()}
 
     @property
     def counts(self) -> dict[str, int]:
-        """Topic to number of messages, by name."""
-        counts: dict[str, int] = {}
-        for connection in sorted(self._reader.connections, key=_topic):
-            counts[connection.topic] = counts.get(connection.topic, 0) + connection.msgcount
-        return counts
+        """Number of messages by topic, sorted by topic."""
+        return {name: topic.count for name, topic in self._storage.topics.items()}
+
+    @property
+    def span_ns(self) -> tuple[int, int] | None:
+        """When the first and the last message were recorded, nanoseconds; None without any."""
+        return self._storage.span_ns
 
     @property
     def duration_s(self) -> float:
         """Seconds from the first message to the last."""
-        return max(0, self._reader.duration) * 1e-9
+        span = self._storage.span_ns
+        return 0.0 if span is None else (span[1] - span[0]) * 1e-9
+
+    def qos(self, topic: str) -> TopicQos | None:
+        """The quality of service that a topic was published with; None if the bag does not tell.
+
+        Raises:
+            DataError: if the topic is not there.
+        """
+        return self._storage.topics[self._checked(topic)].qos
+
+    def fields(self, type: str) -> dict[str, str] | None:
+        """Type by name of a message type's fields, as ROS 2 spells them, if the bag defines it."""
+        return self._storage.fields(type)
 
     def image_topics(self) -> list[str]:
         """The topics whose first message is an image that can be decoded; not depth maps."""
@@ -171,7 +198,7 @@ class BagReader:
             found = ', '.join(candidates) if candidates else f'none among {self._listing()}'
             raise DataError(
                 f"bag '{self.path}': expected one image topic, found {found}"
-                + ('; name one' if candidates else '')
+                + ('; name one' if candidates else self._advice())
             )
         return candidates[0]
 
@@ -214,17 +241,21 @@ class BagReader:
         """Return all topics that hold poses of any type."""
         return [topic for topic, kind in self.topics.items() if kind in POSE_TYPES]
 
-    def images(self, topic: str | None = None) -> Iterator[ImageFrame]:
-        """The images of a topic in the order they were recorded.
+    def images(
+        self, topic: str | None = None, counts: CountRange = CountRange()  # noqa: B008
+    ) -> Iterator[ImageFrame]:
+        """Read the images of a topic in the order they were recorded.
 
         Args:
             topic: as for :meth:`image_topic`.
+            counts: range of the counts of ``16UC1``.
 
         Raises:
             DataError: as :meth:`image_topic`, or if the bag is damaged.
         """
         for message in self.messages(self.image_topic(topic)):
-            yield ImageFrame(stamp_nanoseconds(message.header), message.header.frame_id, message)
+            header = message.header
+            yield ImageFrame(stamp_nanoseconds(header), header.frame_id, message, counts)
 
     def poses(self, topic: str) -> PoseTrack:
         """Return the poses of a topic, sorted by stamp; of several with one stamp the first.
@@ -259,51 +290,60 @@ class BagReader:
         )
 
     def messages(self, topic: str) -> Iterator[Any]:
-        """The deserialised messages of a topic.
-
-        Raises:
-            DataError: if the topic is not there or the bag is damaged.
-        """
+        """Read the deserialised messages of a topic; errors as :meth:`typed`."""
         return (message for _, message in self.typed([topic]))
 
     def typed(self, topics: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """Topic and deserialised message, in the order they were recorded.
+        """Read topic and deserialised message, in the order they were recorded.
+
+        Messages whose bytes are not those of their type are left out, counted and told.
 
         Raises:
-            DataError: if a topic is not there or the bag is damaged.
+            DataError: if a topic is not there, nothing on it can be deserialised, or the bag is
+                damaged before the first message.
         """
+        good, bad, problem = 0, 0, ''
         for raw in self.raw(topics):
             try:
-                message = self._reader.deserialize(raw.data, raw.type)
-            except Exception as error:
-                raise self._unreadable(error) from None
+                message = self._storage.deserialize(raw.data, raw.type)
+            except Exception as error:  # the library's errors are many and not one family
+                bad, problem = bad + 1, problem or cannot_be_read(self.path, error)
+                continue
+            good += 1
             yield raw.topic, message
+        if bad and not good:
+            raise DataError(problem)
+        if bad:
+            _log.warning("%s (%d of %d messages left out)", problem, bad, good + bad)
 
     def raw(self, topics: Sequence[str] | None = None) -> Iterator[RawMessage]:
-        """Undecoded messages in the order they were recorded.
+        """Read undecoded messages in the order they were recorded.
+
+        Where the bag is damaged, what comes before is read and the damage is told.
 
         Args:
             topics: only these; None: all.
 
         Raises:
-            DataError: if a topic is not there or the bag is damaged.
+            DataError: if a topic is not there, or the bag is damaged before the first message.
         """
-        connections = list(self._reader.connections)
-        if topics is not None:
-            for topic in topics:
-                self._checked(topic)
-            connections = [c for c in connections if c.topic in topics]
-        if not connections:
-            return
-        messages = self._reader.messages(connections=connections)
+        for topic in topics or ():
+            self._checked(topic)
+        count = 0
+        messages = self._storage.messages(topics)
         while True:
             try:
-                connection, stamp, data = next(messages)
+                topic, stamp, data = next(messages)
             except StopIteration:
                 return
             except Exception as error:
-                raise self._unreadable(error) from None
-            yield RawMessage(connection.topic, connection.msgtype, int(stamp), bytes(data))
+                problem = cannot_be_read(self.path, error)
+                if not count:
+                    raise DataError(problem) from None
+                _log.warning('%s; damaged after %d messages, the rest is left out', problem, count)
+                return
+            count += 1
+            yield RawMessage(topic, self._storage.topics[topic].type, stamp, data)
 
     def _checked(self, topic: str, types: Sequence[str] = (), content: str = '') -> str:
         kind = self.topics.get(topic)
@@ -314,30 +354,53 @@ class BagReader:
         return topic
 
     def _holds_images(self, topic: str, kind: str) -> bool:
-        """Whether the topic's first message is an image (depth maps are not)."""
+        """Whether the topic's messages are images, and no depth maps."""
         if kind not in IMAGE_TYPES:
             return False
-        for message in self.messages(topic):
-            if kind == COMPRESSED_IMAGE:
-                return 'compressedDepth' not in message.format
-            return message.encoding in ENCODINGS
-        return False
+        encoding = self._encoding(topic)
+        if encoding in DEPTH_ENCODINGS:
+            return False
+        return encoding in ENCODINGS or (kind == COMPRESSED_IMAGE and encoding is not None)
+
+    def _encoding(self, topic: str) -> str | None:
+        """The encoding of the topic's first readable image, before any compression.
+
+        Returns:
+            For a compressed image without one the format; for ``compressedDepth`` always one of
+            depth; for a raw image none that is unknown if one of the first few is known. None if
+            no message can be read.
+        """
+        encoding = None
+        with suppress(DataError):
+            for message in islice(self.messages(topic), _LOOKED_AT):
+                if hasattr(message, 'format'):
+                    name, _, how = message.format.partition(';')
+                    return DEPTH_ENCODINGS[0] if 'compressedDepth' in how else name.strip()
+                encoding = message.encoding
+                if encoding in ENCODINGS or encoding in DEPTH_ENCODINGS:
+                    break
+        return encoding
+
+    def _advice(self) -> str:
+        """What to do where no topic is taken for a camera's, if something can be done."""
+        for topic, kind in self.topics.items():
+            encoding = self._encoding(topic) if kind in IMAGE_TYPES else None
+            if encoding == '16UC1' and not topic.endswith('/compressedDepth'):
+                return (
+                    f"; '{topic}' holds 16UC1, which is depth or a thermal camera: name the topic "
+                    'if it is a camera'
+                )
+            if encoding is not None:
+                return f"; '{topic}' holds '{encoding}', expected one of {', '.join(ENCODINGS)}"
+        return ''
 
     def _listing(self) -> str:
         return ', '.join(self.topics) or 'none'
-
-    def _unreadable(self, error: Exception) -> DataError:
-        reason = ' '.join(str(error).split())[:200] or type(error).__name__
-        return DataError(f"bag '{self.path}': cannot be read: {reason}")
 
 
 def is_called_ground_truth(topic: str) -> bool:
     """Tell whether a topic's name says that it holds the ground truth."""
     return 'groundtruth' in topic.lower().replace('_', '').replace('-', '')
-
-
-def _topic(connection: Any) -> str:
-    return connection.topic
 
 
 def _position_and_orientation(message: Any) -> tuple[Any, Any]:

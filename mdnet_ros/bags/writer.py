@@ -1,31 +1,47 @@
-"""Write rosbag2 recordings without ROS."""
+"""Write rosbag2 recordings without ROS, so that a kill or a power failure costs a second."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
+from mdnet_ros.bags.qos import TopicQos, profile_of_qos
+from mdnet_ros.bags.storage import parts_of_types
+from mdnet_ros.bags.unfinished import (
+    METADATA_VERSION,
+    FolderLock,
+    finish,
+    finish_beside,
+    sync_folder,
+    unfinished_folder,
+)
 from mdnet_ros.errors import DataError, MissingDependencyError
+
+_log = logging.getLogger(__name__)
 
 Storage = Literal['sqlite3', 'mcap']
 STORAGES: tuple[str, ...] = get_args(Storage)
-#: Humble refuses newer metadata; Jazzy and later read it.
-METADATA_VERSION: Literal[8] = 8
+#: Messages are on disk after this long at the latest, seconds.
+COMMIT_PERIOD = 0.5
 
 
 class BagWriter:
-    """A new bag, written as a context manager.
+    """Writes a new bag, as a context manager.
 
-    The bag grows under a hidden temporary name beside its own and appears only when it is
-    complete; if the block raises, nothing is left.
+    The bag grows in the folder ``NAME.unfinished`` beside its own name and is moved to ``NAME``
+    when it is complete. If the block raises, nothing is left. If the process is killed, the
+    folder stays, with all but the last :data:`COMMIT_PERIOD`; the next writer in the same place
+    completes it, or the next reader of it.
 
     Args:
         path: the bag's folder.
         storage: ``sqlite3`` (every ROS 2 reads it) or ``mcap`` (Humble needs a plugin).
-        overwrite: replace a bag that is there.
+        overwrite: replace a bag that is there, finished or not.
 
     Raises:
         DataError: if something is there already, or on entering if it cannot be written.
@@ -39,6 +55,7 @@ class BagWriter:
             raise DataError(f"bag storage '{storage}': expected {' or '.join(STORAGES)}")
         self.path = Path(path)
         self.storage = storage
+        self._overwrite = overwrite
         if self.path.exists() and not (overwrite and (self.path / 'metadata.yaml').is_file()):
             wanted = 'a bag or nothing' if overwrite else 'nothing'
             raise DataError(f"bag '{self.path}': is there already, expected {wanted}")
@@ -46,29 +63,46 @@ class BagWriter:
             from rosbags.typesys import Stores, get_typestore
         except ImportError:
             raise MissingDependencyError('rosbags', 'bags', 'writing bags') from None
-        #: Message classes by name, such as ``types['std_msgs/msg/Header']``.
-        self.types: dict[str, Any]
         self._typestore = get_typestore(Stores.ROS2_HUMBLE)
-        self.types = dict(self._typestore.types)
-        self._temporary = self.path.with_name(f'.{self.path.name}.{os.getpid()}.tmp')
+        #: Message classes by name, such as ``types['std_msgs/msg/Header']``.
+        self.types: dict[str, Any] = dict(self._typestore.types)
+        #: The folder in which the bag grows.
+        self.unfinished = unfinished_folder(self.path)
         self._writer: Any = None
+        self._lock: FolderLock | None = None
         self._connections: dict[str, Any] = {}
+        self._committed = 0.0
 
     def __enter__(self) -> BagWriter:
         from rosbags.rosbag2 import StoragePlugin, Writer
 
-        shutil.rmtree(self._temporary, ignore_errors=True)
         try:
-            # The folder's name goes into the file's, so it has its final one within.
+            if self.unfinished.exists():
+                self._make_room()
+            if not self._overwrite:
+                for line in finish_beside(self.path):
+                    _log.warning('%s', line)
+            self.unfinished.mkdir(parents=True)
+            self._lock = FolderLock(self.unfinished)
+            # The folder's name becomes the file's, so it has its final name already.
             writer = Writer(
-                self._temporary / self.path.name,
+                self.unfinished / self.path.name,
                 version=METADATA_VERSION,
                 storage_plugin=StoragePlugin[self.storage.upper()],
             )
             writer.open()
+            if self.storage == 'sqlite3':
+                # Commits happen all the time: empty the journal rather than delete it. It holds
+                # the pages to restore, and appended messages need hardly any.
+                writer.storage.conn.execute('PRAGMA journal_mode=TRUNCATE').fetchone()
+        except BlockingIOError:
+            raise DataError(f"bag '{self.path}': another process writes it") from None
         except OSError as error:
             raise self._unwritable(error) from None
         self._writer = writer
+        self._committed = time.monotonic()
+        for folder in (self.unfinished / self.path.name, self.unfinished, self.path.parent):
+            sync_folder(folder)
         return self
 
     def __exit__(
@@ -82,21 +116,53 @@ class BagWriter:
         else:
             self.abort()
 
-    def write(self, topic: str, type: str, stamp_ns: int, message: Any) -> None:
-        """Append a message.
+    def define(self, type: str, definition: str) -> set[str]:
+        """Add a message type that ``rosbags`` does not know.
+
+        Args:
+            type: such as ``my_msgs/msg/Status``.
+            definition: the content of its ``.msg`` file.
+
+        Returns:
+            The types it consists of, which must be known too before it is written.
+
+        Raises:
+            DataError: if the definition cannot be read.
+        """
+        from rosbags.typesys import get_types_from_msg
+
+        try:
+            types = get_types_from_msg(definition, type)
+            self._typestore.register(types)
+        except Exception as error:
+            reason = ' '.join(str(error).split())[:200]
+            raise DataError(f"message type '{type}': its definition: {reason}") from None
+        self.types = dict(self._typestore.types)
+        return parts_of_types(types)
+
+    def write(
+        self,
+        topic: str,
+        type: str,
+        stamp_ns: int,
+        message: Any,
+        qos: tuple[TopicQos, ...] = (),
+    ) -> None:
+        """Append a message, and commit what came before if it is time.
 
         Args:
             topic: of the message.
             type: such as ``sensor_msgs/msg/Image``.
             stamp_ns: when it was received, nanoseconds.
             message: an object of ``types[type]``, or its CDR bytes.
+            qos: what each publisher of the topic offers; kept with the topic's first message.
 
         Raises:
             DataError: unknown type, another type than before, or the disk is full.
         """
         connection = self._connections.get(topic)
         if connection is None:
-            connection = self._connect(topic, type)
+            connection = self._connect(topic, type, qos)
         elif connection.msgtype != type:
             raise DataError(
                 f"bag '{self.path}': topic '{topic}' holds {connection.msgtype}, got {type}"
@@ -107,33 +173,125 @@ class BagWriter:
             self._writer.write(connection, int(stamp_ns), message)
         except Exception as error:  # sqlite3's errors are no OSErrors
             raise self._unwritable(error) from None
+        self.commit_if_due()
+
+    def commit_if_due(self) -> None:
+        """Put what was written on disk, unless that was done less than a period ago.
+
+        Raises:
+            DataError: if that cannot be, for example because the disk is full.
+        """
+        if time.monotonic() - self._committed >= COMMIT_PERIOD:
+            self.commit()
+
+    def commit(self) -> None:
+        """Put what was written on disk.
+
+        Raises:
+            DataError: if that cannot be, for example because the disk is full.
+        """
+        try:
+            if self.storage == 'sqlite3':
+                self._writer.storage.conn.commit()
+            else:
+                storage = self._writer.storage
+                if storage.chunk.msgs:
+                    storage.close_chunk()
+                storage.bio.flush()
+                os.fsync(storage.bio.fileno())
+        except Exception as error:
+            raise self._unwritable(error) from None
+        self._committed = time.monotonic()
 
     def close(self) -> None:
-        """Finish the bag and give it its name."""
+        """Finish the bag and give it its name.
+
+        Raises:
+            DataError: if that cannot be; what was committed stays in the unfinished folder.
+        """
         writer, self._writer = self._writer, None
         if writer is None:
             return
+        bag = self.unfinished / self.path.name
         try:
+            if self.storage == 'sqlite3':
+                writer.storage.conn.commit()
+                writer.storage.conn.execute('PRAGMA journal_mode=DELETE').fetchone()
             writer.close()
+            for file in bag.iterdir():
+                with file.open('rb') as written:
+                    os.fsync(written.fileno())
+            sync_folder(bag)
             if self.path.exists():
-                self.path.rename(self._temporary / 'replaced')
-            os.replace(self._temporary / self.path.name, self.path)
+                self.path.rename(self.unfinished / 'replaced')
+            os.replace(bag, self.path)
+            sync_folder(self.path.parent)
+            shutil.rmtree(self.unfinished, ignore_errors=True)
         except Exception as error:
-            raise self._unwritable(error) from None
+            raise DataError(
+                f"{self._unwritable(error)}; what was written until then is in "
+                f"'{self.unfinished}'"
+            ) from None
         finally:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._release()
 
     def abort(self) -> None:
         """Throw away what was written."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.abort()
-        shutil.rmtree(self._temporary, ignore_errors=True)
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+        self._release()
 
-    def _connect(self, topic: str, type: str) -> Any:
+    def salvage(self) -> bool:
+        """End the bag after an error with what was committed before it.
+
+        Returns:
+            False if there was nothing to end.
+
+        Raises:
+            DataError: if that cannot be; it stays in the unfinished folder.
+        """
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return False
+        try:
+            writer.abort()
+            finish(self.unfinished, self.path)
+        except Exception as error:
+            raise DataError(
+                f"{self._unwritable(error)}; what was written until then is in "
+                f"'{self.unfinished}'"
+            ) from None
+        finally:
+            self._release()
+        return True
+
+    def _make_room(self) -> None:
+        """Remove or complete what a killed writer left under this name.
+
+        Raises:
+            BlockingIOError: if another process writes it.
+        """
+        FolderLock(self.unfinished).close()
+        if self._overwrite:
+            shutil.rmtree(self.unfinished)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _connect(self, topic: str, type: str, qos: tuple[TopicQos, ...]) -> Any:
         if type not in self.types:
             raise DataError(f"bag '{self.path}': topic '{topic}': unknown message type '{type}'")
-        connection = self._writer.add_connection(topic, type, typestore=self._typestore)
+        try:
+            connection = self._writer.add_connection(
+                topic, type, typestore=self._typestore,
+                offered_qos_profiles=[profile_of_qos(one) for one in qos],
+            )
+        except Exception as error:
+            raise self._unwritable(error) from None
         self._connections[topic] = connection
         return connection
 

@@ -9,37 +9,33 @@ They are for extractors that have no adapter in this package (LIFT, ASLFeat). ``
 - a folder of npz files as D2-Net and R2D2 write them: ``IMAGE.EXT.METHOD`` beside or named like
   the image, with ``keypoints`` (N, 2 or more), ``descriptors`` (N, D) and ``scores`` (N,).
 
-An image is found by the end of its path: ``v_bark/1.png``, ``v_bark-1``, or ``1.png`` where only
-one image has that name.
+An image is found by the end of its path, with or without its suffix: ``v_bark/1.png``,
+``v_bark-1``, or ``1.png`` where only one image is called so. Names may hold dots; two entries for
+one image are an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from mdnet_ros.baselines.common import build_features
-from mdnet_ros.errors import DataError, MissingDependencyError
+from mdnet_ros.data.h5_files import open_h5
+from mdnet_ros.data.image_files import image_name
+from mdnet_ros.errors import DataError
 from mdnet_ros.features.types import Features
 
 _Arrays = dict[str, np.ndarray]
-
-
-def _import_h5py() -> Any:
-    try:
-        import h5py
-    except ImportError:
-        raise MissingDependencyError('h5py', 'evaluate', 'reading precomputed h5 files') from None
-    return h5py
+_Entry = TypeVar('_Entry')
 
 
 def _normal(name: str) -> str:
-    """Return an image's path without extension, with all separators the same."""
-    path = Path(name.replace('\\', '/'))
-    return '/'.join([*path.parts[:-1], path.name.split('.')[0]]).replace('-', '/')
+    """Path of an image without its suffix, with one kind of separators."""
+    return image_name(name.replace('\\', '/')).replace('-', '/')
 
 
 class PrecomputedFeatures:
@@ -115,43 +111,37 @@ class PrecomputedFeatures:
         )
 
     def _index_hloc(self) -> dict[str, Callable[[], _Arrays]]:
-        h5py = _import_h5py()
         groups: list[str] = []
-        try:
-            with h5py.File(self._path, 'r') as file:
-                file.visititems(
-                    lambda name, item: groups.append(name)
-                    if isinstance(item, h5py.Group) and 'keypoints' in item
-                    else None
-                )
-        except OSError:
-            raise DataError(f"precomputed '{self._path}': not an h5 file") from None
+        with open_h5(self._path) as file:
+            file.visititems(
+                lambda name, item: groups.append(name)
+                if hasattr(item, 'keys') and 'keypoints' in item
+                else None
+            )
 
         def read(name: str) -> _Arrays:
-            with h5py.File(self._path, 'r') as file:
+            with open_h5(self._path) as file:
                 arrays = {key: np.asarray(file[name][key]) for key in file[name]}
             if 'descriptors' in arrays:
                 arrays['descriptors'] = arrays['descriptors'].T
             return arrays
 
-        return {_normal(name): lambda name=name: read(name) for name in groups}  # type: ignore[misc]
+        return self._by_image([(name, name) for name in groups], read)
 
     def _index_imb(self) -> dict[str, Callable[[], _Arrays]]:
-        h5py = _import_h5py()
-
         def read(name: str) -> _Arrays:
             arrays = {}
             for kind in ('keypoints', 'descriptors', 'scores'):
                 path = self._path / f'{kind}.h5'
                 if path.is_file():
-                    with h5py.File(path, 'r') as file:
+                    with open_h5(path) as file:
                         if name in file:
                             arrays[kind] = np.asarray(file[name])
             return arrays
 
-        with h5py.File(self._path / 'keypoints.h5', 'r') as file:
+        with open_h5(self._path / 'keypoints.h5') as file:
             names = list(file)
-        return {_normal(name): lambda name=name: read(name) for name in names}  # type: ignore[misc]
+        return self._by_image([(name, name) for name in names], read)
 
     def _index_npz(self) -> dict[str, Callable[[], _Arrays]]:
         def read(path: Path) -> _Arrays:
@@ -164,11 +154,33 @@ class PrecomputedFeatures:
                 arrays['image_size'] = arrays.pop('imsize')
             return arrays
 
-        return {
-            _normal(str(path.relative_to(self._path))): lambda path=path: read(path)  # type: ignore[misc]
+        # The last suffix is the method's; the image's own may stand before it.
+        files = [
+            (str(path.relative_to(self._path).with_suffix('')), path)
             for path in sorted(self._path.rglob('*'))
             if path.is_file() and _is_zip(path)
-        }
+        ]
+        return self._by_image(files, read)
+
+    def _by_image(
+        self, entries: Iterable[tuple[str, _Entry]], read: Callable[[_Entry], _Arrays]
+    ) -> dict[str, Callable[[], _Arrays]]:
+        """Readers by the image's normal name.
+
+        Raises:
+            DataError: if two entries are for one image.
+        """
+        names: dict[str, str] = {}
+        readers: dict[str, Callable[[], _Arrays]] = {}
+        for name, entry in entries:
+            key = _normal(name)
+            if key in names:
+                raise DataError(
+                    f"precomputed '{self._path}': expected one entry for each image, found "
+                    f"'{names[key]}' and '{name}' for one"
+                )
+            names[key], readers[key] = name, partial(read, entry)
+        return readers
 
 
 def _is_zip(path: Path) -> bool:

@@ -49,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
     )
     for line in (
         f'{problem}: the focal length is a guess' if problem else '',
-        f'{done.images - done.pictures} images without pixels: name the bag that has them by '
-        '--images' if done.pictures < done.images else '',
+        f'{done.broken} images cannot be decoded and are left out' if done.broken else '',
+        f'{done.images - done.pictures - done.broken} images without pixels: name the bag that '
+        'has them by --images' if done.pictures + done.broken < done.images else '',
         f'{done.repeated} frames with the stamp of an earlier one are left out'
         if done.repeated else '',
     ):

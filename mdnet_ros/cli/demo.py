@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.reader import BagReader
@@ -27,6 +26,7 @@ from mdnet_ros.evaluation.tracks.run import Latency, RunReport
 from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics, SequenceSummary
 from mdnet_ros.evaluation.tracks.truth import camera_poses, truth_of_bag
 from mdnet_ros.features.weights import resolve_weights
+from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.pictures import RunPictures
 from mdnet_ros.tracker.recording import read_tracks
 
@@ -150,11 +150,13 @@ def _look_at_tracks(bag: BagReader, folder: Path, rate_hz: float) -> SequenceSum
         count = tracks.counts['/correspondences']
         size = (camera.width, camera.height) if camera is not None else (0, 0)
         with RunPictures(folder, count, rate_hz) as pictures:
-            for frame in tqdm(read_tracks(tracks, size), 'reporting', count, unit='frame'):
+            for frame in Progress(read_tracks(tracks, size), 'reporting', count, unit='frame'):
                 statistics.add(frame)
                 # Both bags are in the order of the stamps.
                 image = next(i for i in images if i.stamp_ns == frame.stamp_ns)
                 pictures.add(image.image, frame)
+    for problem in pictures.problems:
+        print(f'mdnet demo: {problem}', file=sys.stderr)
     return statistics.summary()
 
 

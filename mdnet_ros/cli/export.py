@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from mdnet_ros.errors import DataError, ImageError, MissingDependencyError, SettingError
+from mdnet_ros.data.image_files import read_image
+from mdnet_ros.errors import DataError, MissingDependencyError, SettingError
 from mdnet_ros.features.backends.export import export
 from mdnet_ros.features.backends.exported import SUFFIXES
 from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     settings = DetectionSettings(
         args.max_keypoints, nms_radius=args.nms_radius, border=args.border
     )
-    images = [read_gray(path) for path in args.images] if args.images else photographs()
+    images = [read_image(path) for path in args.images] if args.images else photographs()
     width, height = args.size
     check = export(
         args.weights, args.out, args.format, (height, width), images,
@@ -81,21 +81,6 @@ def run(args: argparse.Namespace) -> int:
     print(f'{args.out}: {args.batch} x {width}x{height}, at most {args.max_keypoints} keypoints')
     print(f'against PyTorch: {check}')
     return 0
-
-
-def read_gray(path: Path) -> np.ndarray:
-    """Read an image file as (H, W) uint8 gray.
-
-    Raises:
-        ImageError: it is not a readable image.
-    """
-    try:
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ImageError(f"image '{path}': not a readable image")
-    return image
 
 
 def photographs() -> list[np.ndarray]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import cv2
-
 from mdnet_ros.cli.benchmark import parse_numbers, parse_sizes
+from mdnet_ros.data.image_files import IMAGE_SUFFIXES, read_image
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.benchmark.device_check import DeviceCheck
 
@@ -34,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     """Check, time and write; 1 if a check failed."""
     images = None
     if args.images is not None:
-        read = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in sorted(
-            path for path in args.images.iterdir() if path.is_file()
-        )) if args.images.is_dir() else ()
-        images = [image for image in read if image is not None]
+        files = sorted(args.images.iterdir()) if args.images.is_dir() else []
+        images = [
+            read_image(path) for path in files if path.suffix.lower() in IMAGE_SUFFIXES
+        ]
         if len({image.shape for image in images}) != 1:
             raise DataError(f"images '{args.images}': expected a folder with images of one size")
     passed = DeviceCheck(

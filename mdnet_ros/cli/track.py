@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader, ImageFrame
@@ -18,6 +20,7 @@ from mdnet_ros.cli.tracking import (
     output_folder,
     tracker_settings,
 )
+from mdnet_ros.errors import ImageError
 from mdnet_ros.evaluation.replay.ground_truth import read_extrinsics
 from mdnet_ros.evaluation.tracks.run import Latency, RunReport
 from mdnet_ros.evaluation.tracks.statistics import SequenceStatistics
@@ -34,7 +37,9 @@ _DEFAULT_RATE = 10.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('--bag', required=True, help='rosbag2 folder, .mcap or .db3 file')
+    parser.add_argument(
+        '--bag', required=True, help='rosbag2 folder, .mcap or .db3 file, or ROS 1 .bag'
+    )
     add_image_topic_arguments(parser)
     parser.add_argument(
         '--pose-topic', metavar='T',
@@ -84,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
                 statistics.add(frame)
                 stamps.append(frame.stamp_ns)
                 if not args.no_pictures:
-                    pictures.add(image.bgr, frame)
+                    pictures.add(_picture(image), frame)
 
             offline = track_bag(
                 bag, image_topic, engine, BagTopics(writer), on_frame, progress=True
@@ -111,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
         problems.append(truth.poses.overlap_problem(stamps))
     elif truth.poses is not None and info_topic is None:
         problems.append('no camera_info: no precision against the true poses')
+    problems += pictures.problems
     for problem in filter(None, problems):
         print(f'mdnet track: {problem}', file=sys.stderr)
     extractor = engine.configuration.extractor
@@ -133,6 +139,14 @@ def run(args: argparse.Namespace) -> int:
     )
     finish(report, f'mdnet track: {Path(args.bag).name}, {extractor.name}', folder, args.json)
     return 0
+
+
+def _picture(image: ImageFrame) -> np.ndarray:
+    """The image in colours, or gray if its colours cannot be decoded."""
+    try:
+        return image.bgr
+    except ImageError:
+        return image.image
 
 
 def _rate(bag: BagReader, topic: str) -> float:

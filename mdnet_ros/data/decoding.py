@@ -1,7 +1,10 @@
-"""Pixels of the fields of an image message, without ROS.
+"""Decode the pixels of image messages from their fields, without ROS.
 
 The node and the bag reader both decode here, so that what is measured from a bag is what runs on
 the robot. The conversions give what the C++ cv_bridge gives for ``mono8`` and ``bgr8``.
+
+``16UC1`` holds counts without a fixed meaning, mostly those of a thermal camera (and depth, which
+is not for this module). They become 8 bits by a :class:`CountRange`.
 """
 
 from __future__ import annotations
@@ -23,14 +26,54 @@ _JPEG, _JPEG_END = b'\xff\xd8', b'\xff\xd9'
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
+#: Percentiles of an image that become black and white where no range is given.
+_PERCENTILES = (1.0, 99.0)
+
+
+@dataclass(frozen=True)
+class CountRange:
+    """The counts of a ``16UC1`` image that become black and white.
+
+    Attributes:
+        low: becomes 0.
+        high: becomes 255. If it is not above ``low``, the 1st and the 99th percentile of each
+            image are used instead.
+    """
+
+    low: int = 0
+    high: int = 0
+
+    def to_8bit(self, counts: np.ndarray) -> np.ndarray:
+        """Scale (H, W) uint16 counts to uint8, rounded and clamped."""
+        low, high = self.low, self.high
+        if high <= low:
+            cumulated = np.cumsum(np.bincount(counts.reshape(-1)))
+            shares = np.array(_PERCENTILES) / 100.0 * cumulated[-1]
+            low, high = (int(i) for i in np.searchsorted(cumulated, shares))
+        scale = 255.0 / max(1, high - low)
+        clamped = np.clip(counts, low, max(low + 1, high)) - np.uint16(low)
+        return cv2.convertScaleAbs(clamped, alpha=scale)
+
+
 @dataclass(frozen=True)
 class _Encoding:
-    """How pixels lie in memory and which OpenCV calls convert them (None: nothing to do)."""
+    """How pixels lie in memory and which OpenCV calls convert them (None: nothing to do).
+
+    Attributes:
+        dtype: of one value, in the byte order of the message.
+        channels: values per pixel.
+        to_gray: OpenCV's conversion to gray.
+        to_bgr: OpenCV's conversion to colour.
+        planes: a plane of luminance is followed by one of colours at half the resolution.
+        counts: values are scaled by a :class:`CountRange`.
+    """
 
     dtype: type[np.generic]
     channels: int
     to_gray: int | None
     to_bgr: int | None
+    planes: bool = False
+    counts: bool = False
 
 
 def _bayer(dtype: type[np.generic], opencv_pattern: str) -> _Encoding:
@@ -63,6 +106,9 @@ def _known() -> dict[str, _Encoding]:
             f'bayer_gbrg{bits}': _bayer(dtype, 'GR'),
             f'bayer_grbg{bits}': _bayer(dtype, 'GB'),
         }
+    known['16UC1'] = _Encoding(u16, 1, None, cv2.COLOR_GRAY2BGR, counts=True)
+    known['nv12'] = _Encoding(u8, 1, None, cv2.COLOR_YUV2BGR_NV12, planes=True)
+    known['nv21'] = _Encoding(u8, 1, None, cv2.COLOR_YUV2BGR_NV21, planes=True)
     known['uyvy'] = known['yuv422']
     known['yuyv'] = known['yuv422_yuy2']
     return known
@@ -71,10 +117,12 @@ def _known() -> dict[str, _Encoding]:
 _ENCODINGS = _known()
 #: Encodings of sensor_msgs/Image that can be decoded.
 ENCODINGS = tuple(sorted(_ENCODINGS))
+#: Encodings that mostly hold depth: such a topic is not taken for a camera unless it is named.
+DEPTH_ENCODINGS = ('16UC1', '32FC1', '64FC1')
 
 
 def to_8bit(image: np.ndarray) -> np.ndarray:
-    """An image of uint8, or of uint16 scaled as cv_bridge does: rint(x · 255 / 65535)."""
+    """Scale uint16 as cv_bridge does, rint(x · 255 / 65535); uint8 is returned as it is."""
     if image.dtype == np.uint16:
         return cv2.convertScaleAbs(image, alpha=255.0 / 65535.0)
     return image
@@ -83,16 +131,16 @@ def to_8bit(image: np.ndarray) -> np.ndarray:
 def check_image(
     encoding: str, height: int, width: int, step: int, is_bigendian: bool | int, data: Any
 ) -> None:
-    """Raise what :func:`decode_gray` would, at next to no cost, and without its pixels."""
+    """Raise the error that :func:`decode_gray` would raise, without decoding any pixels."""
     _checked(encoding, height, width, step, data)
 
 
 def check_compressed(format: str, data: Any) -> tuple[int, int]:
-    """The (width, height) that a JPEG or PNG tells of itself; nothing is decoded.
+    """Read the (width, height) that a JPEG or PNG tells of itself, without decoding it.
 
     Raises:
-        ImageError: unless the data begins and ends as a JPEG or PNG of a size we take. What is
-            wrong within only :func:`decode_compressed` can find.
+        ImageError: unless the data begins and ends as a JPEG or PNG of an accepted size. Damage
+            within it is found by :func:`decode_compressed` only.
     """
     buffer = _bytes(data)
     content = buffer.tobytes()
@@ -114,7 +162,7 @@ def check_compressed(format: str, data: Any) -> tuple[int, int]:
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """(width, height) by the first start-of-frame segment; None where there is none."""
+    """Read (width, height) from the first start-of-frame segment; None without one."""
     at = 2
     while at + 9 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
@@ -130,9 +178,15 @@ def _jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def decode_gray(
-    encoding: str, height: int, width: int, step: int, is_bigendian: bool | int, data: Any
+    encoding: str,
+    height: int,
+    width: int,
+    step: int,
+    is_bigendian: bool | int,
+    data: Any,
+    counts: CountRange = CountRange(),  # noqa: B008 - it cannot be changed
 ) -> np.ndarray:
-    """Gray pixels of a ``sensor_msgs/Image``.
+    """Decode the gray pixels of a ``sensor_msgs/Image``.
 
     Args:
         encoding: one of :data:`ENCODINGS`.
@@ -140,7 +194,9 @@ def decode_gray(
         width: columns.
         step: bytes from one row to the next.
         is_bigendian: byte order of 16-bit pixels.
-        data: height · step bytes: anything with the buffer protocol (bytes, array, ndarray).
+        data: height · step bytes (half as many more for ``nv12`` and ``nv21``): anything with the
+            buffer protocol (bytes, array, ndarray).
+        counts: range of the counts of ``16UC1``.
 
     Returns:
         (H, W) uint8. A view of ``data`` where nothing had to be converted.
@@ -149,51 +205,107 @@ def decode_gray(
         ImageError: unknown encoding, or fields that contradict each other.
     """
     pixels, known = _pixels(encoding, height, width, step, is_bigendian, data)
+    if known.counts:
+        return counts.to_8bit(pixels)
+    if known.planes:
+        return pixels[:height]
     return to_8bit(_convert(pixels, known.to_gray, encoding))
 
 
 def decode_bgr(
-    encoding: str, height: int, width: int, step: int, is_bigendian: bool | int, data: Any
+    encoding: str,
+    height: int,
+    width: int,
+    step: int,
+    is_bigendian: bool | int,
+    data: Any,
+    counts: CountRange = CountRange(),  # noqa: B008
 ) -> np.ndarray:
-    """Colour pixels of a ``sensor_msgs/Image``; arguments and errors as :func:`decode_gray`.
+    """Decode the colours of a ``sensor_msgs/Image``; arguments, errors as :func:`decode_gray`.
 
     Returns:
         (H, W, 3) uint8 BGR.
     """
     pixels, known = _pixels(encoding, height, width, step, is_bigendian, data)
+    if known.counts:
+        pixels = counts.to_8bit(pixels)
     return to_8bit(_convert(pixels, known.to_bgr, encoding))
 
 
-def decode_compressed(format: str, data: Any) -> np.ndarray:
-    """Gray pixels of a ``sensor_msgs/CompressedImage``.
+def decode_compressed(
+    format: str, data: Any, counts: CountRange = CountRange()  # noqa: B008
+) -> np.ndarray:
+    """Decode the gray pixels of a ``sensor_msgs/CompressedImage``.
 
     Args:
-        format: the message's field, for the error; the content decides what is decoded.
+        format: the message's field. ``bayer_rggb8; png compressed`` says that the file holds the
+            raw image of a sensor with a Bayer filter, ``16UC1; png compressed`` that it holds
+            counts; otherwise the content decides.
         data: a JPEG or PNG; buffer protocol. Decoders of other formats are not offered to what
             comes over the network.
+        counts: range of the counts of ``16UC1``.
 
     Returns:
-        (H, W) uint8. A JPEG's luminance is taken as it is stored.
+        (H, W) uint8. A JPEG's luminance is returned as it is stored.
 
     Raises:
         ImageError: if the data cannot be decoded.
     """
-    # An orientation tag must not turn the pixels that camera_info describes.
-    flags = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    return _decode_file(format, data, flags)
+    raw = _decode_raw(format, data, counts)
+    if raw is not None:
+        pixels, known, encoding = raw
+        return to_8bit(_convert(pixels, known.to_gray, encoding))
+    return _decode_file(format, data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
 
 
-def decode_compressed_bgr(format: str, data: Any) -> np.ndarray:
-    """Colour pixels, (H, W, 3) uint8 BGR; otherwise as :func:`decode_compressed`."""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    return _decode_file(format, data, flags)
+def decode_compressed_bgr(
+    format: str, data: Any, counts: CountRange = CountRange()  # noqa: B008
+) -> np.ndarray:
+    """Decode the colours, (H, W, 3) uint8 BGR; otherwise as :func:`decode_compressed`."""
+    raw = _decode_raw(format, data, counts)
+    if raw is not None:
+        pixels, known, encoding = raw
+        return to_8bit(_convert(pixels, known.to_bgr, encoding))
+    return _decode_file(format, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
 
 
-def _decode_file(format: str, data: Any, flags: int) -> np.ndarray:
+def _decode_raw(
+    format: str, data: Any, counts: CountRange
+) -> tuple[np.ndarray, _Encoding, str] | None:
+    """Decode a file that holds a sensor's raw values; None if this one does not.
+
+    compressed_image_transport writes ``ENCODING; png compressed TARGET``. With a target such as
+    ``bgr8`` the image was converted before it was compressed.
+    """
+    encoding, _, how = (part.strip() for part in format.partition(';'))
+    known = _ENCODINGS.get(encoding)
+    if known is None or not (known.counts or encoding.startswith('bayer_')):
+        return None
+    _, _, target = how.partition('compressed')
+    if target.strip() not in ('', encoding):
+        return None
+    # The number of channels shows whether an older transport converted it without saying so.
+    pixels = _decode_file(format, data, cv2.IMREAD_UNCHANGED, scale=False)
+    if pixels.ndim != 2:
+        return None
+    if known.counts:
+        if pixels.dtype != np.uint16:
+            return None
+        pixels = counts.to_8bit(pixels)
+    elif pixels.shape[0] < 2 or pixels.shape[1] < 2:
+        return None
+    return pixels, known, encoding
+
+
+def _decode_file(format: str, data: Any, flags: int, scale: bool = True) -> np.ndarray:
     check_compressed(format, data)
     buffer = _bytes(data)
     try:
-        image = cv2.imdecode(buffer, flags)
+        # An orientation tag must not turn the pixels that camera_info describes.
+        image = cv2.imdecode(
+            buffer,
+            flags if flags == cv2.IMREAD_UNCHANGED else flags | cv2.IMREAD_IGNORE_ORIENTATION,
+        )
     except cv2.error:
         image = None
     if image is None:
@@ -205,7 +317,7 @@ def _decode_file(format: str, data: Any, flags: int) -> np.ndarray:
         raise ImageError(
             f"compressed image, format '{format}': expected 8 or 16 bit, got {image.dtype}"
         )
-    return to_8bit(image)
+    return to_8bit(image) if scale else image
 
 
 def _bytes(data: Any) -> np.ndarray:
@@ -221,7 +333,7 @@ def _bytes(data: Any) -> np.ndarray:
 def _checked(
     encoding: str, height: int, width: int, step: int, data: Any
 ) -> tuple[_Encoding, np.ndarray]:
-    """What is known of the encoding, and the (N,) bytes, once the fields agree with each other."""
+    """Look the encoding up and check that the fields agree; returns it with the (N,) bytes."""
     known = _ENCODINGS.get(encoding)
     if known is None:
         raise ImageError(f"image encoding '{encoding}': expected one of {', '.join(ENCODINGS)}")
@@ -234,13 +346,20 @@ def _checked(
             f'image {width}x{height} {encoding}: expected a step of at least {row} bytes, '
             f'got {step}'
         )
-    if known.channels == 2 and width % 2:
+    if (known.channels == 2 or known.planes) and width % 2:
         raise ImageError(f'image {width}x{height} {encoding}: expected an even width')
+    if known.planes and height % 2:
+        raise ImageError(f'image {width}x{height} {encoding}: expected an even height')
     buffer = _bytes(data)
-    if buffer.size != height * step:
+    if known.planes:
+        # Some drivers count the bytes of a pixel of both planes in the step: one and a half.
+        expected = height * (step if step == row * 3 // 2 else step * 3 // 2)
+    else:
+        expected = height * step
+    if buffer.size != expected:
         raise ImageError(
-            f'image {width}x{height} {encoding}: expected {height * step} bytes of data '
-            f'(height x step), got {buffer.size}'
+            f'image {width}x{height} {encoding}: expected {expected} bytes of data '
+            f'(height x step{" of both planes" if known.planes else ""}), got {buffer.size}'
         )
     if height * width > MAX_PIXELS:
         raise ImageError(f'image: expected at most {MAX_PIXELS} pixels, got {width}x{height}')
@@ -250,11 +369,14 @@ def _checked(
 def _pixels(
     encoding: str, height: int, width: int, step: int, is_bigendian: bool | int, data: Any
 ) -> tuple[np.ndarray, _Encoding]:
-    """(H, W) or (H, W, C) native-endian view of the data."""
+    """View the data as (H, W) or (H, W, C), or as (1.5 H, W) with a plane of colours below."""
     known, buffer = _checked(encoding, height, width, step, data)
     height, width, step = int(height), int(width), int(step)
     itemsize = np.dtype(known.dtype).itemsize
     row = width * known.channels * itemsize
+    if known.planes:
+        height = height * 3 // 2
+        step = buffer.size // height
     rows = buffer.reshape(height, step)[:, :row]
     if itemsize == 2:
         rows = np.ascontiguousarray(rows).view('>u2' if is_bigendian else '<u2').astype(np.uint16)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.writer import BagWriter, Storage
 from mdnet_ros.demo.scene import Scene
+from mdnet_ros.progress import Progress
 
 IMAGE_TOPIC = '/camera/image_raw'
 CAMERA_INFO_TOPIC = '/camera/camera_info'
@@ -42,7 +41,7 @@ def write_scene(
     """
     with BagWriter(path, storage, overwrite=overwrite) as bag:
         topics = BagTopics(bag)
-        frames: Iterable = tqdm(
+        frames: Iterable = Progress(
             scene, 'rendering', scene.settings.frame_count, unit='frame', disable=not progress
         )
         for frame in frames:

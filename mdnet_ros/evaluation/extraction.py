@@ -18,6 +18,7 @@ import numpy as np
 from mdnet_ros.baselines.common import user_cache
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
 from mdnet_ros.baselines.registry import ExtractorSpec
+from mdnet_ros.data.image_files import read_image
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.extractor import Extractor
 from mdnet_ros.features.types import Features
@@ -108,21 +109,6 @@ class FeatureCache:
             temporary.unlink(missing_ok=True)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image file.
-
-    Returns:
-        (H, W, 3) uint8 BGR.
-
-    Raises:
-        DataError: the file is missing or not an image.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f"image '{path.parent.name}/{path.name}': cannot be read as an image")
-    return image
-
-
 def shrink(image: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
     """Limit the longer side of an image.
 
@@ -169,9 +155,9 @@ def load_image(path: Path, max_side: int = 0) -> LoadedImage:
     """Read an image and limit its longer side to ``max_side`` pixels (0: no limit).
 
     Raises:
-        DataError: it cannot be read.
+        ImageError: it cannot be read.
     """
-    pixels, to_pixels = shrink(read_image(path), max_side)
+    pixels, to_pixels = shrink(read_image(path, colour=True), max_side)
     return LoadedImage(path, pixels, to_pixels, image_key(pixels))
 
 

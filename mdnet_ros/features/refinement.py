@@ -125,7 +125,8 @@ def _allowed(
 ) -> np.ndarray:
     """Mark the (N, 2) points that lie inside the border and all masks; (N,) bool."""
     size = np.array(image_size)
-    allowed = ((points >= border) & (points <= size - 1 - border)).all(axis=1)
+    inside = (points >= border) & (points <= size - 1 - border)
+    allowed = np.logical_and.reduce(inside, axis=1)
     for mask in masks:
         if mask is not None:
             height, width = mask.shape

@@ -9,13 +9,13 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.errors import DataError
+from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.features.types import Features
 from mdnet_ros.files import new_folder
 from mdnet_ros.integrations.pairs import ImagePair, PairFinder
+from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.recording import Recording
 
 #: JPEG quality of the images, which dense reconstruction reads.
@@ -53,6 +53,7 @@ class Conversion:
     Attributes:
         images: number of images.
         pictures: number of images with pixels.
+        broken: number of images that cannot be decoded.
         keypoints: number of keypoints in all images.
         pairs: number of image pairs that share tracks.
         matches: number of matches in all pairs.
@@ -62,6 +63,7 @@ class Conversion:
 
     images: int
     pictures: int
+    broken: int
     keypoints: int
     pairs: int
     matches: int
@@ -99,12 +101,12 @@ def convert(
     counts: list[int] = []
     listed: list[str] = []
     stamps: set[int] = set()
-    pictures = pairs = matches = inliers = repeated = 0
+    pictures = broken = pairs = matches = inliers = repeated = 0
     with (
         new_folder(out) as folder,
         closing(make_target(folder, recording.camera, recording.image_size)) as target,
     ):
-        for frame, image in tqdm(
+        for frame, image in Progress(
             recording, 'converting', len(recording), unit='frame', disable=not progress
         ):
             if frame.stamp_ns in stamps:
@@ -125,12 +127,17 @@ def convert(
                 inliers += int(pair.inlier.sum())
             pairs += len(found)
             if image is not None:
-                _write_jpeg(folder / 'images' / names[-1], image.bgr)
+                try:
+                    pixels = image.bgr
+                except ImageError:
+                    broken += 1
+                    continue
+                _write_jpeg(folder / 'images' / names[-1], pixels)
                 pictures += 1
         if not names:
             raise DataError(f"bag '{recording.tracks.path}': holds no tracked frames")
         (folder / 'pairs.txt').write_text(''.join(listed), encoding='utf-8')
-    return Conversion(len(names), pictures, sum(counts), pairs, matches, inliers, repeated)
+    return Conversion(len(names), pictures, broken, sum(counts), pairs, matches, inliers, repeated)
 
 
 def _write_jpeg(path: Path, image: np.ndarray) -> None:

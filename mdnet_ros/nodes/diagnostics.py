@@ -22,6 +22,8 @@ _WINDOW = 300
 _RECENT = 5.0
 #: Seconds without an image after which diagnostics say so.
 SILENCE = 2.0
+#: Fewer keypoints mean that the image has no texture: no geometry can be verified with them.
+_FEWEST_KEYPOINTS = 8
 #: Seconds between two lines with the same cause and different texts.
 _OTHER_PERIOD = 0.5
 #: Key of the time of extraction and tracking, which is a part of the latency.
@@ -247,7 +249,13 @@ class Statistics:
             if latency > limit:
                 problems.append((level, f'latency {latency * 1e3:.0f} ms, limit {limit * 1e3:g}'))
                 break
-        if self.processed > 1 and inliers < settings.warn_matches:
+        keypoints = len(self.last_frame.features) if self.last_frame else 0
+        if self.processed and keypoints < min(_FEWEST_KEYPOINTS, settings.max_keypoints):
+            # That nothing is matched then goes without saying.
+            limited = settings.mask or settings.score_threshold
+            where = ' where mask and score_threshold allow keypoints' if limited else ''
+            problems.append((warn, f'image has no texture{where}'))
+        elif self.processed > 1 and inliers < settings.warn_matches:
             problems.append((warn, f'{inliers} inlier matches, expected {settings.warn_matches}'))
         return problems
 

@@ -1,4 +1,4 @@
-"""Pixels of image messages: cv_bridge where it works, else our own decoder."""
+"""Convert image messages to pixels: with cv_bridge where it works, else with our decoder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from mdnet_ros.data import decoding
 from mdnet_ros.errors import ImageError
 from mdnet_ros.features.network import MIN_SIDE
 
-#: What cv_bridge converts to mono8 and bgr8; the rest is always decoded by ourselves.
-_CV_BRIDGE_ENCODINGS = frozenset(
-    name for name in decoding.ENCODINGS if name not in ('8UC1', '8UC3', 'uyvy', 'yuyv')
-)
+#: Encodings that cv_bridge does not convert to mono8 and bgr8, at least in some versions.
+_NOT_BY_CV_BRIDGE = ('8UC1', '8UC3', '16UC1', 'uyvy', 'yuyv', 'nv12', 'nv21')
+_CV_BRIDGE_ENCODINGS = frozenset(decoding.ENCODINGS) - frozenset(_NOT_BY_CV_BRIDGE)
 
 
 def check(message: Image | CompressedImage) -> None:
-    """Raise ImageError for what is wrong at first sight: at next to no cost, nothing decoded."""
+    """Check a message without decoding it.
+
+    Raises:
+        ImageError: if its fields contradict each other, or the image is too small.
+    """
     if isinstance(message, CompressedImage):
         width, height = decoding.check_compressed(message.format, message.data)
     else:
@@ -32,7 +35,7 @@ def check(message: Image | CompressedImage) -> None:
 
 
 def fill(message: Image | CompressedImage, data: np.ndarray | bytes) -> None:
-    """Set the ``data`` of a message the way rclpy takes without a per-element check."""
+    """Set the ``data`` of a message in the form that rclpy takes without checking each byte."""
     view = memoryview(data) if isinstance(data, bytes) else np.ascontiguousarray(data).data
     buffer = array.array('B')
     buffer.frombytes(view.cast('B') if view.nbytes else b'')
@@ -40,7 +43,7 @@ def fill(message: Image | CompressedImage, data: np.ndarray | bytes) -> None:
 
 
 def image_message(image: np.ndarray, header: object) -> Image:
-    """A ``bgr8`` or ``mono8`` message of an (H, W, 3) or (H, W) uint8 image."""
+    """Make a ``bgr8`` or ``mono8`` message of an (H, W, 3) or (H, W) uint8 image."""
     message = Image(
         header=header,
         height=int(image.shape[0]),
@@ -86,7 +89,8 @@ class ImageConverter:
         reason: why it is not cv_bridge; empty if it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counts: decoding.CountRange | None = None) -> None:
+        self._counts = counts or decoding.CountRange()
         self.backend, self.reason = 'cv_bridge', ''
         try:
             from cv_bridge import CvBridge
@@ -98,24 +102,24 @@ class ImageConverter:
             self.reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:160]
 
     def gray(self, message: Image | CompressedImage) -> np.ndarray:
-        """(H, W) uint8 of a message; may be a view of its data.
+        """Decode gray pixels, (H, W) uint8; may be a view of the message's data.
 
         Raises:
             ImageError: naming what is wrong with the message.
         """
         if isinstance(message, CompressedImage):
-            return decoding.decode_compressed(message.format, message.data)
+            return decoding.decode_compressed(message.format, message.data, self._counts)
         if self._uses_bridge(message):
             return self._bridged(message, 'mono8')
-        return decoding.decode_gray(*_fields(message))
+        return decoding.decode_gray(*_fields(message), self._counts)
 
     def bgr(self, message: Image | CompressedImage) -> np.ndarray:
-        """(H, W, 3) uint8 of a message; errors as :meth:`gray`."""
+        """Decode colours, (H, W, 3) uint8 BGR; errors as :meth:`gray`."""
         if isinstance(message, CompressedImage):
-            return decoding.decode_compressed_bgr(message.format, message.data)
+            return decoding.decode_compressed_bgr(message.format, message.data, self._counts)
         if self._uses_bridge(message):
             return self._bridged(message, 'bgr8')
-        return decoding.decode_bgr(*_fields(message))
+        return decoding.decode_bgr(*_fields(message), self._counts)
 
     def _uses_bridge(self, message: Image) -> bool:
         return self.backend == 'cv_bridge' and message.encoding in _CV_BRIDGE_ENCODINGS

@@ -26,6 +26,13 @@ from mdnet_ros.tracker.settings import TrackerSettings
 _IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 
 
+#: Policies of the camera_info subscriptions that ``qos_overrides`` parameters may change.
+_OVERRIDABLE = (
+    QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+)
+
+
 class Receiver(Protocol):
     """Handles the messages of the cameras."""
 
@@ -88,13 +95,23 @@ class Inputs:
                 ),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
-            node.create_subscription(
-                CameraInfo, topic_below(camera.name, 'camera_info'),
-                partial(receiver.on_camera_info, camera),
-                QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-                callback_group=QuickGroup(),
-                event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            # Two subscriptions follow every publisher: a volatile one receives all that is sent
+            # from now on, a transient local one what latching publishers sent before.
+            *(
+                node.create_subscription(
+                    CameraInfo, topic_below(camera.name, 'camera_info'),
+                    partial(receiver.on_camera_info, camera),
+                    QoSProfile(
+                        depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=durability
+                    ),
+                    callback_group=QuickGroup(),
+                    event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+                    qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE, entity_id=entity),
+                )
+                for durability, entity in (
+                    (DurabilityPolicy.VOLATILE, None),
+                    (DurabilityPolicy.TRANSIENT_LOCAL, 'latched'),
+                )
             ),
             node.create_subscription(
                 Image, self._mask, partial(receiver.on_mask, camera),

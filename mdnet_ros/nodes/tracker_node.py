@@ -52,7 +52,7 @@ class TrackerNode(LifecycleNode):
             for number, name in enumerate(self.settings.camera_names)
         ]
         self._inputs: list[Inputs] = []  # one for each camera while active
-        self._converter = ImageConverter()
+        self._converter = ImageConverter(self.settings.counts)
         self._pair: PairOutputs | None = None
         self._pipeline: Pipeline | None = None
         self.add_on_set_parameters_callback(self._on_parameters)

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
+from mdnet_ros.data.image_files import read_image
 from mdnet_ros.errors import ImageError
 from mdnet_ros.features.extractor import MDNetExtractor
 from mdnet_ros.tracker.settings import TrackerSettings
@@ -91,11 +91,9 @@ def read_mask(path: str) -> np.ndarray | None:
     if file.stat().st_size > _MAX_MASK_BYTES:
         raise ImageError(f"mask '{path}': larger than {_MAX_MASK_BYTES} bytes, refused")
     try:
-        mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
-    except cv2.error:
-        mask = None
-    if mask is None:
-        raise ImageError(f"mask '{path}': not a readable image")
+        mask = read_image(file)
+    except ImageError:
+        raise ImageError(f"mask '{path}': not a readable image") from None
     if not mask.any():
         raise ImageError(f"mask '{path}': black everywhere; expected white where to detect")
     return mask

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader, ImageFrame
 from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.features.types import TrackedFrame
+from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.clouds import correspondence_table, keypoint_table
 from mdnet_ros.tracker.engine import Engine
 
@@ -73,9 +73,8 @@ def track_bag(
     uncalibrated = without_ray = 0
     seconds: list[float] = []
     total = bag.counts[image_topic]
-    for frame in tqdm(
-        bag.images(image_topic), 'tracking', total, unit='frame', disable=not progress
-    ):
+    images = bag.images(image_topic, settings.counts)
+    for frame in Progress(images, 'tracking', total, unit='frame', disable=not progress):
         begin = time.perf_counter()
         try:
             done = engine.process(frame.image, frame.stamp_ns)

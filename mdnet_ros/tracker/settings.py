@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
+from mdnet_ros.data.decoding import CountRange
 from mdnet_ros.errors import SettingError
 from mdnet_ros.features.backends import PRECISIONS, RUNTIMES
 from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
@@ -181,6 +182,11 @@ class TrackerSettings:
     rectified: bool = _setting(
         False, 'The images are rectified already: P of camera_info holds for them, not K and D.',
         read_only=True)
+    count_low: int = _setting(
+        0, 'Count of a 16UC1 image (thermal camera) that becomes black.', 0, 65535, read_only=True)
+    count_high: int = _setting(
+        0, 'Count of a 16UC1 image that becomes white. Not above count_low: the 1st and 99th '
+        'percentile of each image are used.', 0, 65535, read_only=True)
     image_transport: str = _setting(
         'raw', 'Input: raw (topic image) or compressed (topic image/compressed).',
         choices=('raw', 'compressed'), read_only=True)
@@ -237,6 +243,11 @@ class TrackerSettings:
     def camera_names(self) -> tuple[str, ...]:
         """The names of the cameras; an empty string for a single camera without a name."""
         return tuple(name.strip('/ ') for name in self.cameras.split(','))
+
+    @property
+    def counts(self) -> CountRange:
+        """The range of the counts of 16UC1 images."""
+        return CountRange(self.count_low, self.count_high)
 
     @property
     def exact(self) -> bool:

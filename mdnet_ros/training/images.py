@@ -12,9 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from mdnet_ros.data.image_files import decode_image
 from mdnet_ros.errors import DataError, ImageError
+from mdnet_ros.progress import Progress
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
 #: Photographs are shrunk to fit this size (width, height), portraits turned by 90 degrees first.
@@ -40,15 +41,10 @@ class NamedImage:
     gray: np.ndarray
 
 
-def _decode(data: bytes, name: str) -> np.ndarray | None:
-    buffer = np.frombuffer(data, np.uint8)
-    return cv2.imdecode(buffer, cv2.IMREAD_GRAYSCALE) if len(buffer) else None
-
-
 def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedImage]:
     for file in sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES):
         name = str(file.relative_to(path))
-        gray = _decode(file.read_bytes(), file.name) if wanted(name) else None
+        gray = decode_image(file.read_bytes()) if wanted(name) else None
         if gray is not None:
             yield NamedImage(name, gray)
 
@@ -62,7 +58,7 @@ def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedImage]:
                 if member.size > LARGEST_FILE or not wanted(member.name):
                     continue
                 stream = pack.extractfile(member)
-                gray = _decode(stream.read(), member.name) if stream else None
+                gray = decode_image(stream.read()) if stream else None
                 if gray is not None:
                     yield NamedImage(member.name, gray)
     except tarfile.TarError as error:
@@ -257,7 +253,7 @@ def load_pools(
     def to_train_on() -> Iterator[NamedImage]:
         for path in paths:
             found = read_images(path, topic, part)
-            for image in tqdm(found, desc=f'read {Path(path).name}', unit=''):
+            for image in Progress(found, desc=f'read {Path(path).name}', unit=''):
                 if min(image.gray.shape) < MINIMUM_SIDE:
                     continue
                 if is_held_back(image.name, held_back):

@@ -18,13 +18,13 @@ import yaml
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from mdnet_ros.allocator import tune_allocator
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.network import MDNet, count_parameters
 from mdnet_ros.features.weights import load_weights, save_weights
 from mdnet_ros.files import write_text
+from mdnet_ros.progress import Progress
 from mdnet_ros.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdnet_ros.training.config import TrainingConfig
 from mdnet_ros.training.data import Prefetcher, step_generator
@@ -160,7 +160,7 @@ class Trainer:
         if self.minutes is not None and self.step == 0:
             self.steps = self._steps_that_fit(self.minutes)
         batches = Prefetcher(self.pool, self.config, self.step, self.steps, self.rank)
-        bar = tqdm(
+        bar = Progress(
             total=self.steps, initial=self.step, desc='train', unit='step',
             disable=self.rank != 0, dynamic_ncols=True,
         )
@@ -245,7 +245,7 @@ class Trainer:
             steps = int(shared)
         return steps
 
-    def _report(self, bar: tqdm[Any], terms: LossTerms) -> None:
+    def _report(self, bar: Progress, terms: LossTerms) -> None:
         if self.step % 10 and self.step != self.steps:
             return
         values = terms.values()
@@ -268,7 +268,7 @@ class Trainer:
     def _measure(self) -> ValidationFigures:
         return validate(self._exported(), self.pairs, self.precision)
 
-    def _validate(self, bar: tqdm[Any]) -> ValidationFigures:
+    def _validate(self, bar: Progress) -> ValidationFigures:
         figures = self._measure()
         if self.journal is not None:
             self.journal.scalars('validation', figures.to_dict(), self.step)

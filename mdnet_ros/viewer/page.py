@@ -12,12 +12,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from mdnet_ros.bags.reader import ImageFrame
 from mdnet_ros.errors import DataError, ImageError, SettingError
 from mdnet_ros.evaluation.tracks.statistics import SequenceSummary
 from mdnet_ros.files import write_text
+from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.drawing import COLOUR_BY, ColourBy, TrackDrawer, draw_tracks
 from mdnet_ros.tracker.recording import Recording
 from mdnet_ros.viewer.figures import SequenceFigures
@@ -106,7 +106,7 @@ def write_page(
     pictures: list[str] = []
     shown: list[int] = []
     without_image = 0
-    frames = tqdm(recording, 'drawing', len(recording), unit='frame', disable=not progress)
+    frames = Progress(recording, 'drawing', len(recording), unit='frame', disable=not progress)
     for index, (frame, image) in enumerate(frames):
         figures.add(frame)
         trails = drawer.update(frame)

@@ -113,3 +113,25 @@ def test_no_keypoints_in_an_image(tmp_path: Path) -> None:
     with open(tmp_path / '1.png.x', 'wb') as file:
         np.savez(file, keypoints=np.zeros((0, 2)), descriptors=np.zeros((0, 8)), scores=np.zeros(0))
     assert len(PrecomputedFeatures(tmp_path, 10).read(Path('1.png'))) == 0
+
+
+TUM = ('1305031102.175304.png', '1305031102.211214.png')
+
+
+@pytest.mark.parametrize('write', [write_hloc, write_imb, write_npz])
+@pytest.mark.parametrize('stored', [TUM, tuple(name.removesuffix('.png') for name in TUM)])
+def test_image_names_with_dots_stay_apart(tmp_path: Path, write, stored) -> None:
+    """TUM RGB-D names images by their stamp in seconds."""
+    path = write(tmp_path, list(stored))
+    extractor = PrecomputedFeatures(path, 10)
+    for name in TUM:
+        check(extractor, Path('rgb') / name, 1e-3)
+    with pytest.raises(DataError, match='no features of'):
+        extractor.read(Path('rgb/1305031102.png'))
+
+
+@pytest.mark.parametrize('write', [write_hloc, write_imb, write_npz])
+def test_two_entries_for_one_image_are_an_error(tmp_path: Path, write) -> None:
+    path = write(tmp_path, ['a/1.png', 'a/1.jpg'] if write is not write_imb else ['1.png', '1.jpg'])
+    with pytest.raises(DataError, match=r"one entry for each image, found '.*1.jpg' and '.*1.png'"):
+        PrecomputedFeatures(path, 10)

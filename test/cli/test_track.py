@@ -217,3 +217,58 @@ def test_a_mistake_ends_the_process_with_code_2(place):
     assert done.returncode == 2
     assert done.stderr == "mdnet: error: bag 'absent': no such file or folder\n"
     assert not (place / 'no').exists()
+
+
+@pytest.mark.parametrize(('name', 'step'), [
+    ('hz100', 9_987_715), ('at_once', 2_000), ('hourly', 3_600_000_000_000),
+])
+def test_every_rate_of_images_gives_tracks_and_a_video(place, name, step):
+    """A camera of 100.12 Hz, a bag that a script wrote in one go, a time lapse."""
+    with BagWriter(place / name) as bag:
+        for i in range(4):
+            image = np.random.default_rng(i).integers(0, 255, (64, 96), np.uint8)
+            BagTopics(bag).image('/image', 10**18 + i * step, 'cam', image)
+    assert track(place, out=f'{name}-out', bag=name) == 0
+    names = {p.name for p in (place / f'{name}-out').iterdir()}
+    assert names == {'tracks', 'summary.json', 'tracks.mp4', 'contact_sheet.png'}
+
+
+def test_a_video_that_cannot_be_written_costs_only_itself(place, capsys):
+    (place / 'no-video' / 'tracks.mp4' / 'mine').mkdir(parents=True)
+    assert track(place, out='no-video') == 0
+    assert "mdnet track: no video '" in capsys.readouterr().err
+    with BagReader(place / 'no-video' / 'tracks') as bag:
+        assert bag.counts['/keypoints'] == 8
+    assert json.loads((place / 'no-video' / 'summary.json').read_text())['frames_processed'] == 8
+
+
+def test_a_thermal_camera_is_tracked_when_it_is_named(place, capsys):
+    """16UC1 holds counts; a fixed range and the image's own both give tracks."""
+    rng = np.random.default_rng(0)
+    counts = (30000 + 200 * cv2.GaussianBlur(rng.normal(size=(120, 160)), (0, 0), 2)).astype('u2')
+    with BagWriter(place / 'thermal') as bag:
+        t = bag.types
+        for i in range(4):
+            seen = np.roll(counts, i, axis=1)
+            time = t['builtin_interfaces/msg/Time'](100, i * 10**8)
+            message = t['sensor_msgs/msg/Image'](
+                t['std_msgs/msg/Header'](time, 'cam'), 120, 160, '16UC1', 0, 320,
+                seen.reshape(-1).view(np.uint8),
+            )
+            bag.write('/thermal', 'sensor_msgs/msg/Image', 10**18 + i * 10**8, message)
+    assert track(place, '--no-pictures', out='unnamed', bag='thermal') == 2
+    assert 'depth or a thermal camera: name the topic' in capsys.readouterr().err
+    found = []
+    for name, more in (
+        ('own', ()), ('fixed', ('--set', 'count_low=29800', '--set', 'count_high=30200')),
+        ('wrong', ('--set', 'count_low=1', '--set', 'count_high=2')),
+    ):
+        out = f'thermal-{name}'
+        assert track(
+            place, '--image-topic', '/thermal', '--no-pictures', *more, out=out, bag='thermal'
+        ) == 0
+        found.append(json.loads((place / out / 'summary.json').read_text()))
+    own, fixed, wrong = (s['keypoints_per_frame'] for s in found)
+    assert own > 0
+    assert fixed > 0
+    assert wrong == 0  # white everywhere

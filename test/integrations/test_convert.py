@@ -276,6 +276,41 @@ def test_without_calibration_or_pixels_it_says_so(flight, tmp_path, capsys):
     database.close()
 
 
+@pytest.fixture
+def first_broken(flight, tmp_path):
+    """A recording whose first image is cut short, and no calibration that tells its size."""
+    with BagWriter(tmp_path / 'bag') as bag:
+        topics = BagTopics(bag)
+        for i, frame in enumerate(flight.frames[:4]):
+            stamp = flight.stamp(i)
+            if i == 0:
+                t = bag.types
+                time = t['builtin_interfaces/msg/Time'](*divmod(stamp, 10**9))
+                bag.write('/image', 'sensor_msgs/msg/Image', stamp, t['sensor_msgs/msg/Image'](
+                    t['std_msgs/msg/Header'](time, 'cam'), 240, 320, 'mono8', 0, 320,
+                    np.zeros(7, np.uint8)))
+            else:
+                topics.image('/image', stamp, 'cam', np.full((240, 320), 9, np.uint8))
+            topics.cloud('/keypoints', stamp, 'cam', keypoint_table(frame))
+            topics.cloud('/correspondences', stamp, 'cam', correspondence_table(frame))
+    return tmp_path / 'bag'
+
+
+def test_a_broken_first_image_does_not_stop_the_conversion(first_broken, tmp_path, capsys):
+    assert main(['convert', '--bag', str(first_broken), '--to', 'hloc', '--out',
+                 str(tmp_path / 'out')]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith('4 images, ')
+    assert '1 images cannot be decoded and are left out' in said.err
+    assert '--images' not in said.err
+    assert len(list((tmp_path / 'out' / 'images').iterdir())) == 3
+
+
+def test_a_broken_first_image_does_not_stop_the_view(first_broken, tmp_path, capsys):
+    assert main(['view', '--bag', str(first_broken), '--out', str(tmp_path / 'out.html')]) == 0
+    assert '4 frames, 4 of them as pictures' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ('more', 'complaint'),
     [

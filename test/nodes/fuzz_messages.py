@@ -68,10 +68,11 @@ def images(draw):
         size = {'rgba': 4, 'bgra': 4, 'rgb': 3, 'bgr': 3, '8UC3': 3, 'yuv': 2, 'uyvy': 2}
         size |= {'yuyv': 2}
         pixel = next((n for name, n in size.items() if message.encoding.startswith(name)), 1)
-        pixel *= 1 + message.encoding.endswith('16')
+        pixel *= 1 + (message.encoding.endswith('16') or message.encoding == '16UC1')
         message.step = message.width * pixel + draw(st.sampled_from([0, 0, 0, 1, 64]))
+        planes = message.encoding in ('nv12', 'nv21')
         fill(message, np.random.default_rng(draw(st.integers(0, 9))).bytes(
-            message.height * message.step
+            message.height * message.step * (3 if planes else 2) // 2
         ))
         if draw(st.booleans()):
             setattr(message, draw(st.sampled_from(['height', 'width', 'step'])), draw(UINT32))
@@ -98,7 +99,8 @@ def compressed_images(draw):
             del content[at : at + len(what)]
         else:
             del content[at:]
-    message = CompressedImage(format=draw(TEXT | st.sampled_from(['jpeg', 'png', 'bgr8; jpeg'])))
+    formats = ('jpeg', 'png', 'bgr8; jpeg', 'bayer_rggb8; png compressed', '16UC1; png compressed')
+    message = CompressedImage(format=draw(TEXT | st.sampled_from(formats)))
     message.header.stamp.sec, message.header.stamp.nanosec = draw(STAMPS)
     fill(message, bytes(content))
     return message

@@ -79,7 +79,7 @@ def test_what_is_played_is_recorded_byte_for_byte(tmp_path, bag, environment):
     assert stamps == [START + i * STEP for i in range(10)]
     information = yaml.safe_load((target / 'metadata.yaml').read_text())
     assert information['rosbag2_bagfile_information']['version'] == 8
-    assert [p.name for p in tmp_path.glob('.*.tmp')] == []
+    assert list(tmp_path.glob('*.unfinished')) == []
 
 
 ANSWERER = '''
@@ -154,7 +154,7 @@ def test_the_recorder_does_not_overwrite(bag, environment):
 
 def test_a_recorder_that_hears_nothing_leaves_an_empty_bag(tmp_path, environment):
     recorder = start('recorder', environment, tmp_path / 'none', '/x')
-    while not list(tmp_path.glob('.none.*.tmp')):
+    while not list(tmp_path.glob('none.unfinished')):
         time.sleep(0.05)
     code, out, err = stop(recorder, signal.SIGTERM)
     assert (code, err) == (0, ''), err

@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from mdnet_ros.baselines.registry import FLOW_SUFFIX, ExtractorSpec, split_refinement
 from mdnet_ros.data.plain import to_plain
@@ -33,6 +32,7 @@ from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_devic
 from mdnet_ros.features.matching import has_fast_integers, mutual_nearest
 from mdnet_ros.features.network import SIZE_MULTIPLE, MDNet, count_flops, count_parameters
 from mdnet_ros.features.tracking import FrameTracker
+from mdnet_ros.progress import Progress
 
 #: Number of frames, and how far the picture moves from one to the next, pixels.
 _FRAMES, _SHIFT = 6, 3
@@ -216,7 +216,7 @@ class Benchmark:
             for count in settings.matching for exact in self._products() for sets in settings.sets
         ]  # fmt: skip
         total = len(jobs) + len(comparisons)
-        with tqdm(total=total, desc='benchmark', unit='measurement', disable=None) as bar:
+        with Progress(total=total, desc='benchmark', unit='measurement', disable=None) as bar:
             for name, size, budget in jobs:
                 try:
                     rows.append(self._extractor(name, size, budget, rows))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mdnet_ros.data.image_files import IMAGE_SUFFIXES
 from mdnet_ros.errors import DataError
 
 #: Sequences with images over 1600x1200 px. D2-Net (Dusmanu et al., CVPR 2019) and everyone after
@@ -30,9 +31,6 @@ LEFT_OUT = frozenset(
 )
 #: First letter of a folder's name to its group in reports.
 GROUPS = {'v': 'viewpoint', 'i': 'illumination'}
-_IMAGE_TYPES = frozenset(
-    {'.png', '.ppm', '.pgm', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp'}
-)
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,17 @@ def load_sequence(folder: Path) -> ImageSequence:
     Raises:
         DataError: an image or homography is missing, or a homography is malformed.
     """
-    images = {
-        int(path.stem): path
-        for path in sorted(folder.iterdir())
-        if path.stem.isdecimal() and path.suffix.lower() in _IMAGE_TYPES
-    }
+    images: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.stem.isdecimal() or path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        number = int(path.stem)
+        if number in images:
+            raise DataError(
+                f"sequence '{folder.name}': image {number} is there twice, as "
+                f"'{images[number].name}' and '{path.name}'"
+            )
+        images[number] = path
     count = max(
         [*images, *(int(p.name[4:]) for p in folder.glob('H_1_*') if p.name[4:].isdecimal())],
         default=0,
@@ -109,7 +113,7 @@ def load_sequence(folder: Path) -> ImageSequence:
 
 
 def read_homography(path: Path) -> np.ndarray:
-    """Read a homography from a text file.
+    """Read a homography from a text file: nine numbers, separated by spaces, tabs or commas.
 
     Returns:
         (3, 3) float64, scaled to H[2, 2] = 1.
@@ -119,11 +123,20 @@ def read_homography(path: Path) -> np.ndarray:
     """
     where = f"sequence '{path.parent.name}': {path.name}"
     try:
-        matrix = np.loadtxt(path, ndmin=2)
+        text = path.read_text(encoding='utf-8-sig')
     except FileNotFoundError:
         raise DataError(f'{where} is missing') from None
-    except (OSError, ValueError) as error:
-        raise DataError(f'{where}: {" ".join(str(error).split())}') from None
+    except (OSError, ValueError):
+        raise DataError(f'{where}: cannot be read as text') from None
+    rows = [
+        line.split('#')[0].replace(',', ' ').replace(';', ' ').split()
+        for line in text.splitlines()
+    ]
+    try:
+        numbers = [[float(word) for word in row] for row in rows if row]
+        matrix = np.array(numbers, np.float64, ndmin=2)
+    except ValueError:
+        raise DataError(f'{where}: expected three lines of three numbers each') from None
     if matrix.shape != (3, 3):
         raise DataError(f'{where}: expected a 3x3 matrix, got {"x".join(map(str, matrix.shape))}')
     if not np.isfinite(matrix).all() or matrix[2, 2] == 0 or np.linalg.matrix_rank(matrix) < 3:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import DataError, ImageError
@@ -20,6 +19,7 @@ from mdnet_ros.evaluation.homography.results import (
 )
 from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
 from mdnet_ros.features.matching import match_mutual_nearest
+from mdnet_ros.progress import Progress
 
 
 def measure_sequence(
@@ -82,13 +82,13 @@ def evaluate(
     sources = [FeatureSource(spec, cache) for spec in specs]
     measured: dict[str, list[SequenceResult]] = {spec.name: [] for spec in specs}
     omitted: list[str] = []
-    progress = tqdm(folders, unit='sequence')
+    progress = Progress(folders, unit='sequence')
     for folder in progress:
         progress.set_postfix_str(folder.name)
         try:
             sequence = load_sequence(folder)
             images = [load_image(path, settings.max_side) for path in sequence.images]
-        except DataError as error:
+        except (DataError, ImageError) as error:
             omitted.append(f'{folder.name}: {error}')
             continue
         for source in sources:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.evaluation.homography.metrics import PairCounts, evaluate_pair
 from mdnet_ros.evaluation.reports.tables import Column, Table
 from mdnet_ros.features.extractor import Extractor
 from mdnet_ros.features.matching import match_mutual_nearest
+from mdnet_ros.progress import Progress
 from mdnet_ros.training.images import ImagePool
 from mdnet_ros.training.pair_classes import SIDE, PairClass, pairs_of
 from mdnet_ros.training.views import ViewPair
@@ -73,7 +73,7 @@ def measure(
     """
     extractors = [(spec.name, spec.create()) for spec in specs]
     figures = []
-    progress = tqdm(total=len(classes) * len(specs), unit='class')
+    progress = Progress(total=len(classes) * len(specs), unit='class')
     for kind in classes:
         pairs = pairs_of(pool, kind, count)
         for name, extractor in extractors:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mdnet_ros.data.h5_files import open_h5
+from mdnet_ros.data.image_files import IMAGE_SUFFIXES
 from mdnet_ros.data.poses import Pose
-from mdnet_ros.errors import DataError, MissingDependencyError
+from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.image_matching.scene import Scene, SceneSettings, View
 from mdnet_ros.evaluation.image_matching.selection import (
     VISIBILITY_FILE,
@@ -22,13 +24,6 @@ from mdnet_ros.evaluation.image_matching.selection import (
     pairs_from_file,
     read_subsets,
 )
-
-try:
-    import h5py
-except ImportError:
-    h5py = None
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.webp', '.tif', '.tiff', '.bmp')
 
 
 def find_scenes(root: Path) -> list[Path]:
@@ -56,6 +51,11 @@ def load_scene(folder: Path, settings: SceneSettings) -> Scene:
     views: dict[str, View] = {}
     files = (p for p in (base / 'images').iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     for path in sorted(files):
+        if path.stem in views:
+            raise DataError(
+                f"{base}: images '{views[path.stem].image_path.name}' and '{path.name}' share the "
+                f"name '{path.stem}', expected one of them"
+            )
         try:
             calibration = base / 'calibration' / f'calibration_{path.stem}.h5'
             intrinsics, pose = read_calibration(calibration)
@@ -97,23 +97,18 @@ def read_calibration(path: Path) -> tuple[np.ndarray, Pose]:
         DataError: the file is missing, unreadable, or not a calibration.
         MissingDependencyError: h5py is not installed.
     """
-    if h5py is None:
-        raise MissingDependencyError('h5py', 'evaluate', 'reading camera calibrations')
     values: dict[str, np.ndarray] = {}
     if not path.is_file():
         raise DataError(f'{path}: no such calibration file')
-    try:
-        with h5py.File(path, 'r') as file:
-            for key, size in (('K', 9), ('R', 9), ('T', 3)):
-                if key not in file:
-                    raise DataError(f'{path}: expected the key {key}, got {sorted(file)}')
-                values[key] = np.asarray(file[key], np.float64)
-                if values[key].size != size:
-                    raise DataError(
-                        f'{path}: expected {size} numbers in {key}, got shape {values[key].shape}'
-                    )
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f'{path}: not a readable HDF5 calibration ({error})') from None
+    with open_h5(path) as file:
+        for key, size in (('K', 9), ('R', 9), ('T', 3)):
+            if key not in file:
+                raise DataError(f'{path}: expected the key {key}, got {sorted(file)}')
+            values[key] = np.asarray(file[key], np.float64)
+            if values[key].size != size:
+                raise DataError(
+                    f'{path}: expected {size} numbers in {key}, got shape {values[key].shape}'
+                )
     intrinsics, rotation = values['K'].reshape(3, 3), values['R'].reshape(3, 3)
     if not all(np.isfinite(v).all() for v in values.values()):
         raise DataError(f'{path}: expected finite numbers')
@@ -133,11 +128,8 @@ def read_depth(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is unreadable.
     """
-    try:
-        with h5py.File(path, 'r') as file:
-            depth = np.asarray(file['depth'], np.float32)
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f'{path}: not a readable depth map ({error})') from None
+    with open_h5(path) as file:
+        depth = np.asarray(file['depth'], np.float32)
     if depth.ndim != 2:
         raise DataError(f'{path}: depth: expected two dimensions, got shape {depth.shape}')
     return np.where(np.isfinite(depth) & (depth > 0), depth, 0.0).astype(np.float32)

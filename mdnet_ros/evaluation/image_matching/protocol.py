@@ -7,7 +7,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.errors import DataError, ImageError
@@ -25,6 +24,7 @@ from mdnet_ros.evaluation.image_matching.scene import Scene, SceneSettings, with
 from mdnet_ros.evaluation.image_matching.subsets import measure_subset
 from mdnet_ros.evaluation.pose import mean_average_accuracy
 from mdnet_ros.evaluation.reports.results import EvaluationResult
+from mdnet_ros.progress import Progress
 
 #: Inlier thresholds tried on a validation scene, pixels.
 THRESHOLDS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -69,14 +69,14 @@ def evaluate(
             )
         folder = folders.pop(names.index(settings.validation_scene))
         scene, images = _load(folder, settings.scene, omitted)
-        progress = tqdm(sources, unit='extractor', desc=f'choosing on {scene.name}')
+        progress = Progress(sources, unit='extractor', desc=f'choosing on {scene.name}')
         choices = [_choose(scene, images, source, settings) for source in progress]
     elif settings.ratio is None:
         raise DataError('ratio: choosing it needs a validation scene')
     if not folders:
         raise DataError(f'{root}: expected a scene besides the validation scene')
     measured: dict[str, list[SceneResult]] = {spec.name: [] for spec in specs}
-    progress = tqdm(folders[shard[0] - 1 :: shard[1]], unit='scene')
+    progress = Progress(folders[shard[0] - 1 :: shard[1]], unit='scene')
     for folder in progress:
         progress.set_postfix_str(folder.name)
         try:
@@ -113,7 +113,7 @@ def _load(
     for view in scene.views.values():
         try:
             images[view.name] = load_image(view.image_path)
-        except DataError as error:
+        except ImageError as error:
             broken.append(view.name)
             omitted.append(f'{scene.name}: {error}')
     omitted.extend(scene.omitted)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mdnet_ros.data.image_files import image_name
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.image_matching.scene import SceneSettings, View
 
@@ -74,7 +75,7 @@ def read_subsets(
     for size in settings.subset_sizes:
         files = sorted(folder.glob(f'{size}bag_*.txt'))
         for path in files[: settings.subsets_per_size]:
-            names = [Path(line.strip()).stem for line in path.read_text().splitlines()]
+            names = [image_name(Path(line.strip()).name) for line in path.read_text().splitlines()]
             names = [name for name in names if name]
             missing = [name for name in names if name not in views]
             if missing:

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.errors import DataError, ImageError
@@ -17,6 +16,7 @@ from mdnet_ros.evaluation.replay.meter import BagMeter
 from mdnet_ros.evaluation.replay.results import BagResult, ReplayResult, ReplaySettings
 from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
 from mdnet_ros.evaluation.tracks.truth import GroundTruthError
+from mdnet_ros.progress import Progress
 
 #: Runs a front end over a bag, and appends what it had to leave out to the list.
 Runner = Callable[[BagSequence, FrontendSpec, ReplaySettings, list[str]], BagResult]
@@ -108,7 +108,7 @@ def replay(
     count = len(sequence.stamps_ns)
     with BagReader(sequence.path) as reader:
         frames = islice(reader.images(sequence.topic), sequence.first, sequence.first + count)
-        for image in tqdm(frames, total=count, desc=f'{sequence.name} {spec.name}'):
+        for image in Progress(frames, total=count, desc=f'{sequence.name} {spec.name}'):
             try:
                 timed = frontend.track(image.image, image.stamp_ns)
             except ImageError as error:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from mdnet_ros.features.detection import DetectionSettings, detect
 from mdnet_ros.features.network import SIZE_MULTIPLE, NetworkOutput
+from mdnet_ros.features.texture import find_texture
 from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.features.weights import WeightsInfo
 
@@ -86,7 +87,7 @@ def find_keypoints(
     mask: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> PaddedFeatures:
-    """Detect keypoints on the device: scale, pad, run the network, detect.
+    """Detect keypoints on the device where there is texture: scale, pad, network, detection.
 
     Args:
         network, images, shape, dtype: as for :func:`run_network`.
@@ -95,6 +96,8 @@ def find_keypoints(
     """
     output = run_network(network, images, shape, dtype)
     _, height, width = shape
+    allowed = find_texture(images, (height, width))
     if mask is not None:
-        mask = F.pad(mask, (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE))
-    return detect(output, settings, (height, width), mask)
+        allowed = allowed & mask
+    allowed = F.pad(allowed, (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE))
+    return detect(output, settings, (height, width), allowed)

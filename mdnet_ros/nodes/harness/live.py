@@ -19,7 +19,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
-from tqdm import tqdm
 
 from mdnet_ros.bags.reader import COMPRESSED_IMAGE, BagReader, RawMessage
 from mdnet_ros.bags.writer import BagWriter
@@ -30,6 +29,7 @@ from mdnet_ros.nodes.executors import executor_of, spinning
 from mdnet_ros.nodes.player import BagPlayer, PlaySettings
 from mdnet_ros.nodes.raw import header_stamp
 from mdnet_ros.nodes.recorder import TopicRecorder
+from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.settings import TrackerSettings
 
 DIAGNOSTICS = '/diagnostics'
@@ -112,7 +112,7 @@ class LiveRun:
 class _Stopwatch:
     """Records when images were sent and answered, and the tracker's counters."""
 
-    def __init__(self, image_topic: str, bar: tqdm) -> None:
+    def __init__(self, image_topic: str, bar: Progress) -> None:
         self.sent: dict[int, int] = {}
         self.answered: dict[int, int] = {}
         self.foreign = 0
@@ -260,7 +260,7 @@ def _exchange(
     progress: bool,
 ) -> LiveRun:
     node = Node('mdnet_live')
-    bar = tqdm(
+    bar = Progress(
         desc='live', total=bag.counts[image_topic], unit='frame', disable=not progress
     )
     watch = _Stopwatch(image_topic, bar)

@@ -12,7 +12,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
-from tqdm import tqdm
 
 from mdnet_ros.bags.reader import BagReader, RawMessage
 from mdnet_ros.errors import DataError
@@ -30,6 +29,7 @@ from mdnet_ros.nodes.harness.live import (
 from mdnet_ros.nodes.host import open_files, resident_memory
 from mdnet_ros.nodes.player import BagPlayer, PlaySettings
 from mdnet_ros.nodes.raw import header_stamp
+from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.settings import TrackerSettings
 
 #: Number of samples in a run, and the shortest time between two samples, seconds.
@@ -145,7 +145,7 @@ def _sample(
     interval = max(_SHORTEST_INTERVAL, seconds / _SAMPLES)
     bar_format = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s{postfix}'
     with (
-        tqdm(desc='soak', total=seconds, disable=not progress, bar_format=bar_format) as bar,
+        Progress(desc='soak', total=seconds, disable=not progress, bar_format=bar_format) as bar,
         suppress(DataError),
     ):
         while not stop.wait(interval):

@@ -230,7 +230,17 @@ def break_wrong_shape(folder: Path) -> str:
 
 def break_text(folder: Path) -> str:
     (folder / 'H_1_2').write_text('not numbers')
-    return 'H_1_2: '
+    return 'H_1_2: expected three lines of three numbers each'
+
+
+def break_twice(folder: Path) -> str:
+    (folder / '02.jpg').write_bytes((folder / '2.png').read_bytes())
+    return "image 2 is there twice, as '02.jpg' and '2.png'"
+
+
+def break_binary(folder: Path) -> str:
+    (folder / 'H_1_2').write_bytes(bytes(range(256)))
+    return 'H_1_2: cannot be read as text'
 
 
 def break_singular(folder: Path) -> str:
@@ -254,6 +264,8 @@ def break_missing_image(folder: Path) -> str:
         break_missing_homography,
         break_wrong_shape,
         break_text,
+        break_twice,
+        break_binary,
         break_singular,
         break_unreadable_image,
         break_missing_image,
@@ -280,6 +292,13 @@ def test_flat_images_give_zeros_not_nan(tmp_path: Path) -> None:
 
 def test_homographies_are_normalised(tmp_path: Path) -> None:
     np.savetxt(tmp_path / 'H_1_2', -3.0 * WARPS[2])
+    np.testing.assert_allclose(read_homography(tmp_path / 'H_1_2'), WARPS[2])
+
+
+@pytest.mark.parametrize('separator', [' ', ',', ', ', '\t', ';', '   '])
+def test_homographies_are_read_whatever_separates_their_numbers(tmp_path, separator) -> None:
+    rows = [separator.join(f'{value:.17g}' for value in row) for row in WARPS[2]]
+    (tmp_path / 'H_1_2').write_text('\ufeff# from another tool\n' + '\r\n'.join(rows) + '\n\n')
     np.testing.assert_allclose(read_homography(tmp_path / 'H_1_2'), WARPS[2])
 
 

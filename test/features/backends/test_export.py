@@ -255,7 +255,7 @@ def test_the_command(
         (['--out', str(out), '--batch', '0'], 'batch'),
         (['--out', str(out), '--max-keypoints', '0'], 'max-keypoints'),
         (['--out', str(out), '--border', '-1'], 'border'),
-        (['--out', str(out), '--images', str(weights_path)], 'not a readable image'),
+        (['--out', str(out), '--images', str(weights_path)], 'cannot be read as an image'),
     ):
         assert main([*command, *wrong]) == 2
         error = capsys.readouterr().err

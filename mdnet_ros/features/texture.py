@@ -1,0 +1,104 @@
+"""Where an image has contrast above the noise of its sensor.
+
+A network finds its strongest responses in any image, also in a black one or in a blank wall. The
+test here compares, around every cell of 4 x 4 pixels, the contrast of the averaged image with what
+noise alone would leave of it:
+
+- contrast L: root mean square over 3 x 3 cells of the cells' means, less their mean over 5 x 5
+  cells, which removes shading; times 4, so that white noise of standard deviation s has L = s;
+- noise S1: standard deviation of the noise around the cell, estimated by the mean absolute value
+  of the difference of two Laplacians (Immerkaer, CVIU 1996, eq. 3), which is blind to shading and
+  to straight edges; S2: the same at half the resolution, times 2, for noise that demosaicing or
+  compression spread over neighbouring pixels.
+
+Noise of independent pixels has L / S1 = 1, and in practice never 3; keypoints of ordinary images
+have 4 to 200. Both estimates are limited, because fine texture looks like noise to them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+#: Side of a cell, pixels.
+_CELL = 4
+#: Least contrast in units of the noise: of independent pixels, and of neighbours that share it.
+_WHITE, _SHARED = 3.0, 3.3
+#: Standard deviations that sensors have, gray levels: rounding alone gives the least; above the
+#: greatest it is texture.
+_LEAST, _GREATEST_WHITE, _GREATEST_SHARED = 0.5, 12.0, 4.0
+#: Standard deviation of the noise for each unit of the mean absolute value of Immerkaer's operator.
+_IMMERKAER = (torch.pi / 2) ** 0.5 / 6
+
+
+def find_texture(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Find where images have contrast above their noise.
+
+    Args:
+        images: (B, 1, H, W) uint8.
+        size: (H, W), at least 16 each: plain numbers, so that the work can be exported.
+
+    Returns:
+        (B, 1, H, W) bool on the same device.
+    """
+    height, width = size
+    rows, columns = height // _CELL * _CELL, width // _CELL * _CELL
+    fine = images[..., :rows, :columns].float()
+    half = _halved(fine)
+    cells = _halved(half)
+    # Continued as a mirror would, but upside down: shading goes on beyond the edge of the image.
+    beyond = 2.0 * F.pad(cells, (2,) * 4, mode='replicate') - F.pad(cells, (2,) * 4, mode='reflect')
+    band = cells - _mean(beyond, 5)
+    contrast = _box(band * band, 3).sqrt() * _CELL
+    white = _noise(fine, _CELL)
+    shared = torch.maximum(white, 2.0 * _noise(half, _CELL // 2))
+    least = torch.maximum(
+        _WHITE * white.clamp(_LEAST, _GREATEST_WHITE),
+        _SHARED * shared.clamp(_LEAST, _GREATEST_SHARED),
+    )
+    found = (contrast > least).float()
+    found = F.interpolate(found, scale_factor=_CELL, mode='nearest')
+    padding = (0, width - columns, 0, height - rows)
+    return F.pad(found, padding, mode='replicate') > 0.5 if any(padding) else found > 0.5
+
+
+def _halved(maps: torch.Tensor) -> torch.Tensor:
+    """Mean of each 2 x 2 places."""
+    pairs = maps[..., ::2, :] + maps[..., 1::2, :]
+    return (pairs[..., ::2] + pairs[..., 1::2]) * 0.25
+
+
+def _noise(images: torch.Tensor, cell: int) -> torch.Tensor:
+    """Standard deviation of the noise around each cell, (B, 1, rows, columns) of cells.
+
+    Args:
+        images: (B, 1, H, W) float32.
+        cell: side of a cell, pixels of these images. One row of each is looked at.
+    """
+    padded = F.pad(images, (1, 1, 1, 1), mode='replicate')
+    above, row, below = (padded[..., 1 + i : padded.shape[-2] - 1 : cell, :] for i in range(-1, 2))
+    rows = images.shape[-2] // cell
+    down = above[..., :rows, :] + below[..., :rows, :] - 2.0 * row[..., :rows, :]
+    response = (down[..., :-2] + down[..., 2:] - 2.0 * down[..., 1:-1]).abs()
+    while response.shape[-1] > images.shape[-1] // cell:
+        response = (response[..., ::2] + response[..., 1::2]) * 0.5
+    return _box(response, 5) * _IMMERKAER
+
+
+def _box(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Mean over the window of an odd side length around each place; the edge is repeated."""
+    return _mean(F.pad(maps, (side // 2,) * 4, mode='replicate'), side)
+
+
+def _mean(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Mean over every window of a side length that lies inside: (..., H - side + 1, W - side + 1).
+
+    Sums of shifted maps are several times faster here than ``avg_pool2d`` on the CPU.
+    """
+    for axis in (-2, -1):
+        count = maps.shape[axis] - side + 1
+        total = maps.narrow(axis, 0, count)
+        for i in range(1, side):
+            total = total + maps.narrow(axis, i, count)
+        maps = total
+    return maps * (1.0 / side**2)
