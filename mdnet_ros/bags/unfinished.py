@@ -14,7 +14,7 @@ import shutil
 from contextlib import closing
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 #: Ending of the folder in which a bag grows.
 SUFFIX = '.unfinished'
 #: Humble refuses newer metadata; Jazzy and later read it.
-METADATA_VERSION = 8
+METADATA_VERSION: Literal[8] = 8
 
 
 def unfinished_folder(path: Path) -> Path:
@@ -192,7 +192,8 @@ def write_metadata(bag: Path, file: Path) -> int:
     from rosbags.rosbag2 import Reader
     from rosbags.rosbag2.metadata import dump_qos_v8
 
-    with Reader(file) as reader:
+    with Reader(file) as opened:
+        reader: Any = opened  # the library's annotation allows ROS 1's connections too
         count = reader.message_count
         start = {'nanoseconds_since_epoch': reader.start_time if count else 0}
         duration = {'nanoseconds': max(0, reader.duration - 1)}

@@ -85,7 +85,7 @@ class BagWriter:
             self.unfinished.mkdir(parents=True)
             self._lock = FolderLock(self.unfinished)
             # The folder's name becomes the file's, so it has its final name already.
-            writer = Writer(
+            writer: Any = Writer(
                 self.unfinished / self.path.name,
                 version=METADATA_VERSION,
                 storage_plugin=StoragePlugin[self.storage.upper()],

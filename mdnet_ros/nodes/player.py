@@ -193,8 +193,7 @@ class BagPlayer:
                     self._wait_until(due, message.stamp_ns, stop)
                 if stop.is_set():
                     break
-                if self._clock is not None:
-                    self._publish_clock(message.stamp_ns)
+                self._publish_clock(message.stamp_ns)
                 if self._on_publish is not None:
                     self._on_publish(message, time.perf_counter_ns())
                 self._publishers[message.topic].publish(message.data)
@@ -236,6 +235,8 @@ class BagPlayer:
             stop.wait(max(0.0, min(due, self._next_clock) - now))
 
     def _publish_clock(self, stamp_ns: int) -> None:
+        if self._clock is None:
+            return
         seconds, nanoseconds = divmod(max(0, stamp_ns), 1_000_000_000)
         self._clock.publish(Clock(clock=Time(sec=seconds, nanosec=nanoseconds)))
         self._next_clock = time.monotonic() + 1.0 / self._settings.clock
