@@ -246,6 +246,9 @@ class Scene:
         seen &= (b >= -margin) & (b <= plane.size[1] + margin)
         if not seen.any():
             return
+        # Where the plane lies edge-on, the third power of the inverse depth can vanish: only pixels
+        # that show the plane count.
+        safe[~seen] = 1.0
         # The determinant over the third power of the depth is the number of texels in a pixel.
         level = np.floor(0.5 * np.log2(area / safe**3) + np.float32(threshold))
         level = np.clip(level, 0, len(plane.starts) - 1).astype(np.int32)

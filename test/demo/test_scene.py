@@ -122,6 +122,7 @@ def test_the_flight_has_everything_it_promises():
     assert np.abs(np.diff(gains)).max() > 0.25  # the step
 
 
+@pytest.mark.filterwarnings('error')
 def test_every_pixel_has_a_depth_on_a_whole_lap():
     """Nothing is flown through, and the sides of the hall have no seams, at the ends too."""
     settings = SceneSettings(
