@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mdnet_ros.data.poses import Pose, PoseTrack
-from mdnet_ros.evaluation.odometry.bundle_adjustment import adjust
+from mdnet_ros.evaluation.odometry.bundle_adjustment import Adjusted, adjust
 from mdnet_ros.evaluation.odometry.triangulation import angles_between, triangulate
 from mdnet_ros.evaluation.odometry.two_views import TwoViewMotion, estimate_motion, step_length
 from mdnet_ros.evaluation.odometry.views import View, common_rows
@@ -40,6 +40,8 @@ _ACCELERATION = 3.0
 #: A camera turns at most so far from one frame to the next, degrees. Few points, or points on one
 #: plane, may fit a pose that looks the other way.
 _MAX_TURN = 45.0
+#: An adjustment that turns a camera further is not believed, degrees.
+_MAX_CORRECTION = 5.0
 #: A landmark is dropped if an adjustment leaves it with this many times the allowed error.
 _CULL = 1.5
 
@@ -281,7 +283,7 @@ class Odometry:
             settings.max_points, settings.min_points,
         )
         newest = views[-1].ids
-        if adjusted is not None:
+        if adjusted is not None and self._is_believable(views, adjusted):
             for view, pose in zip(views, adjusted.poses, strict=True):
                 view.pose = pose
             self._points.update(adjusted.points)
@@ -292,6 +294,17 @@ class Odometry:
             newest = np.setdiff1d(newest, kept)
         for landmark, point in self._triangulated(views, newest).items():
             self._points[landmark] = point
+
+    def _is_believable(self, views: list[View], adjusted: Adjusted) -> bool:
+        """Tell whether an adjustment moves and turns no camera far: few points may mislead it."""
+        limit = _ACCELERATION * float(np.median(self._steps))
+        for view, pose in zip(views, adjusted.poses, strict=True):
+            assert view.pose is not None
+            if np.linalg.norm(pose.translation - view.pose.translation) > limit:
+                return False
+            if rotation_error_deg(view.pose.rotation, pose.rotation) > _MAX_CORRECTION:
+                return False
+        return True
 
     def _triangulated(self, views: list[View], landmarks: np.ndarray) -> dict[int, np.ndarray]:
         settings = self.settings
