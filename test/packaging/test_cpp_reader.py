@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,12 @@ def tracked() -> TrackedFrame:
     return frame
 
 
+def with_refinement(frame: TrackedFrame) -> TrackedFrame:
+    """The same frame with two more fields in its messages, which the readers pass over."""
+    count = len(frame.features)
+    return replace(frame, refined=np.ones(count, bool), missed=np.zeros(count, np.int32))
+
+
 def printed(folder: Path, reader: str, print_code: str, table: np.ndarray) -> np.ndarray:
     """What a program that uses a reader prints about a message, as text by row and column."""
     compiler, folders = shutil.which('g++'), include_folders()
@@ -122,16 +129,20 @@ def columns(table: np.ndarray, *names: str) -> np.ndarray:
     return np.stack([table[name] for name in names], axis=1)
 
 
-def test_keypoints_are_read_back(tmp_path: Path) -> None:
-    table = keypoint_table(tracked())
+@pytest.mark.parametrize('refinement', [False, True])
+def test_keypoints_are_read_back(tmp_path: Path, refinement: bool) -> None:
+    table = keypoint_table(with_refinement(tracked()) if refinement else tracked())
+    assert ('refined' in (table.dtype.names or ())) == refinement
     rows = printed(tmp_path, 'keypoints_reader.hpp', PRINT_KEYPOINTS, table).astype(float)
     plain = columns(table, 'x', 'y', 'score', 'set', 'age', 'track_id')
     expected = np.concatenate([plain, table['descriptor'][:, :DIM]], axis=1)
     np.testing.assert_allclose(rows, expected, rtol=1e-7)
 
 
-def test_correspondences_are_read_back(tmp_path: Path) -> None:
-    table = correspondence_table(tracked())
+@pytest.mark.parametrize('refinement', [False, True])
+def test_correspondences_are_read_back(tmp_path: Path, refinement: bool) -> None:
+    table = correspondence_table(with_refinement(tracked()) if refinement else tracked())
+    assert ('refined' in (table.dtype.names or ())) == refinement
     assert len(table) == 7
     assert 0 < table['inlier'].sum() < 7
     rows = printed(tmp_path, 'correspondences_reader.hpp', PRINT_CORRESPONDENCES, table)
