@@ -1,5 +1,7 @@
 """Fixtures that the tests of several rooms use."""
 
+import logging
+
 import pytest
 import torch
 
@@ -14,3 +16,12 @@ def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
     save_weights(MDNet(MDNetConfig(dim=32, channels=(4, 8, 8, 16, 16))), path, {})
     return path
+
+
+@pytest.fixture(autouse=True)
+def _package_logs():
+    """Let the package's loggers speak, whatever a library has done to those that existed."""
+    logging.disable(logging.NOTSET)
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if name.startswith('mdnet_ros') and isinstance(logger, logging.Logger):
+            logger.disabled = False

@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 import yaml
 
+from mdnet_ros.bags import calibration
 from mdnet_ros.bags.messages import BagTopics, depth_of_message
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.unfinished import SUFFIX, finish_beside
@@ -108,7 +109,7 @@ def read_bag(path: Path) -> None:
                 assert frame.bgr.ndim == 3
             except MDNetError as refused:
                 one_line(refused)
-        bag.camera(bag.camera_info_topic(topic))
+        calibration.read_calibration(bag, topic, bag.camera_info_topic(topic))
         for name, kind in bag.topics.items():
             bag.qos(name)
             if kind.endswith('CompressedImage'):

@@ -111,8 +111,8 @@ def test_a_bag_cannot_name_files_outside_its_folder(tmp_path):
         assert (tmp_path / 'bag' / outside).exists()
         information['relative_file_paths'] = [outside]
         file.write_text(yaml.safe_dump(metadata))
-        with pytest.raises(DataError, match='cannot be read'), BagReader(tmp_path / 'bag') as bag:
-            list(bag.raw())
+        with BagReader(tmp_path / 'bag') as bag:  # what lies in its own folder is read instead
+            assert [message.topic for message in bag.raw()] == ['/open']
     information['relative_file_paths'] = ['../secret/bag.db3']  # its own, by whatever path
     file.write_text(yaml.safe_dump(metadata))
     with BagReader(tmp_path / 'bag') as bag:

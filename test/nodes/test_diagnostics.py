@@ -14,8 +14,12 @@ from mdnet_ros.tracker.settings import TrackerSettings
 
 def frame(inliers, matches=40):
     rows = np.arange(matches)
+    features = Features(
+        np.zeros((matches, 2), np.float32), np.ones(matches, np.float32),
+        np.zeros(matches, np.int32), np.zeros((matches, 8), np.float32), (10, 10),
+    )  # fmt: skip
     return TrackedFrame(
-        Features.empty((10, 10), 8), np.zeros(0, np.int64), np.zeros(0, np.int32),
+        features, rows, np.zeros(matches, np.int32),
         Correspondences(
             rows, rows, np.zeros((matches, 2), np.float32), rows, np.ones(matches, np.float32),
             rows < inliers,

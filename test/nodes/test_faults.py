@@ -430,7 +430,11 @@ def test_a_full_disk_ends_the_recording_and_nothing_else(rigs, environment, tmp_
         assert err.count('\n') == 1
         target = tmp_path / storage
         assert err.startswith(f"recorder: error: bag '{target}': cannot be written: ")
-    assert list(tmp_path.iterdir()) == []  # no half of a bag
+    # What was recorded before the disk was full is kept, as whole bags.
+    assert {path.name for path in tmp_path.iterdir()} == set(STORAGES)
+    for storage in STORAGES:
+        with BagReader(tmp_path / storage) as bag:
+            assert sum(bag.counts.values()) == len(list(bag.raw())) > 0
     rig.good()
 
 
@@ -477,7 +481,7 @@ def test_overload_is_dropped_and_nothing_piles_up(rigs, connect):
     fields = {'image': large, 'encoding': 'mono8', 'step': large.shape[1]}
     for _ in range(5):
         rig.good(**fields)
-    before, memory, files = rig.values(), resident_memory(pid), open_files(pid)
+    memory, files = resident_memory(pid), open_files(pid)
     heard = []
     listener = connect(namespace='raw')
     listener.node.create_subscription(
@@ -492,13 +496,16 @@ def test_overload_is_dropped_and_nothing_piles_up(rigs, connect):
 
     with spinning(listener.executor):
         client.spin_until(lambda: burst(1)[0], what='the listener')
+        before = rig.values()
         bursts = [burst(20) for _ in range(20)]
     after = rig.values()
     assert heard == sorted(heard)
     answered = sum(map(sum, bursts))
     dropped = int(after['dropped: overload']) - int(before.get('dropped: overload', 0))
     lost = int(after['frames lost in transport']) - int(before['frames lost in transport'])
-    assert dropped + lost + answered == 400
+    received = int(after['frames received']) - int(before['frames received'])
+    # Images that newer ones replaced before the middleware handed them over are not seen here.
+    assert dropped + answered == received <= 400 - lost
     assert dropped > answered
     # A queue would serve the last images of each burst one by one. The newest replaces those that
     # wait: in the best burst at most the one in hand when they came, and the last.
