@@ -6,7 +6,8 @@ Subscribes to `tracks` (sensor_msgs/PointCloud, vins_layout mono or fusion) and 
 length 1. The map has x forward, y left and z up at the first camera.
 """
 
-import contextlib
+import signal
+import threading
 
 import numpy as np
 import rclpy
@@ -94,7 +95,11 @@ class OdometryNode(Node):
 
 
 if __name__ == '__main__':
-    # Ctrl-C ends the program where it is; rclpy's own handler would end the publishers first.
+    # Ctrl-C only asks for the end: an exception in the middle of rclpy would leave a traceback.
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    with contextlib.suppress(KeyboardInterrupt):
-        rclpy.spin(OdometryNode())
+    node = OdometryNode()
+    while not stopped.is_set():
+        rclpy.spin_once(node, timeout_sec=0.2)
