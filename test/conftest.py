@@ -22,6 +22,8 @@ def weights(tmp_path_factory):
 def _package_logs():
     """Let the package's loggers speak, whatever a library has done to those that existed."""
     logging.disable(logging.NOTSET)
+    logging.getLogger('mdnet_ros').setLevel(logging.WARNING)
     for name, logger in logging.Logger.manager.loggerDict.items():
         if name.startswith('mdnet_ros') and isinstance(logger, logging.Logger):
             logger.disabled = False
+            logger.propagate = True
