@@ -27,3 +27,15 @@ def _package_logs():
         if name.startswith('mdnet_ros') and isinstance(logger, logging.Logger):
             logger.disabled = False
             logger.propagate = True
+
+
+@pytest.fixture
+def logged():
+    """Messages that the package logs, seen at its own logger whatever the root logger does."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger('mdnet_ros')
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)

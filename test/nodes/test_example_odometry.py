@@ -59,7 +59,7 @@ def test_the_trajectory_is_the_true_one(environment, start_tracker, connect, tmp
             client.listen(topic, kind)
         client.connect()
         client.spin_until(
-            lambda: client.node.count_subscribers('tracks') >= 2 and 'waiting' in log.read_text(),
+            lambda: client.node.count_subscribers('tracks') == 2 and 'waiting' in log.read_text(),
             what='the odometry node',
         )
         camera = scene.camera

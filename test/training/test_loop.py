@@ -258,13 +258,13 @@ def test_held_back_images_are_never_trained_on(photos: Path) -> None:
 
 
 def test_a_set_too_small_to_hold_anything_back_says_so(
-    photos: Path, caplog: pytest.LogCaptureFixture
+    photos: Path, logged: list[str]
 ) -> None:
     pools = load_pools([photos], 0.0)
     assert len(pools.training) == len(PHOTOS)
     assert set(pools.validation.names) <= set(pools.training.names)
     assert pools.held_back == 0
-    assert 'none of the 8 images is held back' in caplog.text
+    assert 'none of the 8 images is held back' in '\n'.join(logged)
 
 
 def test_configuration_file_and_overrides(tmp_path: Path) -> None:
