@@ -382,7 +382,7 @@ class BagReader:
         return encoding
 
     def _advice(self) -> str:
-        """What to do where no topic is taken for a camera's, if something can be done."""
+        """Advise the user where no topic is taken for a camera's; empty without advice."""
         for topic, kind in self.topics.items():
             encoding = self._encoding(topic) if kind in IMAGE_TYPES else None
             if encoding == '16UC1' and not topic.endswith('/compressedDepth'):

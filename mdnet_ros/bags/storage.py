@@ -31,7 +31,7 @@ _HEADER = 'std_msgs/msg/Header'
 METADATA = 'metadata.yaml'
 #: Types of ROS 1 that ROS 2 calls otherwise.
 _RENAMED = {'tf/msg/tfMessage': 'tf2_msgs/msg/TFMessage'}
-#: What ROS 2's interfaces call the primitive types of message definitions.
+#: Primitive types of message definitions, by their names in ROS 2's interfaces.
 _SPELLINGS = {
     'float32': 'float', 'float64': 'double', 'bool': 'boolean', 'byte': 'octet', 'char': 'uint8',
 }

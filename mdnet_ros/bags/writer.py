@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
@@ -213,7 +215,7 @@ class BagWriter:
         if writer is None:
             return
         bag = self.unfinished / self.path.name
-        try:
+        with self._ending():
             if self.storage == 'sqlite3':
                 writer.storage.conn.commit()
                 writer.storage.conn.execute('PRAGMA journal_mode=DELETE').fetchone()
@@ -227,13 +229,6 @@ class BagWriter:
             os.replace(bag, self.path)
             sync_folder(self.path.parent)
             shutil.rmtree(self.unfinished, ignore_errors=True)
-        except Exception as error:
-            raise DataError(
-                f"{self._unwritable(error)}; what was written until then is in "
-                f"'{self.unfinished}'"
-            ) from None
-        finally:
-            self._release()
 
     def abort(self) -> None:
         """Throw away what was written."""
@@ -255,9 +250,16 @@ class BagWriter:
         writer, self._writer = self._writer, None
         if writer is None:
             return False
-        try:
+        with self._ending():
             writer.abort()
             finish(self.unfinished, self.path)
+        return True
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Release the bag at the end; an error names the folder that keeps what was written."""
+        try:
+            yield
         except Exception as error:
             raise DataError(
                 f"{self._unwritable(error)}; what was written until then is in "
@@ -265,7 +267,6 @@ class BagWriter:
             ) from None
         finally:
             self._release()
-        return True
 
     def _make_room(self) -> None:
         """Remove or complete what a killed writer left under this name.

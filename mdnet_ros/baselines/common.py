@@ -1,4 +1,4 @@
-"""What every peer needs: its origin and licence, its weights, and its output as Features."""
+"""Shared parts of the peers: origin and licence, weights, and output as Features."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mdnet_ros.data.poses import Pose
 
-#: Of the sampling; as many as poselib is given.
+#: Iterations of the sampling, as many as poselib is given.
 _MAX_ITERATIONS = 10_000
 _CONFIDENCE = 0.9999
 _REFINEMENTS = 10
