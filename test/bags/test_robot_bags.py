@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 import sqlite3
 
@@ -477,7 +478,7 @@ def test_a_message_type_of_ones_own_can_be_written(tmp_path):
         assert message.inner[0].a == 1.5
 
 
-def test_a_full_disk_keeps_what_was_recorded(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_what_was_recorded(tmp_path):
     """Writing fails from some message on; what was committed before is a bag all the same."""
     for storage in STORAGES:
         path = tmp_path / storage
@@ -492,6 +493,28 @@ def test_a_full_disk_keeps_what_was_recorded(tmp_path, monkeypatch):
         assert not bag.salvage()
         assert stamps(path) == expected(4)
         assert not bag.unfinished.exists()
+
+
+def test_an_index_that_finds_no_room_is_written_later(tmp_path):
+    """The disk is so full that not even the end of the mcap fits: the data waits for room."""
+    path = tmp_path / 'bag'
+    bag = BagWriter(path, 'mcap')
+    bag.__enter__()
+    topics = BagTopics(bag)
+    for i in range(4):
+        topics.image('/camera', START + i * STEP, 'camera', np.zeros((48, 64), 'u1'))
+    bag.commit()
+    size = (bag.unfinished / 'bag' / 'bag.mcap').stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+    try:
+        with pytest.raises(DataError, match='what was written until then is in .*unfinished'):
+            bag.salvage()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert bag.unfinished.exists()
+    assert stamps(path) == expected(4)
+    assert not bag.unfinished.exists()
 
 
 def test_topics_of_another_encoding_are_left_out(tmp_path, caplog):
