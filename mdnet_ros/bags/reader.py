@@ -17,7 +17,8 @@ import numpy as np
 from mdnet_ros.bags.qos import TopicQos
 from mdnet_ros.bags.storage import Storage, cannot_be_read
 from mdnet_ros.bags.unfinished import finish_at
-from mdnet_ros.data.decoding import (
+from mdnet_ros.data.headers import stamp_nanoseconds
+from mdnet_ros.data.image_decoding import (
     DEPTH_ENCODINGS,
     ENCODINGS,
     CountRange,
@@ -26,7 +27,6 @@ from mdnet_ros.data.decoding import (
     decode_compressed_bgr,
     decode_gray,
 )
-from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.data.poses import PoseTrack, pose_of_quaternion
 from mdnet_ros.errors import DataError
 

@@ -24,7 +24,8 @@ from mdnet_ros.baselines.common import (
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
 from mdnet_ros.errors import DataError, WeightsError
 from mdnet_ros.features import weights
-from mdnet_ros.features.backends import NETWORK_SUFFIXES, PRECISIONS, RUNTIMES
+from mdnet_ros.features.backends.base import PRECISIONS
+from mdnet_ros.features.backends.choice import NETWORK_SUFFIXES, RUNTIMES
 from mdnet_ros.features.extractor import (
     Extractor,
     MDNetExtractor,

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from mdnet_ros.errors import ImageError, SettingError
-from mdnet_ros.features.backends import PRECISIONS, load_backend
+from mdnet_ros.features.backends.base import PRECISIONS
+from mdnet_ros.features.backends.choice import load_backend
 from mdnet_ros.features.detection import DetectionSettings
 from mdnet_ros.features.network import MIN_SIDE
 from mdnet_ros.features.packing import pack, unpack

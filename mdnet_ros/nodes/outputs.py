@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image, PointCloud, PointCloud2
 from std_msgs.msg import Bool, Header
 
 from mdnet_ros.nodes.events import PublisherEventCallbacks
-from mdnet_ros.nodes.images import image_message
+from mdnet_ros.nodes.image_conversion import image_message
 from mdnet_ros.nodes.messages import (
     correspondences_message,
     keypoints_message,

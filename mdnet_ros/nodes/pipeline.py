@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from mdnet_ros.data.camera import camera_of_info
 from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.errors import DataError, ImageError
-from mdnet_ros.nodes.images import ImageConverter, ReceivedImage, check
+from mdnet_ros.nodes.image_conversion import ImageConverter, ReceivedImage, check
 from mdnet_ros.nodes.mailbox import Mailbox
 from mdnet_ros.nodes.node_camera import NodeCamera
 from mdnet_ros.nodes.outputs import PairOutputs

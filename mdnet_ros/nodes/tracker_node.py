@@ -14,13 +14,13 @@ from rclpy.qos import QoSProfile
 from std_srvs.srv import Trigger
 
 from mdnet_ros.errors import MDNetError
+from mdnet_ros.nodes.declare_parameters import changed_values, declare_settings
 from mdnet_ros.nodes.diagnostics import SILENCE
 from mdnet_ros.nodes.events import PublisherEventCallbacks
-from mdnet_ros.nodes.images import ImageConverter
+from mdnet_ros.nodes.image_conversion import ImageConverter
 from mdnet_ros.nodes.inputs import Inputs
 from mdnet_ros.nodes.node_camera import NodeCamera
 from mdnet_ros.nodes.outputs import Outputs, PairOutputs
-from mdnet_ros.nodes.parameters import changed_values, declare_settings
 from mdnet_ros.nodes.pipeline import Pipeline
 from mdnet_ros.tracker.configuration import free_memory, load_configuration
 from mdnet_ros.tracker.engine import Engine

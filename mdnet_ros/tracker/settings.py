@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
-from mdnet_ros.data.decoding import CountRange
+from mdnet_ros.data.image_decoding import CountRange
 from mdnet_ros.errors import SettingError
-from mdnet_ros.features.backends import PRECISIONS, RUNTIMES
+from mdnet_ros.features.backends.base import PRECISIONS
+from mdnet_ros.features.backends.choice import RUNTIMES
 from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification
 from mdnet_ros.features.network import MIN_SIDE

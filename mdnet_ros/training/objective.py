@@ -8,7 +8,7 @@ import torch
 
 from mdnet_ros.features.network import NetworkOutput
 from mdnet_ros.training import losses
-from mdnet_ros.training.descriptor_term import correspondences
+from mdnet_ros.training.descriptor_pairs import correspondences
 from mdnet_ros.training.keypoint_terms import (
     EDGE,
     ViewKeypoints,

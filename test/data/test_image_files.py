@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from mdnet_ros.data.decoding import decode_compressed, decode_compressed_bgr
+from mdnet_ros.data.image_decoding import decode_compressed, decode_compressed_bgr
 from mdnet_ros.data.image_files import decode_image, image_name, read_image
 from mdnet_ros.errors import ImageError
 from mdnet_ros.tracker.configuration import read_mask

@@ -21,7 +21,7 @@ from builtin_interfaces.msg import Time  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2  # noqa: E402
 
-from mdnet_ros.nodes.images import fill, image_message  # noqa: E402
+from mdnet_ros.nodes.image_conversion import fill, image_message  # noqa: E402
 from mdnet_ros.nodes.messages import stamp_nanoseconds  # noqa: E402
 
 #: Nothing here takes this long unless something is broken.

@@ -24,13 +24,13 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mdnet_ros.data.camera import camera_of_info
-from mdnet_ros.data.decoding import ENCODINGS
 from mdnet_ros.data.headers import stamp_nanoseconds
+from mdnet_ros.data.image_decoding import ENCODINGS
 from mdnet_ros.errors import DataError, ImageError, MDNetError
 from mdnet_ros.features.network import MDNet, MDNetConfig
 from mdnet_ros.features.weights import save_weights
 from mdnet_ros.nodes.host import open_files, resident_memory
-from mdnet_ros.nodes.images import ImageConverter, check, fill
+from mdnet_ros.nodes.image_conversion import ImageConverter, check, fill
 from mdnet_ros.tracker.configuration import load_configuration
 from mdnet_ros.tracker.engine import Engine
 from mdnet_ros.tracker.settings import TrackerSettings

@@ -24,7 +24,7 @@ from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import STORAGES
 from mdnet_ros.nodes.executors import spinning
 from mdnet_ros.nodes.host import open_files, resident_memory
-from mdnet_ros.nodes.images import fill
+from mdnet_ros.nodes.image_conversion import fill
 from mdnet_ros.nodes.messages import read_tracked, stamp_nanoseconds
 from mdnet_ros.nodes.recorder import SUBSCRIBED
 from mdnet_ros.tracker.configuration import load_configuration

@@ -8,7 +8,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud, PointCloud2
 
-from mdnet_ros.nodes.images import image_message
+from mdnet_ros.nodes.image_conversion import image_message
 from mdnet_ros.nodes.messages import read_cloud, read_tracked, stamp_nanoseconds
 
 WIDTH, HEIGHT, FOCAL, BASELINE = 160, 120, 200.0, 0.1

@@ -12,7 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud, PointCloud2
 from std_msgs.msg import Bool
 
-from mdnet_ros.nodes.images import ImageConverter, fill
+from mdnet_ros.nodes.image_conversion import ImageConverter, fill
 from mdnet_ros.nodes.messages import read_correspondences, read_tracked, stamp_nanoseconds
 
 

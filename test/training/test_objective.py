@@ -11,7 +11,7 @@ from skimage import data
 from mdnet_ros.features.network import MDNet, MDNetConfig, NetworkOutput
 from mdnet_ros.features.weights import load_weights
 from mdnet_ros.training import losses
-from mdnet_ros.training.descriptor_term import correspondences
+from mdnet_ros.training.descriptor_pairs import correspondences
 from mdnet_ros.training.images import ImagePool, NamedImage
 from mdnet_ros.training.keypoint_terms import (
     EDGE,

@@ -26,7 +26,7 @@ from mdnet_ros.evaluation.benchmark.timing import (
     peak_megabytes,
 )
 from mdnet_ros.evaluation.klt import KltTracker
-from mdnet_ros.features.backends import PRECISIONS
+from mdnet_ros.features.backends.base import PRECISIONS
 from mdnet_ros.features.backends.pytorch import WeightsBackend
 from mdnet_ros.features.extractor import Extractor, MDNetExtractor, choose_device
 from mdnet_ros.features.matching import has_fast_integers, mutual_nearest

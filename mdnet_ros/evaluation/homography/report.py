@@ -22,7 +22,7 @@ from mdnet_ros.evaluation.homography.results import (
     group_average,
     sequence_figures,
 )
-from mdnet_ros.evaluation.reports.page import HtmlPage
+from mdnet_ros.evaluation.reports.html import HtmlPage
 from mdnet_ros.evaluation.reports.plots import PALETTE, bar_figure, draw_matches, new_figure
 from mdnet_ros.evaluation.reports.results import EvaluationProtocol, ExtractorResult
 from mdnet_ros.evaluation.reports.tables import Column, Section, Table

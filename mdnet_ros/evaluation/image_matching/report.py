@@ -26,7 +26,7 @@ from mdnet_ros.evaluation.image_matching.data import find_scenes, load_scene
 from mdnet_ros.evaluation.image_matching.pairs import match_with_ratio, relative_pose
 from mdnet_ros.evaluation.image_matching.published import PUBLISHED_IMB
 from mdnet_ros.evaluation.image_matching.results import ImageMatchingResult
-from mdnet_ros.evaluation.reports.page import HtmlPage
+from mdnet_ros.evaluation.reports.html import HtmlPage
 from mdnet_ros.evaluation.reports.plots import PALETTE, bar_figure, draw_matches, new_figure
 from mdnet_ros.evaluation.reports.results import EvaluationProtocol
 from mdnet_ros.evaluation.reports.tables import Column, Section, Table

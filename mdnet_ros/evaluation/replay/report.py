@@ -14,7 +14,7 @@ from mdnet_ros.evaluation.replay.results import (
     latency_percentiles,
     mean_rate,
 )
-from mdnet_ros.evaluation.reports.page import HtmlPage
+from mdnet_ros.evaluation.reports.html import HtmlPage
 from mdnet_ros.evaluation.reports.plots import PALETTE, new_figure
 from mdnet_ros.evaluation.reports.results import EvaluationProtocol
 from mdnet_ros.evaluation.reports.tables import Column, Section, Table

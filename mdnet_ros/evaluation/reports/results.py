@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from mdnet_ros.data.plain import from_plain, to_plain
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.reports.page import HtmlPage
+from mdnet_ros.evaluation.reports.html import HtmlPage
 from mdnet_ros.evaluation.reports.tables import Section
 
 #: Version of the JSON layout. 1, which had no number, was of mdnet_ros before its first release.

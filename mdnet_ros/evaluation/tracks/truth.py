@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mdnet_ros.bags.frames import static_transform
 from mdnet_ros.bags.messages import depth_of_message
 from mdnet_ros.bags.reader import IMAGE_TYPES, BagReader, is_called_ground_truth
+from mdnet_ros.bags.static_transforms import static_transform
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.data.poses import Pose, PoseTrack

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from mdnet_ros.features.backends.base import PRECISIONS, find_keypoints, run_network
-from mdnet_ros.features.backends.cpu_network import CpuNetwork
 from mdnet_ros.features.backends.frame_step import FrameSteps
+from mdnet_ros.features.backends.fused_cpu_network import CpuNetwork
 from mdnet_ros.features.detection import DetectionSettings
 from mdnet_ros.features.network import MDNet, NetworkOutput, fuse
 from mdnet_ros.features.types import PaddedFeatures

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mdnet_ros.bags.frames import static_transform
 from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader
+from mdnet_ros.bags.static_transforms import static_transform
 from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.data.poses import Pose, quaternion_of_rotation
 from mdnet_ros.evaluation.tracks.truth import GroundTruthError, camera_poses

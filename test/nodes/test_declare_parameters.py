@@ -5,7 +5,7 @@ import rclpy
 from rclpy.node import Node
 
 from mdnet_ros.errors import SettingError
-from mdnet_ros.nodes.parameters import declare_settings
+from mdnet_ros.nodes.declare_parameters import declare_settings
 from mdnet_ros.tracker.settings import TrackerSettings
 
 

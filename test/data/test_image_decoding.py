@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from mdnet_ros.data.decoding import (
+from mdnet_ros.data.image_decoding import (
     ENCODINGS,
     CountRange,
     decode_bgr,

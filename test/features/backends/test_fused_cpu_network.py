@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mdnet_ros.features.backends import cpu_network
-from mdnet_ros.features.backends.cpu_network import CpuNetwork
+from mdnet_ros.features.backends import fused_cpu_network
+from mdnet_ros.features.backends.fused_cpu_network import CpuNetwork
 from mdnet_ros.features.network import CONFIGS, MDNet, MDNetConfig, NetworkOutput
 from mdnet_ros.features.weights import load_weights
 
@@ -95,7 +95,7 @@ def test_shipped_weights_give_the_same(name: str) -> None:
 def test_needs_no_merged_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     network, _ = load_weights('md2net-light')
     image = _photographs()
-    monkeypatch.setattr(cpu_network, '_can_merge', lambda dtype: False)
+    monkeypatch.setattr(fused_cpu_network, '_can_merge', lambda dtype: False)
     assert _apart(network(image), CpuNetwork(network, torch.float32)(image)) < 1e-5
 
 

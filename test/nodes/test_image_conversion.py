@@ -6,9 +6,9 @@ import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from skimage import data
 
-from mdnet_ros.data import decoding
+from mdnet_ros.data.image_decoding import decode_bgr, decode_gray
 from mdnet_ros.errors import ImageError
-from mdnet_ros.nodes.images import ImageConverter, fill, image_message
+from mdnet_ros.nodes.image_conversion import ImageConverter, fill, image_message
 
 RGB = np.ascontiguousarray(data.astronaut()[100:164, 120:220])  # 64 x 100
 HEIGHT, WIDTH = RGB.shape[:2]
@@ -168,5 +168,5 @@ def test_parity_with_the_real_cv_bridge():
         for padding in (0, 6):
             message = message_of(encoding, padding)
             fields = (encoding, HEIGHT, WIDTH, message.step, 0, message.data)
-            np.testing.assert_array_equal(converter.gray(message), decoding.decode_gray(*fields))
-            np.testing.assert_array_equal(converter.bgr(message), decoding.decode_bgr(*fields))
+            np.testing.assert_array_equal(converter.gray(message), decode_gray(*fields))
+            np.testing.assert_array_equal(converter.bgr(message), decode_bgr(*fields))

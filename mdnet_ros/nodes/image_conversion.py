@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
-from mdnet_ros.data import decoding
+from mdnet_ros.data import image_decoding
 from mdnet_ros.errors import ImageError
 from mdnet_ros.features.network import MIN_SIDE
 
 #: Encodings that cv_bridge does not convert to mono8 and bgr8, at least in some versions.
 _NOT_BY_CV_BRIDGE = ('8UC1', '8UC3', '16UC1', 'uyvy', 'yuyv', 'nv12', 'nv21')
-_CV_BRIDGE_ENCODINGS = frozenset(decoding.ENCODINGS) - frozenset(_NOT_BY_CV_BRIDGE)
+_CV_BRIDGE_ENCODINGS = frozenset(image_decoding.ENCODINGS) - frozenset(_NOT_BY_CV_BRIDGE)
 
 
 def check(message: Image | CompressedImage) -> None:
@@ -24,10 +24,10 @@ def check(message: Image | CompressedImage) -> None:
         ImageError: if its fields contradict each other, or the image is too small.
     """
     if isinstance(message, CompressedImage):
-        width, height = decoding.check_compressed(message.format, message.data)
+        width, height = image_decoding.check_compressed(message.format, message.data)
     else:
         width, height = message.width, message.height
-        decoding.check_image(*_fields(message))
+        image_decoding.check_image(*_fields(message))
     if min(width, height) < MIN_SIDE:
         raise ImageError(
             f'image: expected both sides at least {MIN_SIDE} px, got {width}x{height}'
@@ -89,8 +89,8 @@ class ImageConverter:
         reason: why it is not cv_bridge; empty if it is.
     """
 
-    def __init__(self, counts: decoding.CountRange | None = None) -> None:
-        self._counts = counts or decoding.CountRange()
+    def __init__(self, counts: image_decoding.CountRange | None = None) -> None:
+        self._counts = counts or image_decoding.CountRange()
         self.backend, self.reason = 'cv_bridge', ''
         try:
             from cv_bridge import CvBridge
@@ -108,25 +108,25 @@ class ImageConverter:
             ImageError: naming what is wrong with the message.
         """
         if isinstance(message, CompressedImage):
-            return decoding.decode_compressed(message.format, message.data, self._counts)
+            return image_decoding.decode_compressed(message.format, message.data, self._counts)
         if self._uses_bridge(message):
             return self._bridged(message, 'mono8')
-        return decoding.decode_gray(*_fields(message), self._counts)
+        return image_decoding.decode_gray(*_fields(message), self._counts)
 
     def bgr(self, message: Image | CompressedImage) -> np.ndarray:
         """Decode colours, (H, W, 3) uint8 BGR; errors as :meth:`gray`."""
         if isinstance(message, CompressedImage):
-            return decoding.decode_compressed_bgr(message.format, message.data, self._counts)
+            return image_decoding.decode_compressed_bgr(message.format, message.data, self._counts)
         if self._uses_bridge(message):
             return self._bridged(message, 'bgr8')
-        return decoding.decode_bgr(*_fields(message), self._counts)
+        return image_decoding.decode_bgr(*_fields(message), self._counts)
 
     def _uses_bridge(self, message: Image) -> bool:
         return self.backend == 'cv_bridge' and message.encoding in _CV_BRIDGE_ENCODINGS
 
     def _bridged(self, message: Image, encoding: str) -> np.ndarray:
         # With wrong fields cv_bridge reads beyond the data, or gives an unclear reason.
-        decoding.check_image(*_fields(message))
+        image_decoding.check_image(*_fields(message))
         try:
             return np.asarray(self._bridge.imgmsg_to_cv2(message, encoding))
         except Exception as error:
@@ -142,8 +142,11 @@ class ImageConverter:
         fill(message, bytes(range(16)))
         for encoding in ('mono8', 'bgr8'):
             got = np.asarray(self._bridge.imgmsg_to_cv2(message, encoding))
-            decode = decoding.decode_gray if encoding == 'mono8' else decoding.decode_bgr
-            if not np.array_equal(got, decode(*_fields(message))):
+            if encoding == 'mono8':
+                expected = image_decoding.decode_gray(*_fields(message))
+            else:
+                expected = image_decoding.decode_bgr(*_fields(message))
+            if not np.array_equal(got, expected):
                 raise ImageError(f'a probe conversion to {encoding} gave wrong pixels')
 
 
