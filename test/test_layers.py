@@ -28,7 +28,7 @@ FLOORS = (
 FORBIDDEN = {'features': {'data'}, 'data': {'features'}, 'tracker': {'baselines'}}
 #: Folders inside ``evaluation/``, from the bottom to the top, and its single files.
 EVALUATION = (
-    ('essential', 'trajectory', 'klt', 'extraction', 'reports'),
+    ('essential', 'trajectory_errors', 'klt', 'extraction', 'reports'),
     ('pose', 'tracks'),
     ('odometry', 'benchmark'),
     ('homography', 'image_matching', 'replay'),

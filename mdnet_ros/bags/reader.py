@@ -21,13 +21,13 @@ from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.data.image_decoding import (
     DEPTH_ENCODINGS,
     ENCODINGS,
-    CountRange,
+    RawValueRange,
     decode_bgr,
     decode_compressed,
     decode_compressed_bgr,
     decode_gray,
 )
-from mdnet_ros.data.poses import PoseTrack, pose_of_quaternion
+from mdnet_ros.data.poses import Trajectory, pose_of_quaternion
 from mdnet_ros.errors import DataError
 
 IMAGE = 'sensor_msgs/msg/Image'
@@ -78,7 +78,7 @@ class ImageFrame:
     stamp_ns: int
     frame_id: str
     message: Any = field(repr=False)
-    counts: CountRange = CountRange()
+    counts: RawValueRange = RawValueRange()
 
     @cached_property
     def image(self) -> np.ndarray:
@@ -242,7 +242,7 @@ class BagReader:
         return [topic for topic, kind in self.topics.items() if kind in POSE_TYPES]
 
     def images(
-        self, topic: str | None = None, counts: CountRange = CountRange()  # noqa: B008
+        self, topic: str | None = None, counts: RawValueRange = RawValueRange()  # noqa: B008
     ) -> Iterator[ImageFrame]:
         """Read the images of a topic in the order they were recorded.
 
@@ -257,7 +257,7 @@ class BagReader:
             header = message.header
             yield ImageFrame(stamp_nanoseconds(header), header.frame_id, message, counts)
 
-    def poses(self, topic: str) -> PoseTrack:
+    def poses(self, topic: str) -> Trajectory:
         """Return the poses of a topic, sorted by stamp; of several with one stamp the first.
 
         Poses that are not finite, or whose quaternion is zero, are left out and counted.
@@ -280,7 +280,7 @@ class BagReader:
             frame_id = message.header.frame_id
             body_frame = getattr(message, 'child_frame_id', '').lstrip('/')
         unique, rows = np.unique(np.array(stamps, np.int64), return_index=True)
-        return PoseTrack(
+        return Trajectory(
             unique,
             np.array(rotations, np.float64).reshape(-1, 3, 3)[rows],
             np.array(translations, np.float64).reshape(-1, 3)[rows],

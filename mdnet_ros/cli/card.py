@@ -52,9 +52,9 @@ def _evaluation_table(path: Path) -> str:
     """
     from mdnet_ros.cli.evaluate_common import read_document
     from mdnet_ros.errors import DataError
-    from mdnet_ros.evaluation.homography.report import PROTOCOL, accuracy_table
+    from mdnet_ros.evaluation.homography.report import REPORT_FORMAT, accuracy_table
 
     document = read_document(path)
-    if document['protocol'] != PROTOCOL.name:
+    if document['protocol'] != REPORT_FORMAT.name:
         raise DataError(f"results '{path}': expected the JSON of mdnet evaluate homography")
-    return accuracy_table(PROTOCOL.from_json(document, f"results '{path}'")).to_markdown()
+    return accuracy_table(REPORT_FORMAT.from_json(document, f"results '{path}'")).to_markdown()

@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
                 f'the tracker answered {live.answered} of {live.published} images with their own '
                 f'stamp and sent {live.foreign} answers with another'
             )
-        summary = _look_at_tracks(bag, folder, scene.settings.rate_hz)
+        summary = _measure_and_draw(bag, folder, scene.settings.rate_hz)
     report = _report(live, summary, {'settings': changed_from_default(settings)})
     finish(report, f'mdnet demo: {Path(settings.weights).stem}, live over ROS 2', folder, args.json)
     return 0
@@ -140,7 +140,7 @@ def _scene_settings(args: argparse.Namespace) -> SceneSettings:
     )
 
 
-def _look_at_tracks(bag: BagReader, folder: Path, rate_hz: float) -> SequenceSummary:
+def _measure_and_draw(bag: BagReader, folder: Path, rate_hz: float) -> SequenceSummary:
     """Measure what was recorded against the truth in the scene's bag, and draw it."""
     camera = read_calibration(bag, IMAGE_TOPIC, CAMERA_INFO_TOPIC).camera
     truth = camera_poses(bag, IMAGE_TOPIC).poses

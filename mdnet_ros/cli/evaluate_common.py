@@ -14,7 +14,7 @@ from mdnet_ros.data.plain import to_plain
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.extraction import MeasuredData, default_cache
 from mdnet_ros.evaluation.reports.provenance import Provenance, provenance
-from mdnet_ros.evaluation.reports.results import EvaluationProtocol, EvaluationResult
+from mdnet_ros.evaluation.reports.results import EvaluationResult, ReportFormat
 from mdnet_ros.evaluation.reports.tables import markdown_of, print_sections, text_of
 from mdnet_ros.files import write_json, write_text
 
@@ -68,7 +68,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 def show_and_write(
     args: argparse.Namespace,
-    protocol: EvaluationProtocol,
+    report_format: ReportFormat,
     result: EvaluationResult[Any, Any],
     sources: Sequence[Provenance],
     published: bool = False,
@@ -78,7 +78,7 @@ def show_and_write(
 
     Args:
         args: parsed arguments, with those of :func:`add_file_arguments`.
-        protocol: protocol of the result.
+        report_format: how results of this kind are shown and written.
         result: result to show.
         sources: how its runs came to their figures.
         published: show published figures beside.
@@ -87,10 +87,10 @@ def show_and_write(
     Raises:
         DataError: a file cannot be written.
     """
-    sections = protocol.sections(result, published)
+    sections = report_format.sections(result, published)
     print_sections(sections)
     if args.json:
-        document = protocol.to_json(result, published)
+        document = report_format.to_json(result, published)
         write_json(args.json, {**document, 'provenance': to_plain(sources)})
     if args.text:
         markdown = args.text.suffix == '.md'
@@ -101,7 +101,7 @@ def show_and_write(
         body = markdown_of(sections) if markdown else text_of(sections)
         write_text(args.text, '\n'.join([*head, '', body]))
     if args.html:
-        protocol.page(result, published, data).write(args.html)
+        report_format.page(result, published, data).write(args.html)
 
 
 def own_provenance(

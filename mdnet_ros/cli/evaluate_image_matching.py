@@ -15,7 +15,7 @@ from mdnet_ros.cli.evaluate_common import (
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.extraction import MeasuredData
 from mdnet_ros.evaluation.image_matching.protocol import evaluate
-from mdnet_ros.evaluation.image_matching.report import PROTOCOL
+from mdnet_ros.evaluation.image_matching.report import REPORT_FORMAT
 from mdnet_ros.evaluation.image_matching.results import ImageMatchingSettings
 from mdnet_ros.evaluation.image_matching.scene import SUBSET_SIZES, SceneSettings
 
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     )
     result = evaluate(args.root, specs, settings, args.cache, args.shard)
     show_and_write(
-        args, PROTOCOL, result, own_provenance(args, specs), args.published,
+        args, REPORT_FORMAT, result, own_provenance(args, specs), args.published,
         MeasuredData(args.root, specs, args.cache),
     )
     return 0

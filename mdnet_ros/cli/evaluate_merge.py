@@ -9,7 +9,7 @@ from pathlib import Path
 from mdnet_ros.cli.evaluate_common import add_file_arguments, read_document, show_and_write
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.reports.provenance import provenances_of
-from mdnet_ros.evaluation.reports.results import EvaluationProtocol, merge
+from mdnet_ros.evaluation.reports.results import ReportFormat, merge
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     if len(names) > 1:
         raise DataError(f'results: expected one protocol, got {", ".join(names)}')
     module = importlib.import_module(f'mdnet_ros.evaluation.{names[0].replace("-", "_")}.report')
-    protocol: EvaluationProtocol = module.PROTOCOL
-    result = merge([protocol.from_json(document, where) for where, document in documents])
+    report_format: ReportFormat = module.REPORT_FORMAT
+    result = merge([report_format.from_json(document, where) for where, document in documents])
     sources = [s for where, document in documents for s in provenances_of(document, where)]
     published = any('published' in document for _, document in documents)
-    show_and_write(args, protocol, result, sources, published)
+    show_and_write(args, report_format, result, sources, published)
     return 0

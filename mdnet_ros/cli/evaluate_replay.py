@@ -21,7 +21,7 @@ from mdnet_ros.evaluation.replay.bag import BagSequence
 from mdnet_ros.evaluation.replay.frontend import FrontendSpec, frontend_specs
 from mdnet_ros.evaluation.replay.meter import BagMeter
 from mdnet_ros.evaluation.replay.protocol import evaluate
-from mdnet_ros.evaluation.replay.report import PROTOCOL
+from mdnet_ros.evaluation.replay.report import REPORT_FORMAT
 from mdnet_ros.evaluation.replay.results import BagResult, ReplaySettings
 from mdnet_ros.tracker.recording import read_tracks
 
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         partial(_run_live, device=args.device) if args.live else None,
     )
     extractors = [spec.source.spec for spec in specs if spec.source is not None]
-    show_and_write(args, PROTOCOL, result, own_provenance(args, extractors))
+    show_and_write(args, REPORT_FORMAT, result, own_provenance(args, extractors))
     return 0
 
 

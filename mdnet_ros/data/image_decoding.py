@@ -4,7 +4,7 @@ The node and the bag reader both decode here, so that what is measured from a ba
 the robot. The conversions give what the C++ cv_bridge gives for ``mono8`` and ``bgr8``.
 
 ``16UC1`` holds counts without a fixed meaning, mostly those of a thermal camera (and depth, which
-is not for this module). They become 8 bits by a :class:`CountRange`.
+is not for this module). They become 8 bits by a :class:`RawValueRange`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _PERCENTILES = (1.0, 99.0)
 
 
 @dataclass(frozen=True)
-class CountRange:
-    """The counts of a ``16UC1`` image that become black and white.
+class RawValueRange:
+    """The raw values of a ``16UC1`` image that become black and white.
 
     Attributes:
         low: becomes 0.
@@ -43,15 +43,15 @@ class CountRange:
     low: int = 0
     high: int = 0
 
-    def to_8bit(self, counts: np.ndarray) -> np.ndarray:
-        """Scale (H, W) uint16 counts to uint8, rounded and clamped."""
+    def to_8bit(self, raw: np.ndarray) -> np.ndarray:
+        """Scale (H, W) uint16 raw values to uint8, rounded and clamped."""
         low, high = self.low, self.high
         if high <= low:
-            cumulated = np.cumsum(np.bincount(counts.reshape(-1)))
+            cumulated = np.cumsum(np.bincount(raw.reshape(-1)))
             shares = np.array(_PERCENTILES) / 100.0 * cumulated[-1]
             low, high = (int(i) for i in np.searchsorted(cumulated, shares))
         scale = 255.0 / max(1, high - low)
-        clamped = np.clip(counts, low, max(low + 1, high)) - np.uint16(low)
+        clamped = np.clip(raw, low, max(low + 1, high)) - np.uint16(low)
         return cv2.convertScaleAbs(clamped, alpha=scale)
 
 
@@ -65,7 +65,7 @@ class _Encoding:
         to_gray: OpenCV's conversion to gray.
         to_bgr: OpenCV's conversion to colour.
         planes: a plane of luminance is followed by one of colours at half the resolution.
-        counts: values are scaled by a :class:`CountRange`.
+        raw_values: values are scaled by a :class:`RawValueRange`.
     """
 
     dtype: type[np.generic]
@@ -73,7 +73,7 @@ class _Encoding:
     to_gray: int | None
     to_bgr: int | None
     planes: bool = False
-    counts: bool = False
+    raw_values: bool = False
 
 
 def _bayer(dtype: type[np.generic], opencv_pattern: str) -> _Encoding:
@@ -106,7 +106,7 @@ def _known() -> dict[str, _Encoding]:
             f'bayer_gbrg{bits}': _bayer(dtype, 'GR'),
             f'bayer_grbg{bits}': _bayer(dtype, 'GB'),
         }
-    known['16UC1'] = _Encoding(u16, 1, None, cv2.COLOR_GRAY2BGR, counts=True)
+    known['16UC1'] = _Encoding(u16, 1, None, cv2.COLOR_GRAY2BGR, raw_values=True)
     known['nv12'] = _Encoding(u8, 1, None, cv2.COLOR_YUV2BGR_NV12, planes=True)
     known['nv21'] = _Encoding(u8, 1, None, cv2.COLOR_YUV2BGR_NV21, planes=True)
     known['uyvy'] = known['yuv422']
@@ -184,7 +184,7 @@ def decode_gray(
     step: int,
     is_bigendian: bool | int,
     data: Any,
-    counts: CountRange = CountRange(),  # noqa: B008 - it cannot be changed
+    raw_range: RawValueRange = RawValueRange(),  # noqa: B008 - it cannot be changed
 ) -> np.ndarray:
     """Decode the gray pixels of a ``sensor_msgs/Image``.
 
@@ -196,7 +196,7 @@ def decode_gray(
         is_bigendian: byte order of 16-bit pixels.
         data: height · step bytes (half as many more for ``nv12`` and ``nv21``): anything with the
             buffer protocol (bytes, array, ndarray).
-        counts: range of the counts of ``16UC1``.
+        raw_range: range of the raw values of ``16UC1``.
 
     Returns:
         (H, W) uint8. A view of ``data`` where nothing had to be converted.
@@ -205,8 +205,8 @@ def decode_gray(
         ImageError: unknown encoding, or fields that contradict each other.
     """
     pixels, known = _pixels(encoding, height, width, step, is_bigendian, data)
-    if known.counts:
-        return counts.to_8bit(pixels)
+    if known.raw_values:
+        return raw_range.to_8bit(pixels)
     if known.planes:
         return pixels[:height]
     return to_8bit(_convert(pixels, known.to_gray, encoding))
@@ -219,7 +219,7 @@ def decode_bgr(
     step: int,
     is_bigendian: bool | int,
     data: Any,
-    counts: CountRange = CountRange(),  # noqa: B008
+    raw_range: RawValueRange = RawValueRange(),  # noqa: B008
 ) -> np.ndarray:
     """Decode the colours of a ``sensor_msgs/Image``; arguments, errors as :func:`decode_gray`.
 
@@ -227,13 +227,13 @@ def decode_bgr(
         (H, W, 3) uint8 BGR.
     """
     pixels, known = _pixels(encoding, height, width, step, is_bigendian, data)
-    if known.counts:
-        pixels = counts.to_8bit(pixels)
+    if known.raw_values:
+        pixels = raw_range.to_8bit(pixels)
     return to_8bit(_convert(pixels, known.to_bgr, encoding))
 
 
 def decode_compressed(
-    format: str, data: Any, counts: CountRange = CountRange()  # noqa: B008
+    format: str, data: Any, raw_range: RawValueRange = RawValueRange()  # noqa: B008
 ) -> np.ndarray:
     """Decode the gray pixels of a ``sensor_msgs/CompressedImage``.
 
@@ -243,7 +243,7 @@ def decode_compressed(
             counts; otherwise the content decides.
         data: a JPEG or PNG; buffer protocol. Decoders of other formats are not offered to what
             comes over the network.
-        counts: range of the counts of ``16UC1``.
+        raw_range: range of the raw values of ``16UC1``.
 
     Returns:
         (H, W) uint8. A JPEG's luminance is returned as it is stored.
@@ -251,7 +251,7 @@ def decode_compressed(
     Raises:
         ImageError: if the data cannot be decoded.
     """
-    raw = _decode_raw(format, data, counts)
+    raw = _decode_raw(format, data, raw_range)
     if raw is not None:
         pixels, known, encoding = raw
         return to_8bit(_convert(pixels, known.to_gray, encoding))
@@ -259,10 +259,10 @@ def decode_compressed(
 
 
 def decode_compressed_bgr(
-    format: str, data: Any, counts: CountRange = CountRange()  # noqa: B008
+    format: str, data: Any, raw_range: RawValueRange = RawValueRange()  # noqa: B008
 ) -> np.ndarray:
     """Decode the colours, (H, W, 3) uint8 BGR; otherwise as :func:`decode_compressed`."""
-    raw = _decode_raw(format, data, counts)
+    raw = _decode_raw(format, data, raw_range)
     if raw is not None:
         pixels, known, encoding = raw
         return to_8bit(_convert(pixels, known.to_bgr, encoding))
@@ -270,7 +270,7 @@ def decode_compressed_bgr(
 
 
 def _decode_raw(
-    format: str, data: Any, counts: CountRange
+    format: str, data: Any, raw_range: RawValueRange
 ) -> tuple[np.ndarray, _Encoding, str] | None:
     """Decode a file that holds a sensor's raw values; None if this one does not.
 
@@ -279,7 +279,7 @@ def _decode_raw(
     """
     encoding, _, how = (part.strip() for part in format.partition(';'))
     known = _ENCODINGS.get(encoding)
-    if known is None or not (known.counts or encoding.startswith('bayer_')):
+    if known is None or not (known.raw_values or encoding.startswith('bayer_')):
         return None
     _, _, target = how.partition('compressed')
     if target.strip() not in ('', encoding):
@@ -288,10 +288,10 @@ def _decode_raw(
     pixels = _decode_file(format, data, cv2.IMREAD_UNCHANGED, scale=False)
     if pixels.ndim != 2:
         return None
-    if known.counts:
+    if known.raw_values:
         if pixels.dtype != np.uint16:
             return None
-        pixels = counts.to_8bit(pixels)
+        pixels = raw_range.to_8bit(pixels)
     elif pixels.shape[0] < 2 or pixels.shape[1] < 2:
         return None
     return pixels, known, encoding

@@ -78,7 +78,7 @@ def pose_of_quaternion(
 
 
 @dataclass(frozen=True)
-class PoseTrack:
+class Trajectory:
     """Poses of one body, sorted by stamp.
 
     Attributes:
@@ -103,7 +103,7 @@ class PoseTrack:
     def __getitem__(self, index: int) -> Pose:
         return Pose(self.rotations[index], self.translations[index])
 
-    def seen_from(self, to_body: Pose) -> PoseTrack:
+    def seen_from(self, to_body: Pose) -> Trajectory:
         """Return the poses of a camera from those of the body that carries it.
 
         Args:
@@ -128,7 +128,7 @@ class PoseTrack:
         stamps = np.asarray(stamps_ns, np.int64)
         if not len(stamps) or not len(self):
             return '' if len(self) else 'there are no poses'
-        known = sum(self.at(int(stamp)) is not None for stamp in stamps)
+        known = sum(self.interpolated_at(int(stamp)) is not None for stamp in stamps)
         if known >= 0.99 * len(stamps):
             return ''
         share = f'only {known} of {len(stamps)} images have' if known else 'no image has'
@@ -141,7 +141,7 @@ class PoseTrack:
             f'the images from {_range(stamps)} s{far}'
         )
 
-    def at(self, stamp_ns: int) -> Pose | None:
+    def interpolated_at(self, stamp_ns: int) -> Pose | None:
         """Return the pose at a time, interpolated between its neighbours.
 
         Returns:

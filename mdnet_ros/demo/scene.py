@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.data.poses import Pose, PoseTrack
+from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.demo.flight import camera_pose
 from mdnet_ros.demo.hall import build_hall
 from mdnet_ros.demo.lighting import gain
@@ -132,11 +132,11 @@ class Scene:
         """Return the stamp of a frame, nanoseconds."""
         return self.settings.start_ns + round(index * 1e9 / self.settings.rate_hz)
 
-    def poses(self) -> PoseTrack:
+    def poses(self) -> Trajectory:
         """Return the true pose of every frame."""
         stamps = [self.stamp(i) for i in range(self.settings.frame_count)]
         poses = [self._pose((s - self.settings.start_ns) * 1e-9) for s in stamps]
-        return PoseTrack(
+        return Trajectory(
             np.array(stamps, np.int64),
             np.stack([p.rotation for p in poses]),
             np.stack([p.translation for p in poses]),

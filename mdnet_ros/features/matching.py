@@ -193,7 +193,7 @@ def match_mutual_nearest(
         num_sets = max(a.num_sets, b.num_sets)
         a_desc, a_valid, a_rows = _by_set(a, num_sets)
         b_desc, b_valid, b_rows = _by_set(b, num_sets)
-    known = None if across_sets else _found_already(a, b)
+    known = None if across_sets else _matches_of_frame_step(a, b)
     if known is not None:
         partner, cosine = known.partner, known.similarity
     else:
@@ -208,7 +208,7 @@ def match_mutual_nearest(
     return Matches(indices=indices, similarity=cosine[which, slot][order])
 
 
-def _found_already(a: Features, b: Features) -> StepMatches | None:
+def _matches_of_frame_step(a: Features, b: Features) -> StepMatches | None:
     """Return the matches from ``a`` to ``b`` if one pass found them with the features of ``a``."""
     if a.padded is None or b.padded is None or not a.padded.matches or not b.padded.matches:
         return None

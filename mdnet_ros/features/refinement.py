@@ -32,9 +32,9 @@ _MAX_MOVE = 3.0
 #: Share of the way from the aligned position to the detected one that a refined position lies at.
 #: Alignments from frame to frame add up their errors; detections scatter, but do not drift.
 _PULL = 0.1
-#: Least normalised cross-correlation of the patches of a track that is carried on.
+#: Least normalised cross-correlation of the patches of a propagated track.
 _MIN_CORRELATION = 0.8
-#: Least cosine at which a keypoint detected at the place of a carried track continues it.
+#: Least cosine at which a keypoint detected at the position of a propagated track continues it.
 _SAME_PLACE_SIMILARITY = 0.5
 
 
@@ -50,15 +50,15 @@ def refine(
     border: int,
     masks: Sequence[np.ndarray | None] = (),
 ) -> Association:
-    """Refine the positions of matched keypoints, and carry on tracks that were not detected.
+    """Refine the positions of matched keypoints, and propagate tracks that were not detected.
 
     Tracks with a position in the previous frame are followed to this one. Where a track is
     matched, the search starts from the detection. Its result, with a small share of the detection,
     replaces the detected position, unless the search fails or ends too far away. Where a track is
     not matched, the search starts from where the tracks nearby have moved. If it is found and its
-    patch still looks the same, there are three cases. Without a keypoint at that place the track
-    is carried on. A new keypoint there continues it, if their descriptors agree. Otherwise it
-    ends.
+    patch still looks the same, there are three cases. Without a keypoint at that position the track
+    is propagated. A new keypoint at that position continues it, if their descriptors agree.
+    Otherwise the track ends.
 
     Args:
         association: matches of the N detected keypoints to earlier tracks.
@@ -66,17 +66,17 @@ def refine(
         earlier: the tracks.
         previous: (H, W) uint8, the last image.
         image: (H, W) uint8, this image.
-        max_gap: through how many frames in a row a track may be carried.
+        max_gap: through how many frames in a row a track may be propagated.
         min_similarity: least cosine of a match.
-        border: no track is carried closer to the edge of the image than this, pixels.
-        masks: (h, w) uint8 of any size, stretched to the image: no track is carried to where one
+        border: no track is propagated closer to the edge of the image than this, pixels.
+        masks: (h, w) uint8 of any size, stretched to the image: no track is propagated to where one
             of them is 0; None: everywhere.
     """
     table = earlier.table
     keypoint = np.full(len(table), -1, np.int64)  # of each track
-    matched = np.nonzero(association.numbers >= 0)[0]
-    keypoint[association.numbers[matched]] = matched
-    tracks = np.nonzero((table.back == 0) & ((keypoint >= 0) | (table.missed < max_gap)))[0]
+    matched = np.nonzero(association.track_index >= 0)[0]
+    keypoint[association.track_index[matched]] = matched
+    tracks = np.nonzero((table.frames_ago == 0) & ((keypoint >= 0) | (table.missed < max_gap)))[0]
     flow = _follow(association, features, earlier, tracks, keypoint[tracks], previous, image)
     association = _moved(association, tracks, keypoint[tracks], flow)
     loose = np.nonzero(flow.found & (keypoint[tracks] < 0))[0]
@@ -85,7 +85,7 @@ def refine(
         previous, image, table.keypoints[tracks[loose]], flow.points[loose]
     )
     loose = loose[alike >= _MIN_CORRELATION]
-    return _carried(
+    return _propagated(
         association, features, earlier, tracks[loose], flow.points[loose],
         max(min_similarity, _SAME_PLACE_SIMILARITY),
     )
@@ -135,11 +135,11 @@ def _allowed(
     return allowed
 
 
-def _carried(
+def _propagated(
     association: Association, features: Features, earlier: EarlierTracks, tracks: np.ndarray,
     points: np.ndarray, least: float,
 ) -> Association:
-    """Continue tracks that were followed but not matched, at most one at each place."""
+    """Continue tracks that were followed but not matched, at most one at each position."""
     size = features.image_size
     ages = earlier.table.ages[tracks]
     ranks = np.empty(len(tracks), np.int64)  # the oldest first
@@ -147,9 +147,9 @@ def _carried(
     alone = distinct(points, ranks, size)
     tracks, points = tracks[alone], points[alone]
     # Is it detected after all, only not as its mutual nearest neighbour?
-    numbers, similarity = association.numbers.copy(), association.similarity.copy()
+    track_index, similarity = association.track_index.copy(), association.similarity.copy()
     keypoints, refined = association.keypoints.copy(), association.refined.copy()
-    new = np.nonzero(numbers < 0)[0]
+    new = np.nonzero(track_index < 0)[0]
     at_place = nearby(points, keypoints[new], -np.arange(len(new)), size)
     here = np.nonzero(at_place >= 0)[0]
     here = here[np.unique(at_place[here], return_index=True)[1]]
@@ -161,12 +161,12 @@ def _carried(
     cosine = np.einsum('ij,ij->i', now.descriptors, then.descriptors)
     agrees = (cosine >= least) & (now.sets == then.sets)
     rows, here, cosine = rows[agrees], here[agrees], cosine[agrees]
-    numbers[rows], similarity[rows] = tracks[here], cosine
+    track_index[rows], similarity[rows] = tracks[here], cosine
     keypoints[rows], refined[rows] = points[here], True
     # What is left must not lie where another track does.
     left = np.ones(len(tracks), bool)
     left[here] = False
     left &= nearby(points, keypoints, np.arange(len(keypoints)), size) < 0
     return Association(
-        numbers, similarity, keypoints, refined, tracks[left], points[left]
+        track_index, similarity, keypoints, refined, tracks[left], points[left]
     )

@@ -18,7 +18,7 @@ class TrackTable:
         keypoints: (N, 2) float32, last known position, pixels.
         rows: (N,) int64, row in the features of the frame with that position.
         stamps: (N,) int64, stamp of that frame, nanoseconds.
-        back: (N,) int64, how many frames that frame lies before the last one.
+        frames_ago: (N,) int64, how many frames that frame lies before the last one.
         track_ids: (N,) int64.
         ages: (N,) int32, in how many frames before that one the track was seen.
         missed: (N,) int64, in how many frames up to the last one the keypoint was not detected.
@@ -27,7 +27,7 @@ class TrackTable:
     keypoints: np.ndarray
     rows: np.ndarray
     stamps: np.ndarray
-    back: np.ndarray
+    frames_ago: np.ndarray
     track_ids: np.ndarray
     ages: np.ndarray
     missed: np.ndarray
@@ -52,31 +52,31 @@ class TrackTable:
 class EarlierTracks:
     """Tracks that the keypoints of the next frame may continue.
 
-    They are numbered: first those detected in the last frame, then the lost ones.
+    The tracks detected in the last frame come first, then the lost ones.
 
     Attributes:
         detected: features of the last frame as they were detected; their positions may have been
             refined since, see ``table``.
         lost: features of tracks that were not detected in the last frame, as they were detected
             last.
-        table: all tracks, by number.
+        table: all tracks, in this order.
     """
 
     detected: Features
     lost: Features
     table: TrackTable
 
-    def features(self, numbers: np.ndarray) -> Features:
+    def features(self, track_index: np.ndarray) -> Features:
         """Return the features of some tracks, as they were detected last.
 
         Args:
-            numbers: (M,) int64, rising.
+            track_index: (M,) int64, ascending, their rows in the table.
         """
         count = len(self.detected)
-        first = int(np.searchsorted(numbers, count))
+        first = int(np.searchsorted(track_index, count))
         return join_features([
-            select_features(self.detected, numbers[:first]),
-            select_features(self.lost, numbers[first:] - count),
+            select_features(self.detected, track_index[:first]),
+            select_features(self.lost, track_index[first:] - count),
         ])
 
 
@@ -85,21 +85,21 @@ class Association:
     """How the N keypoints of a frame continue earlier tracks.
 
     Attributes:
-        numbers: (N,) int64, number of the track that a keypoint continues, or -1.
+        track_index: (N,) int64, row in the table of the track that a keypoint continues, or -1.
         similarity: (N,) float32, cosine of the two descriptors.
         keypoints: (N, 2) float32, positions in pixels, refined where ``refined``.
         refined: (N,) bool.
-        carried: (C,) int64, rising, numbers of tracks without a detected keypoint that optical
-            flow carries on.
-        carried_keypoints: (C, 2) float32, their positions, pixels.
+        propagated: (C,) int64, ascending, rows in the table of the tracks without a detected
+            keypoint that optical flow propagates.
+        propagated_keypoints: (C, 2) float32, their positions, pixels.
     """
 
-    numbers: np.ndarray
+    track_index: np.ndarray
     similarity: np.ndarray
     keypoints: np.ndarray
     refined: np.ndarray
-    carried: np.ndarray
-    carried_keypoints: np.ndarray
+    propagated: np.ndarray
+    propagated_keypoints: np.ndarray
 
 
 def select_features(features: Features, rows: np.ndarray) -> Features:

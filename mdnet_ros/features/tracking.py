@@ -39,10 +39,10 @@ class TrackingSettings:
         across_sets: match all keypoints against all, ignoring the sets (for comparison).
         exact: compare descriptors in float32, see
             :func:`~mdnet_ros.features.matching.mutual_nearest`.
-        refinement: ``flow`` aligns the positions of tracks by optical flow, and carries tracks
-            on through frames in which their keypoint is not detected; ``none`` takes positions
+        refinement: ``flow`` aligns the positions of tracks by optical flow, and propagates
+            tracks through frames in which their keypoint is not detected; ``none`` takes positions
             as they are detected.
-        border: no track is carried closer to the edge of the image than this, pixels.
+        border: no track is propagated closer to the edge of the image than this, pixels.
 
     Raises:
         SettingError: if a setting is out of its range.
@@ -87,8 +87,8 @@ class FrameTracker:
     its track, starting from the detection. Where that fails, or ends too far from the detection,
     the position stays as detected and the keypoint is marked as not refined; matches of such
     keypoints are no inliers, unless most of the frame could not be refined. A track whose
-    keypoint is not detected is carried on by flow for up to ``max_gap`` frames; it ends when flow
-    fails, or when a keypoint is detected at its place whose descriptor does not match.
+    keypoint is not detected is propagated by flow for up to ``max_gap`` frames; it ends when flow
+    fails, or when a keypoint is detected at its position whose descriptor does not match.
 
     Args:
         max_gap: through how many frames a track may be missing and still keep its id.
@@ -100,7 +100,7 @@ class FrameTracker:
         exact: compare descriptors in float32, see
             :func:`~mdnet_ros.features.matching.mutual_nearest`.
         refinement: ``none`` or ``flow``.
-        border: no track is carried closer to the edge of the image than this, pixels.
+        border: no track is propagated closer to the edge of the image than this, pixels.
 
     Attributes:
         settings: the arguments as one value; may be replaced between two frames.
@@ -150,12 +150,12 @@ class FrameTracker:
             stamp_ns: stamp of the frame in nanoseconds.
             image: uint8, (H, W) gray or (H, W, 3) BGR, the frame itself; only needed with
                 refinement, which keeps a copy.
-            masks: (h, w) uint8 of any size, stretched to the image: no track is carried to
+            masks: (h, w) uint8 of any size, stretched to the image: no track is propagated to
                 where one of them is 0; None: everywhere.
 
         Returns:
             The frame with track ids, ages and correspondences to earlier frames. With refinement
-            its features hold the carried tracks too, in each set after the detected keypoints.
+            its features hold the propagated tracks too, in each set after the detected keypoints.
 
         Raises:
             ImageError: if the image cannot be used, is missing with refinement, or is not of the
@@ -191,19 +191,19 @@ class FrameTracker:
 
     def _associate(self, features: Features) -> Association:
         """Match the keypoints to the last frame's, and those left over to the lost ones."""
-        numbers = np.full(len(features), -1, np.int64)
+        track_index = np.full(len(features), -1, np.int64)
         similarity = np.zeros(len(features), np.float32)
         earlier = self._earlier
         if earlier is not None:
             now, then, cosine = self._match(features, earlier.detected)
-            numbers[now], similarity[now] = then, cosine
+            track_index[now], similarity[now] = then, cosine
             if len(earlier.lost):
-                free = np.nonzero(numbers < 0)[0]
+                free = np.nonzero(track_index < 0)[0]
                 now, then, cosine = self._match(select_features(features, free), earlier.lost)
                 now = free[now]
-                numbers[now], similarity[now] = len(earlier.detected) + then, cosine
+                track_index[now], similarity[now] = len(earlier.detected) + then, cosine
         return Association(
-            numbers, similarity, features.keypoints, np.zeros(len(features), bool),
+            track_index, similarity, features.keypoints, np.zeros(len(features), bool),
             np.zeros(0, np.int64), np.zeros((0, 2), np.float32),
         )
 
@@ -225,63 +225,63 @@ class FrameTracker:
     ) -> TrackedFrame:
         """Put the frame together, and remember it for the next one."""
         earlier = self._earlier
-        detected, carried = len(features), association.carried
-        # Detected keypoints first, then carried ones; numbers of the tracks they continue.
-        numbers = np.concatenate([association.numbers, carried])
-        known = np.nonzero(numbers >= 0)[0]
-        new = np.nonzero(numbers < 0)[0]
-        track_ids = np.empty(len(numbers), np.int64)
-        ages = np.zeros(len(numbers), np.int32)
-        missed = np.zeros(len(numbers), np.int64)
+        detected, propagated = len(features), association.propagated
+        # Detected keypoints first, then propagated ones; each with the row of its earlier track.
+        track_index = np.concatenate([association.track_index, propagated])
+        known = np.nonzero(track_index >= 0)[0]
+        new = np.nonzero(track_index < 0)[0]
+        track_ids = np.empty(len(track_index), np.int64)
+        ages = np.zeros(len(track_index), np.int32)
+        missed = np.zeros(len(track_index), np.int64)
         track_ids[new] = np.arange(self._next_id, self._next_id + len(new))
         self._next_id += len(new)
         if earlier is not None:
-            track_ids[known] = earlier.table.track_ids[numbers[known]]
-            ages[known] = earlier.table.ages[numbers[known]] + 1
-            missed[detected:] = earlier.table.missed[carried] + 1
+            track_ids[known] = earlier.table.track_ids[track_index[known]]
+            ages[known] = earlier.table.ages[track_index[known]] + 1
+            missed[detected:] = earlier.table.missed[propagated] + 1
         shown = replace(features, keypoints=association.keypoints)
-        order = np.arange(len(numbers))
-        if earlier is not None and len(carried):
+        order = np.arange(len(track_index))
+        if earlier is not None and len(propagated):
             undetected = replace(
-                earlier.features(carried), keypoints=association.carried_keypoints
+                earlier.features(propagated), keypoints=association.propagated_keypoints
             )
             shown = join_features([shown, undetected])
             order = np.argsort(shown.sets, kind='stable')
             shown = select_features(shown, order)
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
-        keypoints = np.concatenate([association.keypoints, association.carried_keypoints])
-        refined = np.concatenate([association.refined, np.ones(len(carried), bool)])
+        row_of = np.empty(len(order), np.int64)
+        row_of[order] = np.arange(len(order))
+        keypoints = np.concatenate([association.keypoints, association.propagated_keypoints])
+        refined = np.concatenate([association.refined, np.ones(len(propagated), bool)])
         similarity = np.concatenate(
-            [association.similarity, np.ones(len(carried), np.float32)]
+            [association.similarity, np.ones(len(propagated), np.float32)]
         )
-        matches = self._verified(known, numbers, keypoints, track_ids, refined, similarity)
+        matches = self._verified(known, track_index, keypoints, track_ids, refined, similarity)
         self._recent = [*self._recent, (keypoints, track_ids)][-(self.settings.max_gap + 1) :]
         table = TrackTable(
-            keypoints, place, np.full(len(place), stamp_ns, np.int64),
-            np.zeros(len(place), np.int64), track_ids, ages, missed,
+            keypoints, row_of, np.full(len(row_of), stamp_ns, np.int64),
+            np.zeros(len(row_of), np.int64), track_ids, ages, missed,
         )
-        self._remember(features, table, numbers, carried)
+        self._remember(features, table, track_index, propagated)
         with_flow = self.settings.refinement == 'flow'
         return TrackedFrame(
             shown,
             track_ids[order],
             ages[order],
-            replace(matches, indices=place[matches.indices]),
+            replace(matches, indices=row_of[matches.indices]),
             stamp_ns,
             refined[order] if with_flow else None,
             missed[order].astype(np.int32) if with_flow else None,
         )
 
     def _verified(
-        self, known: np.ndarray, numbers: np.ndarray, keypoints: np.ndarray,
+        self, known: np.ndarray, track_index: np.ndarray, keypoints: np.ndarray,
         track_ids: np.ndarray, refined: np.ndarray, similarity: np.ndarray,
     ) -> Correspondences:
         """Return the matches to earlier frames, with the outliers of each frame's geometry marked.
 
         Args:
             known: rows of the keypoints that continue an earlier track.
-            numbers: (N,) int64, number of that track.
+            track_index: (N,) int64, row of that track in the table of earlier tracks, or -1.
             keypoints: (N, 2) float32, pixels.
             track_ids: (N,) int64.
             refined: (N,) bool.
@@ -294,23 +294,23 @@ class FrameTracker:
                 np.zeros(0, bool),
             )
         table, settings = self._earlier.table, self.settings
-        tracks = numbers[known]
+        tracks = track_index[known]
         trusted = np.ones(len(known), bool)
         if settings.refinement == 'flow' and refined.sum() >= _MIN_REFINED:
             trusted = refined[known]
         inlier = np.zeros(len(known), bool)
         # Stamps cannot tell the frames apart, because they may repeat.
-        back = table.back[tracks]
-        for frames_back in np.unique(back):
-            rows = np.nonzero(trusted & (back == frames_back))[0]
-            if frames_back > 0 and len(rows) < self._enough:
-                inlier[rows] = self._inlier_of_few(keypoints, track_ids, frames_back)[known[rows]]
+        frames_ago = table.frames_ago[tracks]
+        for ago in np.unique(frames_ago):
+            rows = np.nonzero(trusted & (frames_ago == ago))[0]
+            if ago > 0 and len(rows) < self._enough:
+                inlier[rows] = self._inlier_of_few(keypoints, track_ids, ago)[known[rows]]
             else:
                 inlier[rows] = inlier_mask(
                     table.keypoints[tracks[rows]], keypoints[known[rows]],
                     settings.verification, settings.max_error, similarity[known[rows]],
                 )
-        order = np.argsort(back, kind='stable')
+        order = np.argsort(frames_ago, kind='stable')
         now, tracks = known[order], tracks[order]
         return Correspondences(
             now, table.rows[tracks], table.keypoints[tracks], table.stamps[tracks],
@@ -323,7 +323,7 @@ class FrameTracker:
         return 2 * MIN_MATCHES[self.settings.verification]
 
     def _inlier_of_few(
-        self, keypoints: np.ndarray, track_ids: np.ndarray, frames_back: int
+        self, keypoints: np.ndarray, track_ids: np.ndarray, frames_ago: int
     ) -> np.ndarray:
         """Verify tracks found again, where there are only few of them.
 
@@ -333,12 +333,12 @@ class FrameTracker:
         Args:
             keypoints: (N, 2) float32, pixels.
             track_ids: (N,) int64.
-            frames_back: how many frames the earlier frame lies before the previous one.
+            frames_ago: how many frames the earlier frame lies before the previous one.
 
         Returns:
             (N,) bool.
         """
-        keypoints_prev, track_ids_prev = self._recent[-1 - frames_back]
+        keypoints_prev, track_ids_prev = self._recent[-1 - frames_ago]
         _, rows, rows_prev = np.intersect1d(
             track_ids, track_ids_prev, assume_unique=True, return_indices=True
         )
@@ -351,15 +351,15 @@ class FrameTracker:
         return inlier
 
     def _remember(
-        self, features: Features, table: TrackTable, numbers: np.ndarray, carried: np.ndarray
+        self, features: Features, table: TrackTable, track_index: np.ndarray, propagated: np.ndarray
     ) -> None:
         """Keep the tracks of the frame just taken, and those missing from it that may come back.
 
         Args:
             features: N detected keypoints.
-            table: of the N detected keypoints and the C carried tracks.
-            numbers: (N + C,) int64, number of the earlier track that each continues, or -1.
-            carried: (C,) int64, numbers of the carried tracks.
+            table: of the N detected keypoints and the C propagated tracks.
+            track_index: (N + C,) int64, row of the earlier track that each continues, or -1.
+            propagated: (C,) int64, rows of the propagated tracks in the earlier table.
         """
         detected, earlier = len(features), self._earlier
         now = table.at(np.arange(detected))
@@ -368,18 +368,18 @@ class FrameTracker:
             self._earlier = EarlierTracks(features, nothing, now)
             return
         gone = np.ones(len(earlier.table), bool)
-        gone[numbers[:detected][numbers[:detected] >= 0]] = False
+        gone[track_index[:detected][track_index[:detected] >= 0]] = False
         gone &= earlier.table.missed < self.settings.max_gap
         left = np.nonzero(gone)[0]
         count = len(earlier.detected)
         # Those lost for longer first.
         left = np.concatenate([left[left >= count], left[left < count]])
         lost = earlier.table.at(left)
-        lost = replace(lost, back=lost.back + 1, missed=lost.missed + 1)
+        lost = replace(lost, frames_ago=lost.frames_ago + 1, missed=lost.missed + 1)
         where = np.full(len(earlier.table), -1, np.int64)
         where[left] = np.arange(len(left))
-        for name in ('keypoints', 'rows', 'stamps', 'back', 'ages'):
-            getattr(lost, name)[where[carried]] = getattr(table, name)[detected:]
+        for name in ('keypoints', 'rows', 'stamps', 'frames_ago', 'ages'):
+            getattr(lost, name)[where[propagated]] = getattr(table, name)[detected:]
         rows = np.argsort(left, kind='stable')
         back_to = np.argsort(rows, kind='stable')
         lost_features = select_features(earlier.features(left[rows]), back_to)

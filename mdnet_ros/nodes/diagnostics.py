@@ -87,7 +87,7 @@ class _Times(deque[float]):
         return float(1.0 / intervals.mean()) if len(intervals) and intervals.mean() > 0 else 0.0
 
 
-class Statistics:
+class CameraDiagnostics:
     """Counts of a camera's frames: each one received is processed or dropped for a cause."""
 
     def __init__(self) -> None:

@@ -89,8 +89,8 @@ class ImageConverter:
         reason: why it is not cv_bridge; empty if it is.
     """
 
-    def __init__(self, counts: image_decoding.CountRange | None = None) -> None:
-        self._counts = counts or image_decoding.CountRange()
+    def __init__(self, raw_range: image_decoding.RawValueRange | None = None) -> None:
+        self._raw_range = raw_range or image_decoding.RawValueRange()
         self.backend, self.reason = 'cv_bridge', ''
         try:
             from cv_bridge import CvBridge
@@ -108,18 +108,20 @@ class ImageConverter:
             ImageError: naming what is wrong with the message.
         """
         if isinstance(message, CompressedImage):
-            return image_decoding.decode_compressed(message.format, message.data, self._counts)
+            return image_decoding.decode_compressed(message.format, message.data, self._raw_range)
         if self._uses_bridge(message):
             return self._bridged(message, 'mono8')
-        return image_decoding.decode_gray(*_fields(message), self._counts)
+        return image_decoding.decode_gray(*_fields(message), self._raw_range)
 
     def bgr(self, message: Image | CompressedImage) -> np.ndarray:
         """Decode colours, (H, W, 3) uint8 BGR; errors as :meth:`gray`."""
         if isinstance(message, CompressedImage):
-            return image_decoding.decode_compressed_bgr(message.format, message.data, self._counts)
+            return image_decoding.decode_compressed_bgr(
+                message.format, message.data, self._raw_range
+            )
         if self._uses_bridge(message):
             return self._bridged(message, 'bgr8')
-        return image_decoding.decode_bgr(*_fields(message), self._counts)
+        return image_decoding.decode_bgr(*_fields(message), self._raw_range)
 
     def _uses_bridge(self, message: Image) -> bool:
         return self.backend == 'cv_bridge' and message.encoding in _CV_BRIDGE_ENCODINGS

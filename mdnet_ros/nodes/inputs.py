@@ -178,7 +178,7 @@ class Inputs:
         if sequence is not None and last is not None and sequence > last + 1 and (
             self._node.count_publishers(self.topic) == 1
         ):
-            self.camera.statistics.lost(sequence - last - 1)
+            self.camera.diagnostics.lost(sequence - last - 1)
         self._receiver.on_image(self.camera, message)
 
     def _incompatible(self, event: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mdnet_ros.nodes.diagnostics import Reporter, Statistics
+from mdnet_ros.nodes.diagnostics import CameraDiagnostics, Reporter
 from mdnet_ros.nodes.outputs import Outputs
 
 
@@ -17,7 +17,7 @@ class NodeCamera:
         warn: writes a line to the log.
 
     Attributes:
-        statistics: counters, for the diagnostics.
+        diagnostics: counters, for the diagnostics.
         report: logs a problem and counts it.
         outputs: the publishers; None until the node is configured.
     """
@@ -25,13 +25,13 @@ class NodeCamera:
     def __init__(self, number: int, name: str, warn: Callable[[str], object]) -> None:
         self.number = number
         self.name = name
-        self.statistics = Statistics()
+        self.diagnostics = CameraDiagnostics()
         self.report = Reporter(
-            lambda line: warn(f'{name}: {line}' if name else line), note=self.statistics.problem
+            lambda line: warn(f'{name}: {line}' if name else line), note=self.diagnostics.problem
         )
         self.outputs: Outputs | None = None
 
     def drop(self, cause: str, detail: str) -> None:
         """Count an image that cannot be used, and log the reason."""
-        self.statistics.drop(cause, detail)
+        self.diagnostics.drop(cause, detail)
         self.report(cause, f'frame dropped, {cause}: {detail}')

@@ -64,7 +64,7 @@ class Pipeline:
         self._results: queue.Queue[JobResult[ReceivedImage] | None] = queue.Queue(maxsize=1)
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
-            for name, work in (('tracker', self._track), ('publisher', self._publish))
+            for name, work in (('tracker', self._run_worker), ('publisher', self._run_publisher))
         ]
         for thread in self._threads:
             thread.start()
@@ -73,7 +73,7 @@ class Pipeline:
 
     def on_image(self, camera: NodeCamera, message: Image | CompressedImage) -> None:
         """Receive an image of a camera; returns at once."""
-        received = camera.statistics.arrival()
+        received = camera.diagnostics.arrival()
         stamp = stamp_nanoseconds(message.header)
         image: ReceivedImage | None = ReceivedImage(message, stamp, received, self._converter)
         try:
@@ -118,14 +118,14 @@ class Pipeline:
             self._count(self._mailbox.close() or {}, 'deactivated')
             for number, image in self._grouper.clear():
                 if image is not None:
-                    self._cameras[number].statistics.drop('deactivated')
+                    self._cameras[number].diagnostics.drop('deactivated')
         end = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _count(self, dropped: Mapping[int, ReceivedImage], cause: str) -> None:
         for number in dropped:
-            self._cameras[number].statistics.drop(cause)
+            self._cameras[number].diagnostics.drop(cause)
 
     def _no_partner(self, number: int) -> str:
         others = ', '.join(camera.name for camera in self._cameras if camera.number != number)
@@ -137,7 +137,7 @@ class Pipeline:
 
     # The worker thread.
 
-    def _track(self) -> None:
+    def _run_worker(self) -> None:
         while (images := self._mailbox.take()) is not None:
             uncounted = set(images)
             try:
@@ -163,7 +163,7 @@ class Pipeline:
             self._pair.publish(result, job.images[0].message.header)
         for number, done in result.cameras.items():
             age = (self._clock.now().nanoseconds - done.frame.stamp_ns) * 1e-9
-            self._cameras[number].statistics.done(
+            self._cameras[number].diagnostics.done(
                 done, job.images[number].received, result.seconds, age
             )
             uncounted.discard(number)
@@ -200,7 +200,7 @@ class Pipeline:
 
     # The publishing thread.
 
-    def _publish(self) -> None:
+    def _run_publisher(self) -> None:
         while (result := self._results.get()) is not None:
             settings = result.job.configuration.settings
             for number, done in result.cameras.items():

@@ -52,7 +52,7 @@ class TrackerNode(LifecycleNode):
             for number, name in enumerate(self.settings.camera_names)
         ]
         self._inputs: list[Inputs] = []  # one for each camera while active
-        self._converter = ImageConverter(self.settings.counts)
+        self._converter = ImageConverter(self.settings.raw_range)
         self._pair: PairOutputs | None = None
         self._pipeline: Pipeline | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -232,14 +232,14 @@ class TrackerNode(LifecycleNode):
                 camera.report('output', problem)
         if inputs is not None:
             about['image topic'] = inputs.topic
-            silent = [c for c in self._cameras if c.statistics.silence() > SILENCE]
+            silent = [c for c in self._cameras if c.diagnostics.silence() > SILENCE]
             if camera in silent:
                 silence_reason = inputs.problem()
                 if silence_reason:
                     camera.report('subscription', silence_reason)
             elif silent:
                 silence_reason = f"not served: no images of {', '.join(c.name for c in silent)}"
-        status = camera.statistics.status(self.settings, about, silence_reason)
+        status = camera.diagnostics.status(self.settings, about, silence_reason)
         if inputs is None:
             status.message = state
             status.level = b'\x00'

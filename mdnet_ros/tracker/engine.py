@@ -96,15 +96,15 @@ class Engine:
             begin = time.monotonic()
             last_images = [camera.last_image for camera in self.cameras]
             try:
-                result = self._track(job, pixels, refused)
+                result = self._extract_and_track(job, pixels, refused)
             except torch.cuda.OutOfMemoryError:
                 for camera, last_image in zip(self.cameras, last_images, strict=True):
                     camera.last_image = last_image  # some may have been updated already
-                result = self._track(self._fall_back(job), pixels, refused)
+                result = self._extract_and_track(self._fall_back(job), pixels, refused)
                 result = replace(result, fell_back=True)
             return replace(result, seconds=time.monotonic() - begin)
 
-    def _track(
+    def _extract_and_track(
         self, job: Job[ImageT], pixels: dict[int, np.ndarray], undecoded: dict[int, ImageError]
     ) -> JobResult[ImageT]:
         """Extract and track decoded images, and match the stereo pair."""

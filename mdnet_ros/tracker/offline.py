@@ -73,7 +73,7 @@ def track_bag(
     uncalibrated = without_ray = 0
     seconds: list[float] = []
     total = bag.counts[image_topic]
-    images = bag.images(image_topic, settings.counts)
+    images = bag.images(image_topic, settings.raw_range)
     for frame in Progress(images, 'tracking', total, unit='frame', disable=not progress):
         begin = time.perf_counter()
         try:

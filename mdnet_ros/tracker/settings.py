@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
-from mdnet_ros.data.image_decoding import CountRange
+from mdnet_ros.data.image_decoding import RawValueRange
 from mdnet_ros.errors import SettingError
 from mdnet_ros.features.backends.base import PRECISIONS
 from mdnet_ros.features.backends.choice import RUNTIMES
@@ -246,9 +246,9 @@ class TrackerSettings:
         return tuple(name.strip('/ ') for name in self.cameras.split(','))
 
     @property
-    def counts(self) -> CountRange:
-        """The range of the counts of 16UC1 images."""
-        return CountRange(self.count_low, self.count_high)
+    def raw_range(self) -> RawValueRange:
+        """The range of the raw values of 16UC1 images."""
+        return RawValueRange(self.count_low, self.count_high)
 
     @property
     def exact(self) -> bool:

@@ -10,7 +10,7 @@ from rosbags.rosbag2 import Writer
 from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import STORAGES, BagWriter
-from mdnet_ros.data.poses import PoseTrack, quaternion_of_rotation, rotation_of_quaternion
+from mdnet_ros.data.poses import Trajectory, quaternion_of_rotation, rotation_of_quaternion
 from mdnet_ros.errors import DataError
 
 IMAGE = 'sensor_msgs/msg/Image'
@@ -207,19 +207,19 @@ def test_poses_of_every_type(tmp_path):
 
 def test_poses_between_stamps_are_interpolated():
     turn = np.array([0.0, 0.0, np.sin(0.25), np.cos(0.25)])  # 0.5 rad about z
-    track = PoseTrack(
+    track = Trajectory(
         np.array([100, 200, 10**10]),
         np.stack([np.eye(3), rotation_of_quaternion(*turn), np.eye(3)]),
         np.array([[0.0, 0, 0], [4, 0, 0], [0, 0, 0]]),
     )
-    between = track.at(125)
+    between = track.interpolated_at(125)
     np.testing.assert_allclose(between.translation, [1, 0, 0])
     half = rotation_of_quaternion(0, 0, np.sin(0.0625), np.cos(0.0625))
     np.testing.assert_allclose(between.rotation, half, atol=1e-12)
-    assert track.at(200).translation[0] == 4
-    assert track.at(99) is None
-    assert track.at(10**10 + 1) is None
-    assert track.at(5 * 10**9) is None  # too far from both neighbours
+    assert track.interpolated_at(200).translation[0] == 4
+    assert track.interpolated_at(99) is None
+    assert track.interpolated_at(10**10 + 1) is None
+    assert track.interpolated_at(5 * 10**9) is None  # too far from both neighbours
 
 
 def test_broken_bags_are_named_in_one_line(tmp_path):

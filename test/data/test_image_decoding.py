@@ -11,7 +11,7 @@ from skimage import data
 
 from mdnet_ros.data.image_decoding import (
     ENCODINGS,
-    CountRange,
+    RawValueRange,
     decode_bgr,
     decode_compressed,
     decode_compressed_bgr,
@@ -136,24 +136,24 @@ def test_two_planes_need_even_sides_and_all_their_bytes():
             decode_gray('nv12', height, width, width, 0, bytes(size))
 
 
-COUNTS = np.random.default_rng(0).normal(30000, 100, (120, 160)).clip(29000, 31000).astype('u2')
+RAW = np.random.default_rng(0).normal(30000, 100, (120, 160)).clip(29000, 31000).astype('u2')
 
 
 @pytest.mark.parametrize('big_endian', [False, True])
-def test_counts_of_a_thermal_camera_are_scaled_to_their_range(big_endian):
-    fields = message(COUNTS, 4, big_endian)
-    got = decode_gray('16UC1', *fields, CountRange(29800, 30200))
-    expected = np.rint(np.clip((COUNTS - 29800.0) / 400, 0, 1) * 255)
+def test_raw_values_of_a_thermal_camera_are_scaled_to_their_range(big_endian):
+    fields = message(RAW, 4, big_endian)
+    got = decode_gray('16UC1', *fields, RawValueRange(29800, 30200))
+    expected = np.rint(np.clip((RAW - 29800.0) / 400, 0, 1) * 255)
     np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(
-        decode_bgr('16UC1', *fields, CountRange(29800, 30200)), np.dstack([got] * 3)
+        decode_bgr('16UC1', *fields, RawValueRange(29800, 30200)), np.dstack([got] * 3)
     )
-    low, high = np.percentile(COUNTS, [1, 99])
+    low, high = np.percentile(RAW, [1, 99])
     own = decode_gray('16UC1', *fields)
-    expected = np.rint(np.clip((COUNTS - low) / (high - low), 0, 1) * 255)
+    expected = np.rint(np.clip((RAW - low) / (high - low), 0, 1) * 255)
     assert np.abs(own - expected).max() <= 2
     # A single hot pixel changes nothing; a scale by the largest value would lose everything.
-    hot = COUNTS.copy()
+    hot = RAW.copy()
     hot[5, 5] = 65535
     assert np.abs(decode_gray('16UC1', *message(hot)).astype(int) - own)[10:].max() <= 1
 
@@ -193,15 +193,15 @@ def test_what_was_converted_before_it_was_compressed_is_not_debayered(format, se
     np.testing.assert_array_equal(decode_compressed_bgr(format, png(sent)), bgr)
 
 
-def test_compressed_counts_are_scaled_like_raw_ones():
-    for counts in (CountRange(), CountRange(29800, 30200)):
-        expected = decode_gray('16UC1', *message(COUNTS), counts)
-        got = decode_compressed('16UC1; png compressed', png(COUNTS), counts)
+def test_compressed_raw_values_are_scaled_like_raw_ones():
+    for raw_range in (RawValueRange(), RawValueRange(29800, 30200)):
+        expected = decode_gray('16UC1', *message(RAW), raw_range)
+        got = decode_compressed('16UC1; png compressed', png(RAW), raw_range)
         np.testing.assert_array_equal(got, expected)
-        colour = decode_compressed_bgr('16UC1; png compressed', png(COUNTS), counts)
+        colour = decode_compressed_bgr('16UC1; png compressed', png(RAW), raw_range)
         np.testing.assert_array_equal(colour, np.dstack([expected] * 3))
     np.testing.assert_array_equal(
-        decode_compressed('mono16; png compressed ', png(COUNTS)), to_8bit(COUNTS)
+        decode_compressed('mono16; png compressed ', png(RAW)), to_8bit(RAW)
     )
 
 

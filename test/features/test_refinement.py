@@ -158,17 +158,17 @@ def test_a_track_that_is_not_detected_is_carried_for_max_gap_frames(max_gap: int
         truth = moved(CORNERS, matrix)
         # Every second one is missing from now on.
         frame = t.update(detections(truth, seen, sets=2), step, warped(matrix))
-        carried = np.nonzero(frame.missed > 0)[0]
-        marks = landmarks(frame)[carried]
+        propagated = np.nonzero(frame.missed > 0)[0]
+        marks = landmarks(frame)[propagated]
         assert set(marks.tolist()) <= lives
         lives = set(marks.tolist())
-        assert (len(carried) > 0.6 * len(gone)) == (step <= max_gap)
-        assert (len(carried) == 0) == (step > max_gap)
-        assert (frame.missed[carried] == step).all()
-        assert (frame.ages[carried] == step).all()
-        assert frame.refined[carried].all()
-        assert [ids[m] for m in marks.tolist()] == frame.track_ids[carried].tolist()
-        error = np.linalg.norm(frame.features.keypoints[carried] - truth[marks], axis=1)
+        assert (len(propagated) > 0.6 * len(gone)) == (step <= max_gap)
+        assert (len(propagated) == 0) == (step > max_gap)
+        assert (frame.missed[propagated] == step).all()
+        assert (frame.ages[propagated] == step).all()
+        assert frame.refined[propagated].all()
+        assert [ids[m] for m in marks.tolist()] == frame.track_ids[propagated].tolist()
+        error = np.linalg.norm(frame.features.keypoints[propagated] - truth[marks], axis=1)
         assert not len(error) or np.median(error) < 0.3
         # Sets stay together, and every link leads to the row it names.
         assert (np.diff(frame.features.sets) >= 0).all()
@@ -207,8 +207,8 @@ def test_there_is_never_a_second_track_on_the_same_point() -> None:
     other = detections(truth + np.float32(0.8))
     other = replace(other, descriptors=np.roll(other.descriptors, 1, axis=1))
     frame = t.update(other, 1, image)
-    carried = frame.missed > 0
-    assert not carried.any()
+    propagated = frame.missed > 0
+    assert not propagated.any()
     # Detected at their place with nearly the same descriptor: the same tracks go on.
     t = tracker(max_gap=3, min_similarity=0.99)
     start = t.update(detections(CORNERS), 0, PHOTO)

@@ -6,7 +6,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
-from mdnet_ros.nodes.diagnostics import STEP, Reporter, Statistics
+from mdnet_ros.nodes.diagnostics import STEP, CameraDiagnostics, Reporter
 from mdnet_ros.nodes.host import host_facts, open_files, resident_memory, temperature
 from mdnet_ros.tracker.job import CameraResult, Restart
 from mdnet_ros.tracker.settings import TrackerSettings
@@ -28,21 +28,21 @@ def frame(inliers, matches=40):
     )
 
 
-def told(statistics, settings=None, silence_reason=''):
-    status = statistics.status(settings or TrackerSettings(), {'device': 'cpu'}, silence_reason)
+def told(diagnostics, settings=None, silence_reason=''):
+    status = diagnostics.status(settings or TrackerSettings(), {'device': 'cpu'}, silence_reason)
     return status.level, status.message, {v.key: v.value for v in status.values}
 
 
-def serve(statistics, inliers=30, times=3, restarted=''):
+def serve(diagnostics, inliers=30, times=3, restarted=''):
     result = CameraResult(frame(inliers), restart=Restart(restarted) if restarted else None)
     for _ in range(times):
-        statistics.done(result, statistics.arrival(), 0.02, 0.05)
+        diagnostics.done(result, diagnostics.arrival(), 0.02, 0.05)
 
 
 def test_a_working_tracker_is_ok():
-    statistics = Statistics()
-    serve(statistics)
-    level, message, values = told(statistics)
+    diagnostics = CameraDiagnostics()
+    serve(diagnostics)
+    level, message, values = told(diagnostics)
     assert level == DiagnosticStatus.OK
     assert message.startswith('tracking at')
     assert values['frames received'] == values['frames processed'] == '3'
@@ -54,49 +54,49 @@ def test_a_working_tracker_is_ok():
 
 def test_each_threshold_names_its_cause():
     settings = TrackerSettings()
-    statistics = Statistics()
-    serve(statistics, inliers=3)
-    level, message, _ = told(statistics)
+    diagnostics = CameraDiagnostics()
+    serve(diagnostics, inliers=3)
+    level, message, _ = told(diagnostics)
     assert level == DiagnosticStatus.WARN
     assert '3 inlier matches, expected 20' in message
-    assert told(statistics, replace(settings, warn_matches=2))[0] == DiagnosticStatus.OK
+    assert told(diagnostics, replace(settings, warn_matches=2))[0] == DiagnosticStatus.OK
 
-    statistics = Statistics()
-    serve(statistics)
-    statistics.arrival()
-    statistics.drop('bad image', 'step of 3')
-    level, message, values = told(statistics, replace(settings, warn_drops=0.2))
+    diagnostics = CameraDiagnostics()
+    serve(diagnostics)
+    diagnostics.arrival()
+    diagnostics.drop('bad image', 'step of 3')
+    level, message, values = told(diagnostics, replace(settings, warn_drops=0.2))
     assert level == DiagnosticStatus.WARN
     assert '25% of the frames dropped (bad image 1)' in message
     assert values['dropped: bad image'] == '1'
     assert values['last problem'] == 'step of 3'
 
-    statistics = Statistics()
-    statistics.done(CameraResult(frame(30)), statistics.arrival() - 3.0, 2.0, 0.0)
-    level, message, _ = told(statistics)
+    diagnostics = CameraDiagnostics()
+    diagnostics.done(CameraResult(frame(30)), diagnostics.arrival() - 3.0, 2.0, 0.0)
+    level, message, _ = told(diagnostics)
     assert level == DiagnosticStatus.ERROR
     assert 'latency 3' in message
-    assert told(statistics, replace(settings, error_latency=9.0))[0] == DiagnosticStatus.WARN
+    assert told(diagnostics, replace(settings, error_latency=9.0))[0] == DiagnosticStatus.WARN
     relaxed = replace(settings, error_latency=9.0, warn_latency=8.0)
-    assert told(statistics, relaxed)[0] == DiagnosticStatus.OK
-    level, message, _ = told(statistics, replace(relaxed, expected_rate=30.0))
+    assert told(diagnostics, relaxed)[0] == DiagnosticStatus.OK
+    level, message, _ = told(diagnostics, replace(relaxed, expected_rate=30.0))
     assert level == DiagnosticStatus.WARN
     assert 'expected 30' in message
 
 
 def test_silence_and_its_reason():
-    statistics = Statistics()
-    assert told(statistics)[:2] == (DiagnosticStatus.WARN, 'no image comes in')
-    level, message, _ = told(statistics, silence_reason="no publisher on '/image'")
+    diagnostics = CameraDiagnostics()
+    assert told(diagnostics)[:2] == (DiagnosticStatus.WARN, 'no image comes in')
+    level, message, _ = told(diagnostics, silence_reason="no publisher on '/image'")
     assert level == DiagnosticStatus.ERROR
     assert message == "no publisher on '/image'"
 
 
 def test_restarts_are_counted_by_cause():
-    statistics = Statistics()
-    serve(statistics, times=2, restarted='stamp went back')
-    serve(statistics, times=1, restarted='stamp jumped')
-    values = told(statistics)[2]
+    diagnostics = CameraDiagnostics()
+    serve(diagnostics, times=2, restarted='stamp went back')
+    serve(diagnostics, times=1, restarted='stamp jumped')
+    values = told(diagnostics)[2]
     assert values['restarts'] == '3'
     assert values['restarted: stamp went back'] == '2'
 
@@ -126,13 +126,13 @@ def test_something_else_under_the_same_cause_is_told_soon(monkeypatch):
 
 
 def test_troubles_that_drop_no_frame_are_counted_too():
-    statistics = Statistics()
-    report = Reporter(lambda line: None, note=statistics.problem)
+    diagnostics = CameraDiagnostics()
+    report = Reporter(lambda line: None, note=diagnostics.problem)
     report('camera_info', 'nine finite numbers')
     report('camera_info', 'nine finite numbers')
-    statistics.drop('bad image', 'step of 3')
+    diagnostics.drop('bad image', 'step of 3')
     report('bad image', 'step of 3')
-    values = told(statistics)[2]
+    values = told(diagnostics)[2]
     assert values['trouble: camera_info'] == '2'
     assert values['last camera_info'] == 'nine finite numbers'
     assert values['last bad image'] == values['last problem'] == 'step of 3'
@@ -140,13 +140,13 @@ def test_troubles_that_drop_no_frame_are_counted_too():
 
 
 def test_the_machine_is_told(tmp_path):
-    before = float(told(Statistics())[2]['memory (MB)'])
+    before = float(told(CameraDiagnostics())[2]['memory (MB)'])
     held = np.ones(2**24)  # 128 MB
-    values = told(Statistics())[2]
+    values = told(CameraDiagnostics())[2]
     assert float(values['memory (MB)']) > before + 100
     before = int(values['open files'])
     with (tmp_path / 'a').open('w'), (tmp_path / 'b').open('w'):
-        assert int(told(Statistics())[2]['open files']) == before + 2
+        assert int(told(CameraDiagnostics())[2]['open files']) == before + 2
     assert len(held) == 2**24
 
 

@@ -18,9 +18,9 @@ pytest.importorskip('skimage')
 from nav_msgs.msg import Odometry, Path as PathMessage  # noqa: E402, I001
 from sensor_msgs.msg import CameraInfo, PointCloud  # noqa: E402
 
-from mdnet_ros.data.poses import PoseTrack, rotation_of_quaternion  # noqa: E402
+from mdnet_ros.data.poses import Trajectory, rotation_of_quaternion  # noqa: E402
 from mdnet_ros.demo.scene import Scene, SceneSettings  # noqa: E402
-from mdnet_ros.evaluation.trajectory import compare_trajectories  # noqa: E402
+from mdnet_ros.evaluation.trajectory_errors import compare_trajectories  # noqa: E402
 from mdnet_ros.nodes.messages import stamp_nanoseconds  # noqa: E402
 
 EXAMPLE = Path(__file__).resolve().parents[2] / 'docs' / 'examples' / 'odometry_node.py'
@@ -30,9 +30,9 @@ TO_ROS = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 
 
 def trajectory(stamped):
-    """A PoseTrack of (stamp in nanoseconds, geometry_msgs/Pose)."""
+    """A Trajectory of (stamp in nanoseconds, geometry_msgs/Pose)."""
     stamps, poses = zip(*stamped, strict=True)
-    return PoseTrack(
+    return Trajectory(
         np.array(stamps, np.int64),
         np.array([rotation_of_quaternion(q.x, q.y, q.z, q.w)
                   for q in (pose.orientation for pose in poses)]),

@@ -10,7 +10,7 @@ import pytest
 
 from mdnet_ros.cli.main import main
 from mdnet_ros.evaluation.homography.metrics import PairCounts
-from mdnet_ros.evaluation.homography.report import PROTOCOL
+from mdnet_ros.evaluation.homography.report import REPORT_FORMAT
 from mdnet_ros.evaluation.homography.results import HomographySettings, SequenceResult
 from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
 from mdnet_ros.features.network import CONFIGS, MDNet, count_parameters
@@ -35,7 +35,7 @@ def test_card_holds_the_figures(weights: Path, tmp_path: Path) -> None:
     mine = ExtractorResult('mine', 'MIT', (sequence,))
     result = tmp_path / 'h.json'
     measured = EvaluationResult(HomographySettings(), (mine,), ())
-    result.write_text(json.dumps(PROTOCOL.to_json(measured)))
+    result.write_text(json.dumps(REPORT_FORMAT.to_json(measured)))
     out = tmp_path / 'mine.md'
     code = main(['card', str(weights), '--out', str(out), '--attribution', str(table),
                  '--evaluation', str(result), 'mdnet evaluate homography --root D'])

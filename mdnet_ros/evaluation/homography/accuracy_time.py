@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdnet_ros.errors import DataError
-from mdnet_ros.evaluation.homography.report import PROTOCOL
+from mdnet_ros.evaluation.homography.report import REPORT_FORMAT
 from mdnet_ros.evaluation.homography.results import group_average
 from mdnet_ros.evaluation.reports.plots import PALETTE, new_figure
 from mdnet_ros.features.weights import CONFIGS
@@ -96,7 +96,7 @@ def read_points(
             raise DataError(f"times '{path}': '{name}' was timed in another file, too")
         times |= rows
     document = _read(accuracy, 'protocol', 'homography', 'mdnet evaluate homography')
-    result = PROTOCOL.from_json(document, f"accuracy '{accuracy}'")
+    result = REPORT_FORMAT.from_json(document, f"accuracy '{accuracy}'")
     budget = result.settings.max_keypoints
     if budget != keypoints:
         raise DataError(f"accuracy '{accuracy}': of {budget} keypoints, expected {keypoints}")

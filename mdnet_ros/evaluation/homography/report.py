@@ -24,7 +24,7 @@ from mdnet_ros.evaluation.homography.results import (
 )
 from mdnet_ros.evaluation.reports.html import HtmlPage
 from mdnet_ros.evaluation.reports.plots import PALETTE, bar_figure, draw_matches, new_figure
-from mdnet_ros.evaluation.reports.results import EvaluationProtocol, ExtractorResult
+from mdnet_ros.evaluation.reports.results import ExtractorResult, ReportFormat
 from mdnet_ros.evaluation.reports.tables import Column, Section, Table
 from mdnet_ros.features.matching import match_mutual_nearest
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _GROUPS = (*GROUPS.values(), OVERALL)
 _SHOWN = (1, 2, 3)
 #: Matches within this many pixels are drawn as right, and bars are of this threshold.
-_RIGHT = 3
+_CORRECT_PX = 3
 #: Pairs shown as pictures.
 _WORST = 4
 _DEFINITIONS = (
@@ -57,7 +57,7 @@ def group_table(result: HomographyResult, group: str, published: bool = False) -
         Column('extractor'),
         *(Column(f'MMA@{t}', 3, 'max') for t in _SHOWN),
         *(Column(f'MS@{t}', 3, 'max') for t in _SHOWN),
-        Column(f'Rep@{_RIGHT}', 3, 'max'),
+        Column(f'Rep@{_CORRECT_PX}', 3, 'max'),
         *(Column(f'AUC@{t}', 3, 'max') for t in HOMOGRAPHY_THRESHOLDS),
         Column('keypoints', 0),
         Column('matches', 0),
@@ -72,7 +72,7 @@ def group_table(result: HomographyResult, group: str, published: bool = False) -
                 extractor.name,
                 *(m.mma[t] for t in _SHOWN),
                 *(m.ms[t] for t in _SHOWN),
-                m.repeatability[_RIGHT],
+                m.repeatability[_CORRECT_PX],
                 *(m.homography_auc[t] for t in HOMOGRAPHY_THRESHOLDS),
                 values.keypoints,
                 m.matches,
@@ -122,14 +122,14 @@ def accuracy_table(result: HomographyResult) -> Table:
     columns = (
         Column('extractor'), Column('sequences'),
         *(Column(f'{metric}@{t}', 3) for metric in ('MMA', 'MS') for t in _SHOWN),
-        Column(f'Rep@{_RIGHT}', 3),
+        Column(f'Rep@{_CORRECT_PX}', 3),
     )  # fmt: skip
     rows = []
     for extractor in result.extractors:
         for group in reversed(_GROUPS):
             m = group_average(extractor, group).metrics
             cells = [values[t] for values in (m.mma, m.ms) for t in _SHOWN]
-            rows.append((extractor.name, group, *cells, m.repeatability[_RIGHT]))
+            rows.append((extractor.name, group, *cells, m.repeatability[_CORRECT_PX]))
     return Table(columns, tuple(rows))
 
 
@@ -137,7 +137,7 @@ def sections(result: HomographyResult, published: bool = False) -> list[Section]
     """Tables and lines of a result, for the terminal and text files."""
     return [
         *(group_table(result, group, published) for group in _measured_groups(result)),
-        sequence_table(result, 'mma', _RIGHT),
+        sequence_table(result, 'mma', _CORRECT_PX),
         *result.omitted_lines(),
     ]
 
@@ -174,8 +174,8 @@ def _bars(result: HomographyResult) -> Figure:
     return bar_figure(
         [extractor.name for extractor in result.extractors],
         {
-            f'{metric.upper() if len(metric) < 4 else metric}@{_RIGHT}, overall': [
-                getattr(group_average(e).metrics, metric)[_RIGHT] for e in result.extractors
+            f'{metric.upper() if len(metric) < 4 else metric}@{_CORRECT_PX}, overall': [
+                getattr(group_average(e).metrics, metric)[_CORRECT_PX] for e in result.extractors
             ]
             for metric in ('mma', 'ms', 'repeatability')
         },
@@ -195,7 +195,7 @@ def _worst_pairs(extractor: ExtractorResult[SequenceResult]) -> list[_WorstPair]
     """Find the pair with the least MMA of each sequence, and of these the worst."""
 
     def worst(sequence: SequenceResult) -> _WorstPair:
-        scores = [pair.mma(_RIGHT) for pair in sequence.pairs]
+        scores = [pair.mma(_CORRECT_PX) for pair in sequence.pairs]
         index = int(np.argmin(scores))
         return _WorstPair(sequence.name, index + 2, scores[index])
 
@@ -225,12 +225,12 @@ def _add_pictures(
         )
         homography = sequence.homographies[pair.number - 2]
         homography = images[1].to_pixels @ homography @ np.linalg.inv(images[0].to_pixels)
-        right = match_errors(points_a, points_b, homography) <= _RIGHT
+        right = match_errors(points_a, points_b, homography) <= _CORRECT_PX
         picture = draw_matches(images[0].pixels, images[1].pixels, points_a, points_b, right)
         page.picture(
             picture,
             f'{source.spec.name}: {pair.sequence} 1–{pair.number}: '
-            f'{int(right.sum())} right (green) of {len(right)} matches at {_RIGHT} px',
+            f'{int(right.sum())} right (green) of {len(right)} matches at {_CORRECT_PX} px',
         )
 
 
@@ -270,8 +270,8 @@ def build_page(
     page.heading('Side by side')
     page.figure(_bars(result))
     page.heading('Sequences')
-    page.table(sequence_table(result, 'mma', _RIGHT))
-    page.table(sequence_table(result, 'ms', _RIGHT))
+    page.table(sequence_table(result, 'mma', _CORRECT_PX))
+    page.table(sequence_table(result, 'ms', _CORRECT_PX))
     if data is not None:
         page.heading('Worst pairs')
         for source in data.sources():
@@ -280,7 +280,7 @@ def build_page(
     return page
 
 
-PROTOCOL = EvaluationProtocol(
+REPORT_FORMAT = ReportFormat(
     'homography', HomographyResult, extractor_figures, sequence_figures, sections, build_page,
     PUBLISHED,
 )

@@ -58,13 +58,14 @@ def load_scene(folder: Path, settings: SceneSettings) -> Scene:
             )
         try:
             calibration = base / 'calibration' / f'calibration_{path.stem}.h5'
-            intrinsics, pose = read_calibration(calibration)
+            intrinsics, world_to_camera = read_calibration(calibration)
         except DataError as error:
             omitted.append(str(error))
             continue
         depth = base / 'depth_maps' / f'{path.stem}.h5'
         views[path.stem] = View(
-            path.stem, path, intrinsics, pose, depth if depth.is_file() else None
+            path.stem, path, intrinsics, world_to_camera,
+            depth if depth.is_file() else None,
         )
     if len(views) < 2:
         reason = f' ({omitted[0]})' if omitted else ''
@@ -91,7 +92,7 @@ def read_calibration(path: Path) -> tuple[np.ndarray, Pose]:
     """Read a calibration file.
 
     Returns:
-        The (3, 3) intrinsics and the pose, world to camera.
+        The (3, 3) intrinsics and ``world_to_camera``, the pose as the benchmark stores it.
 
     Raises:
         DataError: the file is missing, unreadable, or not a calibration.

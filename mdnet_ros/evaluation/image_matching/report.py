@@ -28,14 +28,14 @@ from mdnet_ros.evaluation.image_matching.published import PUBLISHED_IMB
 from mdnet_ros.evaluation.image_matching.results import ImageMatchingResult
 from mdnet_ros.evaluation.reports.html import HtmlPage
 from mdnet_ros.evaluation.reports.plots import PALETTE, bar_figure, draw_matches, new_figure
-from mdnet_ros.evaluation.reports.results import EvaluationProtocol
+from mdnet_ros.evaluation.reports.results import ReportFormat
 from mdnet_ros.evaluation.reports.tables import Column, Section, Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Pixels from the true epipolar line within which a match is drawn as right.
-_RIGHT = 3
+_CORRECT_PX = 3
 #: Pairs shown as pictures, of each extractor.
 _WORST = 3
 _DEFINITIONS = (
@@ -210,12 +210,12 @@ def _add_pictures(
         seen = cameras[1].normalise(points_b) * a.intrinsics[[0, 1], [0, 1]] + a.intrinsics[:2, 2]
         right = epipolar_distance(
             cameras[0], motion.rotation, motion.translation, points_a, seen
-        ) <= _RIGHT
+        ) <= _CORRECT_PX
         page.picture(
             draw_matches(images[0].pixels, images[1].pixels, points_a, points_b, right),
             f'{extractor.name}: {scene.name} {pair.names[0]}–{pair.names[1]}: pose error '
             f'{pair.error:.1f}°, {pair.inliers} inliers; {int(right.sum())} of {len(right)} '
-            f'matches within {_RIGHT} px of the true epipolar line (green)',
+            f'matches within {_CORRECT_PX} px of the true epipolar line (green)',
         )
 
 
@@ -263,7 +263,7 @@ def build_page(
     return page
 
 
-PROTOCOL = EvaluationProtocol(
+REPORT_FORMAT = ReportFormat(
     'image-matching', ImageMatchingResult, extractor_figures, scene_figures, sections, build_page,
     PUBLISHED_IMB,
 )

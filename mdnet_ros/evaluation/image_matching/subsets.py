@@ -16,7 +16,7 @@ from mdnet_ros.evaluation.image_matching.reconstruction import (
     reconstruct,
 )
 from mdnet_ros.evaluation.pose import mean_average_accuracy, pose_errors
-from mdnet_ros.evaluation.trajectory import align_similarity
+from mdnet_ros.evaluation.trajectory_errors import align_similarity
 
 #: The fewest registered cameras that determine a similarity.
 MIN_CAMERAS = 3

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdnet_ros.data.poses import Pose, PoseTrack
+from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.evaluation.odometry.bundle_adjustment import Adjusted, adjust
 from mdnet_ros.evaluation.odometry.triangulation import angles_between, triangulate
 from mdnet_ros.evaluation.odometry.two_views import TwoViewMotion, estimate_motion, step_length
@@ -148,13 +148,13 @@ class Odometry:
         self._lose_map()
         self._landmark_of_track.clear()
 
-    def path(self) -> PoseTrack:
+    def path(self) -> Trajectory:
         """Return the poses found so far, camera to map; frames without a pose are left out."""
         located = [*self._settled]
         for stamp, reference, relative in self._relative:
             assert reference.pose is not None
             located.append((stamp, reference.pose @ relative))
-        return PoseTrack(
+        return Trajectory(
             np.array([stamp for stamp, _ in located], np.int64),
             np.array([pose.rotation for _, pose in located]).reshape(-1, 3, 3),
             np.array([pose.translation for _, pose in located]).reshape(-1, 3),

@@ -11,7 +11,7 @@ import numpy as np
 from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.data.poses import Pose, PoseTrack
+from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.replay.ground_truth import (
     euroc_extrinsics,
@@ -45,7 +45,7 @@ class BagSequence:
     first: int
     stamps_ns: np.ndarray
     camera: CameraModel | None
-    truth: PoseTrack | None
+    truth: Trajectory | None
 
 
 def open_bag(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mdnet_ros.data.poses import Pose, PoseTrack, pose_of_quaternion
+from mdnet_ros.data.poses import Pose, Trajectory, pose_of_quaternion
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.tracks.truth import GroundTruthError
 
@@ -46,7 +46,7 @@ class PoseFile:
     of_body: bool
 
 
-def load_ground_truth(path: Path, stamps_ns: Sequence[int] | np.ndarray) -> PoseTrack:
+def load_ground_truth(path: Path, stamps_ns: Sequence[int] | np.ndarray) -> Trajectory:
     """Read the poses (camera or body to map) in a file and give them their times.
 
     Args:
@@ -76,7 +76,7 @@ def load_ground_truth(path: Path, stamps_ns: Sequence[int] | np.ndarray) -> Pose
     rows = [row for row, pose in enumerate(file.poses) if pose is not None]
     poses = [pose for pose in file.poses if pose is not None]
     unique, first = np.unique(stamps[rows], return_index=True)
-    return PoseTrack(
+    return Trajectory(
         unique,
         np.array([pose.rotation for pose in poses])[first],
         np.array([pose.translation for pose in poses])[first],

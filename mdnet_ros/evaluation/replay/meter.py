@@ -11,7 +11,7 @@ from mdnet_ros.evaluation.replay.bag import BagSequence
 from mdnet_ros.evaluation.replay.relative_poses import RelativePoses
 from mdnet_ros.evaluation.replay.results import BagResult, OdometryResult, ReplaySettings
 from mdnet_ros.evaluation.tracks.statistics import EpipolarTruth, SequenceStatistics, coverage_of
-from mdnet_ros.evaluation.trajectory import compare_trajectories
+from mdnet_ros.evaluation.trajectory_errors import compare_trajectories
 from mdnet_ros.features.types import TrackedFrame
 
 

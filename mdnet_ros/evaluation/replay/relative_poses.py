@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.data.poses import PoseTrack
+from mdnet_ros.data.poses import Trajectory
 from mdnet_ros.evaluation.pose import (
     direction_error_deg,
     estimate_relative_pose,
@@ -31,7 +31,7 @@ class RelativePoses:
         threshold: inlier threshold of the essential matrix, pixels.
     """
 
-    def __init__(self, camera: CameraModel, truth: PoseTrack, threshold: float) -> None:
+    def __init__(self, camera: CameraModel, truth: Trajectory, threshold: float) -> None:
         self._camera = camera
         self._truth = truth
         self._threshold = threshold
@@ -42,12 +42,12 @@ class RelativePoses:
 
     def add(self, frame: TrackedFrame) -> None:
         """Take the next frame and compare it with the ones before."""
-        now = self._truth.at(frame.stamp_ns)
+        now = self._truth.interpolated_at(frame.stamp_ns)
         for distance in DISTANCES:
             if now is None or distance > len(self._frames):
                 continue
             earlier = self._frames[-distance]
-            then = self._truth.at(earlier.stamp_ns)
+            then = self._truth.interpolated_at(earlier.stamp_ns)
             if then is None:
                 continue
             motion = now.inverse() @ then

@@ -16,7 +16,7 @@ from mdnet_ros.evaluation.replay.results import (
 )
 from mdnet_ros.evaluation.reports.html import HtmlPage
 from mdnet_ros.evaluation.reports.plots import PALETTE, new_figure
-from mdnet_ros.evaluation.reports.results import EvaluationProtocol
+from mdnet_ros.evaluation.reports.results import ReportFormat
 from mdnet_ros.evaluation.reports.tables import Column, Section, Table
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def build_page(result: ReplayResult) -> HtmlPage:
     return page
 
 
-PROTOCOL = EvaluationProtocol(
+REPORT_FORMAT = ReportFormat(
     'replay', ReplayResult, lambda _: {}, bag_figures,
     # No figures are published for bags, and no pictures are drawn.
     sections=lambda result, published: sections(result),

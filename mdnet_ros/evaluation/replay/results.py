@@ -12,7 +12,7 @@ import numpy as np
 
 from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResult
 from mdnet_ros.evaluation.tracks.statistics import SequenceSummary
-from mdnet_ros.evaluation.trajectory import TrajectoryErrors
+from mdnet_ros.evaluation.trajectory_errors import TrajectoryErrors
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A result is made of extractors, and each extractor of parts: the sequences, scenes or bags it was
 measured on. What a protocol adds is a dataclass for its settings, one for a part, and functions
-that average; :class:`EvaluationProtocol` names them.
+that average; :class:`ReportFormat` names them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class EvaluationResult(Generic[SettingsT, ExtractorT]):
 
 
 @dataclass(frozen=True)
-class EvaluationProtocol:
+class ReportFormat:
     """Everything that is particular to the results of one protocol.
 
     Attributes:

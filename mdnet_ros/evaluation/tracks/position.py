@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.data.poses import Pose, PoseTrack
+from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.features.types import TrackedFrame
 
 #: Depths around a pixel differing by more than this factor belong to different surfaces.
@@ -85,7 +85,7 @@ class PositionTruth:
     kind = 'position'
 
     def __init__(
-        self, camera: CameraModel, poses: PoseTrack, depths: Iterable[tuple[int, np.ndarray]]
+        self, camera: CameraModel, poses: Trajectory, depths: Iterable[tuple[int, np.ndarray]]
     ) -> None:
         self._camera = camera
         self._poses = poses
@@ -97,12 +97,12 @@ class PositionTruth:
         """(M,) pixels; NaN where pose or depth of the earlier sighting is not known."""
         links = frame.correspondences
         errors = np.full(len(links), np.nan)
-        now = self._poses.at(frame.stamp_ns)
+        now = self._poses.interpolated_at(frame.stamp_ns)
         self._advance(frame.stamp_ns)
         if now is None:
             return errors
         for stamp in np.unique(links.stamps_prev):
-            then, depth = self._poses.at(int(stamp)), self._kept.get(int(stamp))
+            then, depth = self._poses.interpolated_at(int(stamp)), self._kept.get(int(stamp))
             if then is None or depth is None:
                 continue
             rows = np.nonzero(links.stamps_prev == stamp)[0]

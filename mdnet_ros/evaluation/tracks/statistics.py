@@ -9,7 +9,7 @@ import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.geometry import epipolar_distance
-from mdnet_ros.data.poses import PoseTrack
+from mdnet_ros.data.poses import Trajectory
 from mdnet_ros.features.types import TrackedFrame
 
 #: Columns and rows of the grid for coverage.
@@ -43,7 +43,7 @@ class EpipolarTruth:
 
     kind = 'epipolar'
 
-    def __init__(self, camera: CameraModel, poses: PoseTrack) -> None:
+    def __init__(self, camera: CameraModel, poses: Trajectory) -> None:
         self._camera = camera
         self._poses = poses
 
@@ -51,11 +51,11 @@ class EpipolarTruth:
         """Return (M,) distances, pixels; NaN where a pose is missing or the camera did not move."""
         links = frame.correspondences
         errors = np.full(len(links), np.nan)
-        now = self._poses.at(frame.stamp_ns)
+        now = self._poses.interpolated_at(frame.stamp_ns)
         if now is None:
             return errors
         for stamp in np.unique(links.stamps_prev):
-            then = self._poses.at(int(stamp))
+            then = self._poses.interpolated_at(int(stamp))
             if then is None:
                 continue
             motion = now.inverse() @ then

@@ -9,7 +9,7 @@ from mdnet_ros.bags.reader import IMAGE_TYPES, BagReader, is_called_ground_truth
 from mdnet_ros.bags.static_transforms import static_transform
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.data.headers import stamp_nanoseconds
-from mdnet_ros.data.poses import Pose, PoseTrack
+from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.tracks.position import PositionTruth
 from mdnet_ros.evaluation.tracks.statistics import EpipolarTruth, Truth
@@ -28,7 +28,7 @@ class CameraPoses:
         notes: what a user should know about them, one line each.
     """
 
-    poses: PoseTrack | None
+    poses: Trajectory | None
     notes: tuple[str, ...] = ()
 
 
@@ -73,7 +73,7 @@ def camera_poses(
 
 def _of_camera(
     bag: BagReader, topic: str, image_topic: str, extrinsics: Pose | None
-) -> tuple[PoseTrack, tuple[str, ...]]:
+) -> tuple[Trajectory, tuple[str, ...]]:
     """Read the poses of a topic as the camera's."""
     poses = bag.poses(topic)
     if not len(poses):
@@ -101,7 +101,7 @@ def _of_camera(
 
 
 def truth_of_bag(
-    bag: BagReader, image_topic: str, camera: CameraModel | None, poses: PoseTrack | None
+    bag: BagReader, image_topic: str, camera: CameraModel | None, poses: Trajectory | None
 ) -> Truth | None:
     """Choose what correspondences are compared with: positions where depth is known, else lines.
 

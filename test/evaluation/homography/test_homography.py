@@ -25,7 +25,7 @@ from mdnet_ros.evaluation.homography.data import (
     read_homography,
 )
 from mdnet_ros.evaluation.homography.protocol import evaluate
-from mdnet_ros.evaluation.homography.report import PROTOCOL
+from mdnet_ros.evaluation.homography.report import REPORT_FORMAT
 from mdnet_ros.evaluation.homography.results import HomographySettings, group_average
 from mdnet_ros.evaluation.reports.results import merge
 
@@ -73,7 +73,7 @@ def broken_root(root: Path, tmp_path: Path) -> Path:
 def run_rootsift(root: Path, cache: Path | None = None, **settings: int | bool) -> dict:
     specs = parse_extractors('rootsift', 300, 'cpu', None)
     result = evaluate(root, specs, HomographySettings(max_keypoints=300, **settings), cache)
-    return PROTOCOL.to_json(result)
+    return REPORT_FORMAT.to_json(result)
 
 
 def test_known_warps_are_measured_as_such(root: Path) -> None:
@@ -156,8 +156,8 @@ def test_cache_keeps_everything(tmp_path: Path, root: Path) -> None:
 
 
 def through_json(result):
-    document = json.loads(json.dumps(PROTOCOL.to_json(result), allow_nan=False))
-    return PROTOCOL.from_json(document, 'results')
+    document = json.loads(json.dumps(REPORT_FORMAT.to_json(result), allow_nan=False))
+    return REPORT_FORMAT.from_json(document, 'results')
 
 
 def test_shards_merge_to_the_whole(root: Path, tmp_path: Path) -> None:

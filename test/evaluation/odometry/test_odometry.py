@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from mdnet_ros.data.poses import Pose, PoseTrack
+from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.evaluation.odometry.bundle_adjustment import adjust
 from mdnet_ros.evaluation.odometry.odometry import Odometry, OdometrySettings
 from mdnet_ros.evaluation.odometry.triangulation import angles_between, triangulate
 from mdnet_ros.evaluation.odometry.two_views import estimate_motion, step_length
 from mdnet_ros.evaluation.odometry.views import View, common_rows, sightings
-from mdnet_ros.evaluation.trajectory import compare_trajectories
+from mdnet_ros.evaluation.trajectory_errors import compare_trajectories
 
 pytest.importorskip('evo')
 pytest.importorskip('poselib')
@@ -46,7 +46,7 @@ def fly(points, poses, noise, rng, cut=None):
 
 
 def track_of(poses):
-    return PoseTrack(
+    return Trajectory(
         np.arange(len(poses)) * 10**8,
         np.array([pose.rotation for pose in poses]),
         np.array([pose.translation for pose in poses]),
@@ -119,7 +119,7 @@ def test_poses_are_given_at_once():
     assert len(online) > 30
     path = odometry.path()
     for stamp, pose in online.items():
-        final = path.at(stamp)
+        final = path.interpolated_at(stamp)
         step = np.median(lengths(path))
         assert np.linalg.norm(pose.translation - final.translation) < 0.3 * step
 

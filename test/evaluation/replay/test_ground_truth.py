@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from evo.tools import file_interface
 
-from mdnet_ros.data.poses import Pose, PoseTrack, quaternion_of_rotation, rotation_of_quaternion
+from mdnet_ros.data.poses import Pose, Trajectory, quaternion_of_rotation, rotation_of_quaternion
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.replay.ground_truth import load_ground_truth, read_extrinsics
 from mdnet_ros.evaluation.tracks.truth import GroundTruthError
@@ -18,7 +18,7 @@ STAMPS = [START + i * 50_000_000 for i in range(12)]
 def track():
     rng = np.random.default_rng(1)
     quaternions = rng.normal(size=(len(STAMPS), 4))
-    return PoseTrack(
+    return Trajectory(
         np.array(STAMPS), np.stack([rotation_of_quaternion(*q) for q in quaternions]),
         rng.normal(size=(len(STAMPS), 3)),
     )
@@ -182,7 +182,7 @@ def test_well_written_files_give_what_evo_reads(tmp_path, name):
 
 def test_where_times_overlap_is_told():
     some = [START + i * 100_000_000 for i in range(20)]
-    poses = PoseTrack(np.array(some), np.stack([np.eye(3)] * 20), np.zeros((20, 3)))
+    poses = Trajectory(np.array(some), np.stack([np.eye(3)] * 20), np.zeros((20, 3)))
     assert poses.overlap_problem(some) == ''
     later = [stamp + 3_000_000_000 for stamp in some]
     assert poses.overlap_problem(later) == (
@@ -191,7 +191,7 @@ def test_where_times_overlap_is_told():
     )
     half = [stamp + 1_000_000_000 for stamp in some]
     assert poses.overlap_problem(half).startswith('only 10 of 20 images have a true pose')
-    rare = PoseTrack(poses.stamps_ns[::10], poses.rotations[::10], poses.translations[::10])
+    rare = Trajectory(poses.stamps_ns[::10], poses.rotations[::10], poses.translations[::10])
     assert 'more than 0.5 s apart are not interpolated' in rare.overlap_problem(some[:10])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.data.poses import Pose, PoseTrack
+from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.evaluation.replay.relative_poses import RelativePoses
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 
@@ -43,7 +43,7 @@ def frames(corners):
 
 
 def truth(first=0):
-    return PoseTrack(
+    return Trajectory(
         np.arange(first, first + len(POSES)) * 10**8,
         np.stack([pose.rotation for pose in POSES]), np.stack([pose.translation for pose in POSES]),
     )

@@ -10,7 +10,7 @@ import pytest
 
 from mdnet_ros.cli.main import main
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.data.poses import Pose, PoseTrack, quaternion_of_rotation
+from mdnet_ros.data.poses import Pose, Trajectory, quaternion_of_rotation
 from mdnet_ros.demo.recording import write_scene
 from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError
@@ -19,7 +19,7 @@ from mdnet_ros.evaluation.replay.frontend import frontend_specs
 from mdnet_ros.evaluation.replay.ground_truth import load_ground_truth, read_extrinsics
 from mdnet_ros.evaluation.replay.protocol import count_drops
 from mdnet_ros.evaluation.tracks.statistics import GRID, coverage_of
-from mdnet_ros.evaluation.trajectory import align_similarity, compare_trajectories
+from mdnet_ros.evaluation.trajectory_errors import align_similarity, compare_trajectories
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 
 pytest.importorskip('evo')
@@ -388,15 +388,15 @@ def test_alignment_undoes_a_similarity():
 def test_trajectory_errors_by_hand():
     stamps = np.arange(4) * 10**8
     square = np.array([[0.0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0]])
-    truth = PoseTrack(stamps, np.stack([np.eye(3)] * 4), square)
-    exact = PoseTrack(stamps, truth.rotations, 10 * square + 1)
+    truth = Trajectory(stamps, np.stack([np.eye(3)] * 4), square)
+    exact = Trajectory(stamps, truth.rotations, 10 * square + 1)
     errors = compare_trajectories(exact, truth)
     assert errors.ate == pytest.approx(0, abs=1e-9)
     assert errors.scale == pytest.approx(0.1)
     assert errors.length == pytest.approx(6.0)
     # Up and down by 1 at the corners of a square: no similarity takes that away.
     bend = np.array([[0, 0, 1], [0, 0, -1]] * 2)
-    bent = PoseTrack(stamps, truth.rotations, square + bend)
+    bent = Trajectory(stamps, truth.rotations, square + bend)
     assert 0.5 < compare_trajectories(bent, truth).ate <= 1.0
-    two = PoseTrack(stamps[:2], truth.rotations[:2], square[:2])
+    two = Trajectory(stamps[:2], truth.rotations[:2], square[:2])
     assert compare_trajectories(two, truth) is None

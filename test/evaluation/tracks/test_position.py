@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.data.poses import Pose, PoseTrack
+from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.evaluation.tracks.position import PositionTruth, depth_at, reproject
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 
@@ -79,7 +79,7 @@ def test_errors_of_a_tracked_sequence(skipped):
     count = 3 + skipped
     places = np.zeros((count, 3))
     places[:, 0] = np.arange(count) * 0.1 / (1 + skipped)
-    poses = PoseTrack(np.arange(count), np.stack([np.eye(3)] * count), places)
+    poses = Trajectory(np.arange(count), np.stack([np.eye(3)] * count), places)
     flat = np.full((240, 320), 2.0, np.float32)
     truth = PositionTruth(camera, poses, ((i, flat) for i in range(count)))
     before = np.array([[200.0, 100.0], [150.0, 60.0]])

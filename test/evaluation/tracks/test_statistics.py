@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.data.poses import PoseTrack
+from mdnet_ros.data.poses import Trajectory
 from mdnet_ros.evaluation.tracks.statistics import (
     EpipolarTruth,
     SequenceStatistics,
@@ -109,7 +109,7 @@ def straight(count, step=(0.3, 0.0, 0.1)):
     """A camera that moves along a line and turns, a pose a second."""
     times = np.arange(count)
     rotations = np.stack([cv2.Rodrigues(np.array([0.02, 0.05, 0.1]) * t)[0] for t in times])
-    return PoseTrack(times * 10**8, rotations, times[:, None] * np.array(step))
+    return Trajectory(times * 10**8, rotations, times[:, None] * np.array(step))
 
 
 def project(camera, pose, world):
@@ -142,7 +142,7 @@ def test_distance_to_the_epipolar_line_is_in_pixels():
 
 def test_precision_counts_only_what_can_be_checked():
     poses = straight(2, step=(0.2, 0.0, 0.0))
-    poses = PoseTrack(poses.stamps_ns, np.stack([np.eye(3)] * 2), poses.translations)
+    poses = Trajectory(poses.stamps_ns, np.stack([np.eye(3)] * 2), poses.translations)
     a = np.full((5, 2), 50.0)
     b = a + np.array([[0, 0.5], [0, -0.5], [0, 1.5], [0, 2.5], [0, 9]])
     statistics = SequenceStatistics(EpipolarTruth(CAMERA, poses))
@@ -156,6 +156,6 @@ def test_precision_counts_only_what_can_be_checked():
 
 
 def test_a_camera_that_stands_still_has_no_epipolar_lines():
-    still = PoseTrack(np.array([0, 1]), np.stack([np.eye(3)] * 2), np.zeros((2, 3)))
+    still = Trajectory(np.array([0, 1]), np.stack([np.eye(3)] * 2), np.zeros((2, 3)))
     errors = EpipolarTruth(CAMERA, still).errors(tracked([1], 1, stamp_prev=0))
     assert np.isnan(errors).all()

@@ -99,7 +99,7 @@ def with_static_tf(messages, index, stamp):
 def assert_are_the_cameras(found):
     assert len(found) == len(STAMPS)
     for index, stamp in enumerate(STAMPS):
-        pose, expected = found.at(stamp), camera_pose(index)
+        pose, expected = found.interpolated_at(stamp), camera_pose(index)
         np.testing.assert_allclose(pose.rotation, expected.rotation, atol=1e-9)
         np.testing.assert_allclose(pose.translation, expected.translation, atol=1e-9)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mdnet_ros.data.poses import PoseTrack
+from mdnet_ros.data.poses import Trajectory
 from mdnet_ros.errors import MissingDependencyError
 
 try:
@@ -64,7 +64,7 @@ def align_similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray | Non
     return scale * points @ rotation.T + translation
 
 
-def compare_trajectories(estimate: PoseTrack, truth: PoseTrack) -> TrajectoryErrors | None:
+def compare_trajectories(estimate: Trajectory, truth: Trajectory) -> TrajectoryErrors | None:
     """Compare a trajectory with the truth at its own stamps, where the truth is known.
 
     Args:
@@ -78,7 +78,7 @@ def compare_trajectories(estimate: PoseTrack, truth: PoseTrack) -> TrajectoryErr
         MissingDependencyError: without evo.
     """
     _require_evo()
-    true = [truth.at(int(stamp)) for stamp in estimate.stamps_ns]
+    true = [truth.interpolated_at(int(stamp)) for stamp in estimate.stamps_ns]
     rows = [i for i, pose in enumerate(true) if pose is not None]
     if len(rows) < 3:
         return None
