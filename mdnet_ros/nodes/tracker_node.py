@@ -179,14 +179,14 @@ class TrackerNode(LifecycleNode):
             if engine is None:
                 self._unloaded = settings
                 return SetParametersResult(successful=True)
-            configuration = (
-                load_configuration(settings) if reload else engine.configuration.changed(settings)
-            )
+            if reload:
+                engine.apply(load_configuration(settings))
+            else:
+                engine.change_settings(settings)
         except (MDNetError, ValueError, RuntimeError) as error:
             return SetParametersResult(successful=False, reason=' '.join(str(error).split()))
-        engine.apply(configuration)
         if reload:
-            extractor = configuration.extractor
+            extractor = engine.configuration.extractor
             self.get_logger().info(
                 f'loaded {extractor.name} {extractor.info.sha256[:12]} on {extractor.device}'
             )

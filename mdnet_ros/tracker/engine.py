@@ -35,7 +35,8 @@ class Engine:
     All methods may be called from any thread.
 
     Attributes:
-        configuration: settings and network for the next job; :meth:`apply` replaces it.
+        configuration: settings and network for the next job; :meth:`apply` and
+            :meth:`change_settings` replace it.
         cameras: the state of each camera, in the order of ``settings.camera_names``.
 
     Args:
@@ -58,6 +59,16 @@ class Engine:
         """
         with self._lock:
             self.configuration = configuration
+
+    def change_settings(self, settings: TrackerSettings) -> None:
+        """Use other settings with the same network from the next job on.
+
+        Raises:
+            SettingError: if the network cannot detect keypoints with these settings.
+            ImageError: if the mask cannot be used.
+        """
+        with self._lock:  # the network may be moved to the CPU at any time
+            self.configuration = self.configuration.changed(settings)
 
     def reset(self) -> None:
         """Forget all tracks; ids are not reused."""
@@ -192,9 +203,11 @@ class Engine:
             camera.restart(restart)
 
     def _fall_back(self, job: Job[ImageT]) -> Job[ImageT]:
-        """Move the network to the CPU, for when the GPU has no memory left."""
+        """Move the job's network to the CPU, for when the GPU has no memory left."""
         configuration = job.configuration.on_cpu()
-        self.configuration = configuration
+        if self.configuration.extractor is job.configuration.extractor:
+            # The settings may have changed since the job was made; they stay.
+            self.configuration = replace(self.configuration, extractor=configuration.extractor)
         self._use(configuration, 'moved to the CPU')
         free_memory()
         return replace(job, configuration=configuration)

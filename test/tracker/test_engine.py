@@ -30,8 +30,7 @@ def image(index=0, width=160):
 
 def change(engine, **values):
     """Change some settings of an engine."""
-    configuration = engine.configuration
-    engine.apply(configuration.changed(configuration.settings.changed(values)))
+    engine.change_settings(engine.configuration.settings.changed(values))
 
 
 def process(engine, images):
@@ -153,6 +152,29 @@ def test_a_full_gpu_hands_over_to_the_cpu(engine, settings):
     assert not result.fell_back
     assert result.cameras[0].restart is None
     assert str(engine.configuration.extractor.device) == 'cpu'
+
+
+def test_settings_changed_after_a_job_was_made_survive_its_move_to_the_cpu(engine, settings):
+    full = Configuration(settings, NoMemory(settings.weights, 'cpu'))
+    engine.apply(full)
+    job = Job(engine.configuration, {0: GrayImage(image(0), 1)})
+    change(engine, max_keypoints=32)
+    assert engine.process_job(job).fell_back
+    assert engine.configuration.settings.max_keypoints == 32
+    assert not isinstance(engine.configuration.extractor, NoMemory)
+    result = process(engine, {0: GrayImage(image(1), 2)})
+    assert not result.fell_back
+    assert result.cameras[0].restart is None
+    assert len(result.cameras[0].frame.features) <= 32
+
+
+def test_a_network_loaded_after_a_job_was_made_survives_its_move_to_the_cpu(engine, settings):
+    loaded = engine.configuration
+    engine.apply(Configuration(settings, NoMemory(settings.weights, 'cpu')))
+    job = Job(engine.configuration, {0: GrayImage(image(0), 1)})
+    engine.apply(loaded)
+    assert engine.process_job(job).fell_back
+    assert engine.configuration is loaded
 
 
 @pytest.mark.parametrize('fails', [1, 2, 3], ids=['first camera', 'second camera', 'stereo'])
