@@ -3,8 +3,8 @@
 The node and the bag reader both decode here, so that what is measured from a bag is what runs on
 the robot. The conversions give what the C++ cv_bridge gives for ``mono8`` and ``bgr8``.
 
-``16UC1`` holds counts without a fixed meaning, mostly those of a thermal camera (and depth, which
-is not for this module). They become 8 bits by a :class:`RawValueRange`.
+``16UC1`` holds raw 16-bit values, mostly of a thermal camera; a :class:`RawValueRange` makes 8 bits
+of them. Depth is not handled in this module.
 """
 
 from __future__ import annotations
@@ -142,14 +142,13 @@ def check_compressed(format: str, data: Any) -> tuple[int, int]:
         ImageError: unless the data begins and ends as a JPEG or PNG of an accepted size. Damage
             within it is found by :func:`decode_compressed` only.
     """
-    buffer = _bytes(data)
-    content = buffer.tobytes()
+    content = _bytes(data).data  # a view: every image is checked twice
     where = f"compressed image, format '{format}': {len(content)} bytes"
-    if content.startswith(_PNG):
-        whole = _PNG_END in content[-16:]
+    if content[: len(_PNG)] == _PNG:
+        whole = _PNG_END in content[-16:].tobytes()
         size = struct.unpack_from('>II', content, 16) if len(content) >= 24 else None
-    elif content.startswith(_JPEG):
-        whole = content.rfind(_JPEG_END) > 0
+    elif content[: len(_JPEG)] == _JPEG:
+        whole = _holds_from_the_end(content, _JPEG_END)
         size = _jpeg_size(content)
     else:
         raise ImageError(f'{where} that are not a readable JPEG or PNG')
@@ -161,7 +160,18 @@ def check_compressed(format: str, data: Any) -> tuple[int, int]:
     return width, height
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+def _holds_from_the_end(content: memoryview, mark: bytes, block: int = 1024) -> bool:
+    """Search two bytes from the end, where they are found at once unless data is missing."""
+    end = len(content)
+    while end > 0:
+        start = max(0, end - block)
+        if mark in content[start : end + 1].tobytes():  # one more: it may lie across two blocks
+            return True
+        end, block = start, 2 * block
+    return False
+
+
+def _jpeg_size(content: memoryview) -> tuple[int, int] | None:
     """Read (width, height) from the first start-of-frame segment; None without one."""
     at = 2
     while at + 9 <= len(content) and content[at] == 0xFF:
@@ -240,7 +250,7 @@ def decode_compressed(
     Args:
         format: the message's field. ``bayer_rggb8; png compressed`` says that the file holds the
             raw image of a sensor with a Bayer filter, ``16UC1; png compressed`` that it holds
-            counts; otherwise the content decides.
+            raw values; otherwise the content decides.
         data: a JPEG or PNG; buffer protocol. Decoders of other formats are not offered to what
             comes over the network.
         raw_range: range of the raw values of ``16UC1``.

@@ -12,6 +12,7 @@ from skimage import data
 from mdnet_ros.data.image_decoding import (
     ENCODINGS,
     RawValueRange,
+    check_compressed,
     decode_bgr,
     decode_compressed,
     decode_compressed_bgr,
@@ -289,3 +290,13 @@ def test_tiny_bayer_images_do_no_harm(height, width):
 
 def test_8_bit_stays():
     assert to_8bit(GRAY) is GRAY
+
+
+@pytest.mark.parametrize('after', [0, 1, 1022, 1023, 1024, 3071, 3072, 5000])
+def test_the_end_of_a_jpeg_is_found_wherever_it_lies(after):
+    """Some drivers append bytes; a file whose end is missing is refused."""
+    jpeg = bytes(cv2.imencode('.jpg', GRAY)[1])
+    assert jpeg[-2:] == b'\xff\xd9'
+    assert check_compressed('jpeg', jpeg + bytes(after)) == (GRAY.shape[1], GRAY.shape[0])
+    with pytest.raises(ImageError, match='not whole'):
+        check_compressed('jpeg', jpeg[:-2] + bytes(after))
