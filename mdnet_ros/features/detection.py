@@ -1,7 +1,7 @@
 """Keypoints from dense maps: NMS, border, top-k, sub-pixel refinement, descriptor sampling.
 
-Shapes depend on the settings only, never on the content of the image, so that everything can be
-captured as one CUDA graph or exported with static shapes.
+Shapes depend on the settings and on the size and number of the images, never on their content, so
+that everything can be captured as one CUDA graph or exported with static shapes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ _TIE_STEP = 4e-6
 MAX_NMS_RADIUS = 7
 #: Sub-pixel refinement uses a window of (2·r + 1)² heatmap pixels.
 _REFINE_RADIUS = 3
+#: A smaller border acts as this: the window of the sub-pixel refinement must lie in the image.
+MIN_BORDER = _REFINE_RADIUS
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,10 @@ class DetectionSettings:
         max_keypoints: the most keypoints of one image, at least 1, shared by the sets as evenly
             as possible.
         score_threshold: keypoints scoring less are not valid; in [0, 1].
-        nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels; in
-            [0, ``MAX_NMS_RADIUS``].
-        border: keypoints closer to the image's edge than this are left out, pixels; at least 0.
+        nms_radius: before sub-pixel refinement, keypoints of a set are more than this apart
+            (Chebyshev distance), pixels; in [0, ``MAX_NMS_RADIUS``].
+        border: before sub-pixel refinement, keypoints closer to the image's edge than this are
+            left out, pixels; at least 0, and less than ``MIN_BORDER`` acts as ``MIN_BORDER``.
 
     Raises:
         SettingError: if a setting is out of its range.
@@ -159,8 +162,8 @@ def refine(logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     r, w = _REFINE_RADIUS, logits.shape[-1]
     weight = window_at(logits, index, r).float().softmax(dim=-1)
     steps = torch.arange(-r, r + 1, device=logits.device, dtype=torch.float32)
-    places = torch.stack([steps.repeat(2 * r + 1), steps.repeat_interleave(2 * r + 1)], 1)
-    return torch.stack([index % w, index // w], dim=-1) + weight @ places
+    offsets = torch.stack([steps.repeat(2 * r + 1), steps.repeat_interleave(2 * r + 1)], 1)
+    return torch.stack([index % w, index // w], dim=-1) + weight @ offsets
 
 
 def sample_descriptors(
@@ -199,7 +202,7 @@ def sample_descriptors(
 def _strongest(
     logits: torch.Tensor, allowed: torch.Tensor, radius: int, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the greatest allowed local maxima in falling order, and their positions.
+    """Return the greatest allowed local maxima in descending order, and their positions.
 
     Args:
         logits: (B, K, H, W).
@@ -218,10 +221,10 @@ def _strongest(
     best = torch.full((b, k, count), _EXCLUDED)
     index = torch.zeros((b, k, count), dtype=torch.int64)
     for i in np.ndindex(b, k):
-        place = torch.from_numpy(np.flatnonzero(peaks[i].numpy()))
-        values, order = logits[i].view(-1)[place].topk(min(count, len(place)))
+        candidates = torch.from_numpy(np.flatnonzero(peaks[i].numpy()))
+        values, order = logits[i].view(-1)[candidates].topk(min(count, len(candidates)))
         best[i][: len(order)] = values
-        index[i][: len(order)] = place[order]
+        index[i][: len(order)] = candidates[order]
     return best, index
 
 
@@ -270,7 +273,7 @@ def detect(
     b, k, h, w = logits.shape
     height, width = image_size
     m = min(-(-settings.max_keypoints // int(k)), h * w)  # of a tensor ONNX would round to zero
-    edge = max(settings.border, _REFINE_RADIUS)
+    edge = max(settings.border, MIN_BORDER)
     inside = torch.zeros((1, 1, h, w), dtype=torch.bool, device=logits.device)
     inside[..., edge : height - edge, edge : width - edge] = True
     allowed = inside if mask is None else inside & mask

@@ -100,8 +100,10 @@ class MDNetExtractor:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         max_keypoints: the most keypoints of one image, shared by the sets as evenly as possible.
         score_threshold: keypoints scoring less are dropped; in [0, 1].
-        nms_radius: no two keypoints of a set lie closer than this in x and in y, pixels.
-        border: keypoints closer to the edge of the image are left out, pixels.
+        nms_radius: before sub-pixel refinement, keypoints of a set are more than this apart
+            (Chebyshev distance), pixels.
+        border: keypoints closer to the edge of the image are left out, pixels; less than 3 acts
+            as 3, which sub-pixel refinement needs.
         precision: ``fp32``, ``fp16``, ``bf16``, or ``auto`` (see
             :func:`fastest_precision`).
         max_side: larger images are shrunk to this longer side first, pixels; 0: never.

@@ -35,7 +35,7 @@ def spread_evenly(
     order = np.lexsort((np.arange(total), -np.asarray(ages, np.int64), cells))
     starts = np.nonzero(np.diff(cells[order], prepend=-1))[0]
     sizes = np.diff(np.append(starts, total))
-    place = np.empty(total, np.int64)  # in its cell, by age
-    place[order] = np.arange(total) - np.repeat(starts, sizes)
-    best = np.lexsort((np.arange(total), -np.asarray(ages, np.int64), place))
+    rank = np.empty(total, np.int64)  # in its cell, by age
+    rank[order] = np.arange(total) - np.repeat(starts, sizes)
+    best = np.lexsort((np.arange(total), -np.asarray(ages, np.int64), rank))
     return np.sort(best[:count])

@@ -21,9 +21,9 @@ from mdnet_ros.features.track_state import (
 )
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 
-#: With fewer refined positions those that could not be refined are verified too: the light has
-#: jumped, or the image is blurred.
-_MIN_REFINED = 20
+#: With fewer refined positions in a frame, matches that could not be refined may be inliers too:
+#: the light has jumped, or the image is blurred.
+MIN_REFINED = 20
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,10 @@ class FrameTracker:
     With refinement, the position of a matched keypoint is where optical flow finds the patch of
     its track, starting from the detection. Where that fails, or ends too far from the detection,
     the position stays as detected and the keypoint is marked as not refined; matches of such
-    keypoints are no inliers, unless most of the frame could not be refined. A track whose
-    keypoint is not detected is propagated by flow for up to ``max_gap`` frames; it ends when flow
-    fails, or when a keypoint is detected at its position whose descriptor does not match.
+    keypoints are no inliers, unless fewer than :data:`MIN_REFINED` of the frame could be refined.
+    A track whose keypoint is not detected is propagated by flow for up to ``max_gap`` frames; it
+    ends when flow fails, or when a keypoint is detected at its position whose descriptor does not
+    match.
 
     Args:
         max_gap: through how many frames a track may be missing and still keep its id.
@@ -296,7 +297,7 @@ class FrameTracker:
         table, settings = self._earlier.table, self.settings
         tracks = track_index[known]
         trusted = np.ones(len(known), bool)
-        if settings.refinement == 'flow' and refined.sum() >= _MIN_REFINED:
+        if settings.refinement == 'flow' and refined.sum() >= MIN_REFINED:
             trusted = refined[known]
         inlier = np.zeros(len(known), bool)
         # Stamps cannot tell the frames apart, because they may repeat.
@@ -325,10 +326,10 @@ class FrameTracker:
     def _inlier_of_few(
         self, keypoints: np.ndarray, track_ids: np.ndarray, frames_ago: int
     ) -> np.ndarray:
-        """Verify tracks found again, where there are only few of them.
+        """Verify the few re-found tracks that share an earlier frame.
 
-        The geometry between the two frames is fitted to all tracks that both frames have, most
-        of which were never lost. Without enough of them there are no inliers.
+        The model is fitted to all tracks common to both frames, most of which were never lost.
+        Without enough of them there are no inliers.
 
         Args:
             keypoints: (N, 2) float32, pixels.

@@ -208,7 +208,7 @@ class CameraDiagnostics:
                 'keypoints': str(len(self.last_frame.features)) if self.last_frame else '0',
                 'matches': str(len(matches)) if matches is not None else '0',
                 'inliers': str(inliers),
-                **{f'trouble: {cause}': str(self.problems[cause]) for cause in others},
+                **{f'problem: {cause}': str(self.problems[cause]) for cause in others},
                 **{f'last {cause}': text for cause, text in sorted(self._details.items())},
                 'last problem': self.last_problem,
                 **host_facts(about.get('device', '')),

@@ -1,4 +1,4 @@
-"""Executors of a node: one for the image callbacks alone, another for everything else.
+"""Executors of a node: one for its ``image`` and ``camera_info`` callbacks, one for the rest.
 
 rclpy's executors go through all entities that they serve, in Python, a few times for each message.
 With services, parameters and timers that takes milliseconds per image, during which they hold the
@@ -31,7 +31,7 @@ _PATIENCE = 2.0
 
 
 class QuickGroup(MutuallyExclusiveCallbackGroup):
-    """Callback group for the cheap callbacks of every image."""
+    """Callback group for the cheap callbacks that come with every image."""
 
 
 class _Quick(SingleThreadedExecutor):

@@ -11,11 +11,11 @@ from mdnet_ros.data.image_decoding import RawValueRange
 from mdnet_ros.errors import SettingError
 from mdnet_ros.features.backends.base import PRECISIONS
 from mdnet_ros.features.backends.choice import RUNTIMES
-from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
+from mdnet_ros.features.detection import MAX_NMS_RADIUS, MIN_BORDER, DetectionSettings
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification
 from mdnet_ros.features.network import MIN_SIDE
 from mdnet_ros.features.refinement import REFINEMENTS, Refinement
-from mdnet_ros.features.tracking import TrackingSettings
+from mdnet_ros.features.tracking import MIN_REFINED, TrackingSettings
 from mdnet_ros.tracker.clouds import DESCRIPTOR_ENCODINGS, DescriptorEncoding
 from mdnet_ros.tracker.drawing import COLOUR_BY, ColourBy
 from mdnet_ros.tracker.vins import VINS_LAYOUTS, VinsLayout
@@ -123,10 +123,11 @@ class TrackerSettings:
     score_threshold: float = _setting(
         0.0, 'Keypoints scoring less are dropped.', 0.0, 1.0)
     nms_radius: int = _setting(
-        2, 'No two keypoints of a set lie closer than this in x and in y, pixels.', 1,
-        MAX_NMS_RADIUS)
+        2, 'Before sub-pixel refinement, keypoints of a set are more than this apart in x or in y, '
+        'pixels.', 0, MAX_NMS_RADIUS)
     border: int = _setting(
-        8, 'Keypoints closer to the edge of the image are left out, pixels.', 0, 512)
+        8, 'Keypoints closer to the edge of the image are left out, pixels; less than '
+        f'{MIN_BORDER} acts as {MIN_BORDER}, which sub-pixel refinement needs.', 0, 512)
     max_side: int = _setting(
         0, f'Larger images are shrunk to this longer side first, pixels; 0: never, else at least '
         f'{MIN_SIDE}. Keypoints stay in pixels of the original image.', 0, 16384)
@@ -145,9 +146,10 @@ class TrackerSettings:
         0.05, 100.0)
     refinement: Refinement = _setting(
         'none', 'Positions of tracks: none, as detected; flow, aligned by optical flow, which also '
-        'carries tracks on through up to max_gap frames in which they are not detected. With flow, '
+        'propagates tracks through up to max_gap frames in which they are not detected. With flow, '
         'keypoints and correspondences have the fields refined and missed, and only refined '
-        'matches are inliers.', choices=REFINEMENTS)
+        f'matches are inliers, unless fewer than {MIN_REFINED} keypoints of the image could be '
+        'refined.', choices=REFINEMENTS)
     restart_after: float = _setting(
         1.0, 'All tracks are restarted after a gap between stamps longer than this, seconds.',
         0.01, 86400.0)

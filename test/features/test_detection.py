@@ -13,6 +13,7 @@ from skimage import data
 
 from mdnet_ros.errors import SettingError
 from mdnet_ros.features.detection import (
+    MIN_BORDER,
     DetectionSettings,
     _ramp,
     _strongest,
@@ -191,7 +192,7 @@ def test_border(border: int) -> None:
     found = detect(
         output_of(torch.randn(2, H, W)), DetectionSettings(4096, border=border), (H, W)
     )
-    edge = max(border, 3)  # refinement needs three pixels around
+    edge = max(border, MIN_BORDER)
     points = found.keypoints[found.valid].round()
     assert len(points) > 50
     # Refinement moves a peak by less than its window's radius.

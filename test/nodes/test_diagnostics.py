@@ -125,7 +125,7 @@ def test_something_else_under_the_same_cause_is_told_soon(monkeypatch):
     assert [text for _, text in noted] == ['step 3', 'step 4', 'encoding', 'step 5', 'step']
 
 
-def test_troubles_that_drop_no_frame_are_counted_too():
+def test_problems_that_drop_no_frame_are_counted_too():
     diagnostics = CameraDiagnostics()
     report = Reporter(lambda line: None, note=diagnostics.problem)
     report('camera_info', 'nine finite numbers')
@@ -133,10 +133,10 @@ def test_troubles_that_drop_no_frame_are_counted_too():
     diagnostics.drop('bad image', 'step of 3')
     report('bad image', 'step of 3')
     values = told(diagnostics)[2]
-    assert values['trouble: camera_info'] == '2'
+    assert values['problem: camera_info'] == '2'
     assert values['last camera_info'] == 'nine finite numbers'
     assert values['last bad image'] == values['last problem'] == 'step of 3'
-    assert 'trouble: bad image' not in values  # counted as a drop
+    assert 'problem: bad image' not in values  # counted as a drop
 
 
 def test_the_machine_is_told(tmp_path):

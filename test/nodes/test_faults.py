@@ -314,7 +314,7 @@ FAULTS = {
     'encoding of depth': Fault(broken(encoding='32FC1'), {BAD: 3}, "encoding '32FC1'"),
     'too small': Fault(
         broken(height=20, width=20, step=60, data=bytes(1200)), {BAD: 3}, 'at least 32 px'),
-    'NaN camera_info': Fault(nan_camera_info, {'trouble: camera_info': 3}, 'camera_info: expected'),
+    'NaN camera_info': Fault(nan_camera_info, {'problem: camera_info': 3}, 'camera_info: expected'),
     'resolution change': Fault(
         other_size, {'restarted: image size changed': 2}, 'image size changed to'),
     'stamps backward': Fault(backward, {'restarted: stamp went back': 1}, 'stamp went back by'),

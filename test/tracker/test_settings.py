@@ -36,7 +36,7 @@ def test_every_default_is_allowed():
         ('vins_layout', 'okvis', 'none, mono, fusion'),
         ('max_side', 16, '0 or at least 32'),
         ('max_keypoints', -5, '1 to 65536'),
-        ('nms_radius', 99, '1 to 7'),
+        ('nms_radius', 99, '0 to 7'),
         ('warn_latency', 5.0, 'error_latency'),
         ('cameras', 'left,left', 'different names'),
         ('cameras', 'left,', 'different names'),

@@ -87,7 +87,7 @@ def find_keypoints(
     mask: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> PaddedFeatures:
-    """Detect keypoints on the device where there is texture: scale, pad, network, detection.
+    """Detect keypoints in textured regions; all work stays on the device.
 
     Args:
         network, images, shape, dtype: as for :func:`run_network`.

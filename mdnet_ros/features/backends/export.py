@@ -129,16 +129,16 @@ def export(
         DataError: if the file cannot be written.
     """
     out, settings = Path(out), settings or DetectionSettings()
-    place = torch.device(device)
+    torch_device = torch.device(device)
     _check(out, file_format, size, batch, images)
     if file_format == 'tensorrt':
-        require_tensorrt(place)
+        require_tensorrt(torch_device)
     network, weights_info = load_weights(weights)
-    network = network.to(place).requires_grad_(False)
+    network = network.to(torch_device).requires_grad_(False)
     module = _Exportable(network, (batch, *size), settings).eval()
     info = ExportInfo(
-        file_format, network.config, settings, size, batch, place.type, weights_info.path.stem,
-        weights_info.sha256, weights_info.training, torch.__version__,
+        file_format, network.config, settings, size, batch, torch_device.type,
+        weights_info.path.stem, weights_info.sha256, weights_info.training, torch.__version__,
     )
     batches = _batches(images, size, batch)
     write = _write_torchscript if file_format == 'torchscript' else _write_onnx
@@ -146,8 +146,8 @@ def export(
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as folder:
             temporary = Path(folder) / out.name  # TensorRT names its engines by the file's name
-            write(module, batches[0].to(place), info, temporary)
-            check = compare(module, temporary, batches, place)
+            write(module, batches[0].to(torch_device), info, temporary)
+            check = compare(module, temporary, batches, torch_device)
             if not check.sound:
                 raise MDNetError(f"export '{out}': differs from PyTorch: {check}")
             os.replace(temporary, out)

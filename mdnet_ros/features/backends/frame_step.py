@@ -122,7 +122,8 @@ class FrameStep:
                 self._pass()
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile: an executor, another camera's tracker.
+        # Another thread may use the device during capture, e.g. the loader of a changed
+        # configuration.
         with torch.inference_mode(), torch.cuda.graph(graph, capture_error_mode='thread_local'):
             self._output = self._pass()
         self._graph = graph
