@@ -34,12 +34,12 @@ def read_calibration(
 ) -> Calibration:
     """Read the first calibrated ``camera_info`` of a topic and fit it to the images.
 
-    A calibration that cannot be used is not an error: whoever needs none goes on.
+    An unusable calibration is reported in ``problem``, not raised.
 
     Args:
         bag: open, with the ``camera_info``.
-        image_topic: of the images; None: there are none.
-        info_topic: of the ``camera_info``; None: there is none.
+        image_topic: topic of the images; None: there are none.
+        info_topic: topic of the ``camera_info``; None: there is none.
         rectified: the images are rectified already, so that its P holds for them.
         images: open bag with the images; None: ``bag``.
 

@@ -38,9 +38,9 @@ def static_transform(bag: BagReader, source: str, target: str) -> Pose | None:
         return Pose(np.eye(3), np.zeros(3))
     edges: dict[tuple[str, str], Pose | None] = {}
     topics = [topic for topic, kind in bag.topics.items() if kind in _TF_TYPES]
-    for moving in (False, True):
+    for latched in (True, False):
         for topic in topics:
-            if topic.endswith(_STATIC) != moving:
+            if topic.endswith(_STATIC) == latched:
                 _add_edges(bag, topic, edges)
         found = _along(edges, source, target)
         if found is not None:

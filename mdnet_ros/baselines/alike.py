@@ -186,7 +186,7 @@ def create(name: str, settings: BaselineSettings, weights: Path | None) -> Alike
     Raises:
         WeightsError: the file is not that checkpoint.
     """
-    assert weights is not None, 'the registry finds the weights of all that name some'
+    assert weights is not None, 'the registry passes the weights file'
     network = AlikeNetwork(CONFIGS[name])
     load_state(network, load_checkpoint(weights), weights)
     return AlikeExtractor(name, network, settings.max_keypoints, settings.device)

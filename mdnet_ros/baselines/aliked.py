@@ -33,7 +33,7 @@ INFOS = {
 
 
 class AlikedExtractor(TorchExtractor):
-    """kornia's ALIKED."""
+    """ALIKED by kornia: keypoints from a score map, descriptors by deformable sampling."""
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
@@ -53,7 +53,7 @@ def create(name: str, settings: BaselineSettings, weights: Path | None) -> Alike
         MissingDependencyError: kornia is not installed or too old.
         WeightsError: the file is not that checkpoint.
     """
-    assert weights is not None, 'the registry finds the weights of all that name some'
+    assert weights is not None, 'the registry passes the weights file'
     network = kornia_feature('ALIKED', name)(
         name, max_num_keypoints=settings.max_keypoints, detection_threshold=0.0
     )

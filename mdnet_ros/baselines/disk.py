@@ -52,7 +52,7 @@ def create(name: str, settings: BaselineSettings, weights: Path | None) -> DiskE
         MissingDependencyError: kornia is not installed.
         WeightsError: the file is not that checkpoint.
     """
-    assert weights is not None, 'the registry finds the weights of all that name some'
+    assert weights is not None, 'the registry passes the weights file'
     network = kornia_feature('DISK', name)()
     load_state(network, load_checkpoint(weights).get('extractor', {}), weights)
     return DiskExtractor(name, network, settings.max_keypoints, settings.device)

@@ -33,7 +33,7 @@ class EdgePoint2Config:
     """Widths of an EdgePoint2 network.
 
     Attributes:
-        channels: of the first convolution, and of the features at strides 2 and 4, at 8, and at 32.
+        channels: of the first convolution; of strides 2 and 4; of stride 8; of stride 32.
         detector: channels of the detection head.
         dim: length of a descriptor.
     """

@@ -91,7 +91,7 @@ def create(name: str, settings: BaselineSettings, weights: Path | None) -> HardN
         MissingDependencyError: kornia is not installed.
         WeightsError: the file is not that checkpoint.
     """
-    assert weights is not None, 'the registry finds the weights of all that name some'
+    assert weights is not None, 'the registry passes the weights file'
     network = kornia_feature('HardNet', name)(pretrained=False)
     state = load_checkpoint(weights)
     load_state(network, state.get('state_dict', state), weights)

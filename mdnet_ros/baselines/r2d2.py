@@ -170,7 +170,7 @@ def create(name: str, settings: BaselineSettings, weights: Path | None) -> R2D2E
     Raises:
         WeightsError: the file is not that checkpoint.
     """
-    assert weights is not None, 'the registry finds the weights of all that name some'
+    assert weights is not None, 'the registry passes the weights file'
     state = load_checkpoint(weights).get('state_dict')
     if not isinstance(state, dict):
         raise WeightsError(f"weights '{weights}': expected an R2D2 checkpoint with 'state_dict'")

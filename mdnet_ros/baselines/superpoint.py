@@ -27,7 +27,7 @@ INFOS = {
         library='transformers',
     )
 }
-#: Below this the network's grid of 8x8 px cells has no inside.
+#: Smaller images leave no 8x8 px cell inside the border, pixels.
 _MIN_SIDE = 32
 
 
@@ -63,7 +63,7 @@ def create(name: str, settings: BaselineSettings, weights: Path | None) -> Super
         MissingDependencyError: transformers is not installed.
         WeightsError: the folder does not hold the model.
     """
-    assert weights is not None, 'the registry finds the weights of all that name some'
+    assert weights is not None, 'the registry passes the weights file'
     try:
         from transformers import SuperPointForKeypointDetection
     except ImportError:

@@ -19,7 +19,7 @@ INFOS = {
     )
 }
 _DIM = 64
-#: Responses below this are no interest points; low, so that the number asked for decides.
+#: Hessian threshold, low so that ``max_keypoints`` is the limit.
 _THRESHOLD = 0.1
 #: The box filters of the largest octave must fit.
 _MIN_SIDE = 32

@@ -80,7 +80,7 @@ class OnnxNetwork(nn.Module):
 
 
 class XFeatExtractor(TorchExtractor):
-    """kornia's XFeat with sparse keypoints."""
+    """XFeat by kornia, with sparse keypoints."""
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Features:
@@ -88,7 +88,7 @@ class XFeatExtractor(TorchExtractor):
         x = rgb_tensor(image, self.device)
         height, width = x.shape[-2:]
         found = self.network.detectAndCompute(x)[0]
-        # kornia multiplies by the ratio of the sizes; pixel centres need half a pixel of it back.
+        # kornia scales by r; with integer pixel centres (r - 1)/2 must be added.
         ratio = np.array([width, height]) / [
             max(_STRIDE, side // _STRIDE * _STRIDE) for side in (width, height)
         ]
@@ -105,7 +105,7 @@ def create(name: str, settings: BaselineSettings, weights: Path | None) -> XFeat
         MissingDependencyError: kornia is not installed or too old.
         WeightsError: the file is neither.
     """
-    assert weights is not None, 'the registry finds the weights of all that name some'
+    assert weights is not None, 'the registry passes the weights file'
     model = kornia_feature('XFeat', name)(top_k=settings.max_keypoints)
     if weights.suffix == '.onnx':
         model.net = OnnxNetwork(weights)

@@ -21,23 +21,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument(
-        '--sizes', type=parse_sizes, default='640x480', metavar='WxH,…', help='of the images, px'
+        '--sizes', type=parse_sizes, default='640x480', metavar='WxH,…',
+        help='sizes of the images, px',
     )
     parser.add_argument(
-        '--keypoints', type=parse_numbers, default='2048', metavar='N,…', help='of one image'
+        '--keypoints', type=parse_numbers, default='2048', metavar='N,…',
+        help='keypoints per image',
     )
     parser.add_argument(
         '--matching', type=parse_numbers, default='2048,8192', metavar='N,…',
         help='descriptors in each image where only matching is measured',
     )
     parser.add_argument(
-        '--sets', type=parse_numbers, default='1,2,4,8', metavar='K,…', help='to match within'
+        '--sets', type=parse_numbers, default='1,2,4,8', metavar='K,…',
+        help='numbers of keypoint sets to match within',
     )
     parser.add_argument(
         '--extractors', type=_names, default='md2net,md2net-light,sift,orb,klt', metavar='A,B,…',
         help='names or paths as for mdnet evaluate, and klt; ratios refer to the first',
     )
-    parser.add_argument('--repetitions', type=_number, default=50, metavar='N', help='of each')
+    parser.add_argument(
+        '--repetitions', type=_number, default=50, metavar='N',
+        help='repetitions of each measurement',
+    )
     parser.add_argument('--weights-dir', type=Path, help="folder with peers' weights")
     parser.add_argument('--json', type=Path, help='write the figures to this file')
 

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('runs', nargs='+', type=Path, metavar='RUN',
                         help='folder of mdnet train, or a file of --json: curves written before')
     parser.add_argument('--out', type=Path, required=True, help='PNG file')
-    parser.add_argument('--json', type=Path, help='the numbers')
+    parser.add_argument('--json', type=Path, help='write the values to this file')
 
 
 def run(args: argparse.Namespace) -> int:

@@ -42,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scene = SceneSettings()
     parser.add_argument(
         '--out', default='mdnet_demo', metavar='DIR',
-        help='for the bags (scene, tracks), summary.json, contact_sheet.png and tracks.mp4 '
+        help='folder for the bags (scene, tracks), summary.json, contact_sheet.png and tracks.mp4 '
         '[mdnet_demo]',
     )
-    parser.add_argument('--json', metavar='FILE', help='the summary, also to this file')
+    parser.add_argument('--json', metavar='FILE', help='write the summary to this file, too')
     parser.add_argument(
         '--record-only', type=Path, metavar='BAG',
         help='only write the scene (images, camera_info, true poses) to this new bag, then end',
@@ -55,10 +55,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--duration', type=float, default=scene.duration_s, metavar='S',
         help=f'length of the flight, seconds [{scene.duration_s:g}]',
     )
-    length.add_argument('--frames', type=int, metavar='N', help='the same, in frames')
+    length.add_argument('--frames', type=int, metavar='N', help='length of the flight, frames')
     parser.add_argument(
         '--size', default=f'{scene.width}x{scene.height}', metavar='WxH',
-        help=f'of the images, pixels [{scene.width}x{scene.height}]',
+        help=f'size of the images, pixels [{scene.width}x{scene.height}]',
     )
     parser.add_argument(
         '--fps', type=float, default=scene.rate_hz, metavar='HZ',
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--speed', type=float, default=scene.speed, metavar='FACTOR',
-        help='of the flight [1: 0.9 m/s along the course]',
+        help='speed of the flight [1: 0.9 m/s along the course]',
     )
     parser.add_argument(
         '--exposure', type=float, default=scene.exposure_s, metavar='S',
@@ -76,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--steady-light', action='store_true', help='the brightness of the images does not change'
     )
     parser.add_argument('--seed', type=int, default=scene.seed, help='seed of the scene')
-    parser.add_argument('--storage', choices=STORAGES, default='sqlite3', help='of the bags')
+    parser.add_argument(
+        '--storage', choices=STORAGES, default='sqlite3', help='storage format of the bags'
+    )
     parser.add_argument(
         '--lockstep', action='store_true',
         help='send an image when the last one was answered, instead of by the clock',

@@ -23,9 +23,10 @@ def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that choose extractors."""
     parser.add_argument(
         '--extractors', default='md2net', metavar='A,B,…',
-        help=f'of {", ".join(extractor_names())}, .safetensors paths, precomputed:PATH',
+        help=f'which to measure: {", ".join(extractor_names())}, .safetensors paths, '
+        'precomputed:PATH',
     )
-    parser.add_argument('--max-keypoints', type=int, default=2048, help='of one image')
+    parser.add_argument('--max-keypoints', type=int, default=2048, help='keypoints per image')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--weights-dir', type=Path, help="folder with peers' weights")
     parser.add_argument('--cache', type=Path, default=default_cache(), help='folder for features')

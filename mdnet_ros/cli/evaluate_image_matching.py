@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--ratio', default='1', metavar='R',
                         help='ratio test in both directions; 1: none, auto: by validation scene')
     parser.add_argument('--max-pairs', type=int, default=scene.max_pairs,
-                        help='of each scene, drawn at random (0: all)')
+                        help='pairs of each scene, drawn at random (0: all)')
     parser.add_argument('--max-angle', type=float, default=scene.max_angle,
                         help='without a visibility file, pairs up to this angle, degrees')
     parser.add_argument('--bag-sizes', type=_sizes, default=SUBSET_SIZES, metavar='N,N,…',
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-multiview', action='store_true', help='stereo only')
     parser.add_argument('--known-intrinsics', action='store_true',
                         help='give COLMAP the calibration; the benchmark does not')
-    parser.add_argument('--seed', type=int, default=0, help='of every draw')
+    parser.add_argument('--seed', type=int, default=0, help='seed of every random choice')
     parser.add_argument('--pose-seeds', type=int, default=5, metavar='N',
                         help='seeds of the robust pose, whose accuracies are averaged (default: 5)')
     parser.add_argument('--published', action='store_true', help='show published figures beside')

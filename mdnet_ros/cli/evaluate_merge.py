@@ -14,7 +14,8 @@ from mdnet_ros.evaluation.reports.results import ReportFormat, merge
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument('inputs', type=Path, nargs='+', metavar='JSON', help='of one protocol')
+    parser.add_argument('inputs', type=Path, nargs='+', metavar='JSON',
+                        help='files of one protocol')
     add_file_arguments(parser, json_required=True)
 
 

@@ -16,10 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--held-back', type=float, default=0.03, metavar='SHARE',
                         help='use only the share that mdnet train holds back; 1: all')
     parser.add_argument('--extractors', default='md2net', metavar='A,B,…',
-                        help=f'of {", ".join(extractor_names())}, .safetensors paths')
+                        help=f'which to measure: {", ".join(extractor_names())}, '
+                        '.safetensors paths')
     parser.add_argument('--max-keypoints', type=int, default=0,
-                        help='of one view (0: the density of 2048 in 640x480)')
-    parser.add_argument('--pairs', type=int, default=24, help='of each class')
+                        help='keypoints per view (0: the density of 2048 in 640x480)')
+    parser.add_argument('--pairs', type=int, default=24, help='pairs of each class')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--weights-dir', type=Path, help="folder with peers' weights")
     parser.add_argument('--json', type=Path, help='write the figures to this file')

@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--accuracy', type=Path, required=True, metavar='JSON',
                         help='file of mdnet evaluate homography --json, or of a merge')
     parser.add_argument('--size', type=parse_size, default=(640, 480), metavar='WxH',
-                        help='of the timed images, px (default: 640x480)')
+                        help='size of the timed images, px (default: 640x480)')
     parser.add_argument('--keypoints', type=int, default=2048, metavar='N',
-                        help='of one image (default: 2048)')
+                        help='keypoints per image (default: 2048)')
     parser.add_argument('--out', type=Path, required=True, help='PNG file')
 
 

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='poses of the camera, TUM, KITTI or EuRoC, one file for each --bag '
                         "(default: the bag's own topic)")
     parser.add_argument('--extrinsics', type=Path, action='append', default=[], metavar='YAML',
-                        help="where the poses are a body's: EuRoC sensor.yaml of the camera "
-                        "(T_BS, camera to body) or Kalibr's camchain, one for each --bag "
+                        help="if the poses are the body's, not the camera's: EuRoC sensor.yaml of "
+                        "the camera (T_BS, camera to body) or Kalibr's camchain, one for each --bag "
                         "(default: the bag's /tf_static; the one in the folder of an EuRoC "
                         'ground truth)')
     add_extractor_arguments(parser)
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--rectified', action='store_true',
                         help='the images are rectified already: P of camera_info holds for them, '
                         'not K and D')
-    parser.add_argument('--max-frames', type=int, default=0, help='of each bag (0: all)')
+    parser.add_argument('--max-frames', type=int, default=0, help='images of each bag (0: all)')
     parser.add_argument('--threshold', type=float, default=1.0,
                         help='inlier threshold of relative poses, px (default: 1)')
     parser.add_argument('--live', action='store_true',

@@ -11,7 +11,7 @@ from mdnet_ros.data.image_files import read_image
 from mdnet_ros.errors import DataError, MissingDependencyError, SettingError
 from mdnet_ros.features.backends.export import export
 from mdnet_ros.features.backends.exported import SUFFIXES
-from mdnet_ros.features.detection import MAX_NMS_RADIUS, DetectionSettings
+from mdnet_ros.features.detection import MAX_NMS_RADIUS, MIN_BORDER, DetectionSettings
 from mdnet_ros.features.extractor import choose_device, to_gray
 
 #: Photographs that come with scikit-image.
@@ -25,27 +25,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--format', choices=sorted(SUFFIXES), default='onnx')
     parser.add_argument(
         '--size', type=parse_size, default=(640, 480), metavar='WxH',
-        help='of the images it will take, px [640x480]',
+        help='size of the images that it will take, px [640x480]',
     )
     parser.add_argument('--batch', type=int, default=1, help='images at a time [1]')
     parser.add_argument(
         '--max-keypoints', type=int, default=defaults.max_keypoints,
-        help=f'of one image [{defaults.max_keypoints}]',
+        help=f'the most keypoints of one image [{defaults.max_keypoints}]',
     )
     parser.add_argument(
         '--nms-radius', type=int, default=defaults.nms_radius,
-        help=f'between keypoints of a set, px [{defaults.nms_radius}]',
+        help=f'keypoints of a set are farther apart than this, px [{defaults.nms_radius}]',
     )
     parser.add_argument(
         '--border', type=int, default=defaults.border,
-        help=f'of the image without keypoints, px [{defaults.border}]',
+        help=f'no keypoints closer to the edge than this, px; less than {MIN_BORDER} acts as '
+        f'{MIN_BORDER} [{defaults.border}]',
     )
     parser.add_argument(
         '--device', default='cpu', help='TorchScript runs on this one only: cpu, cuda [cpu]'
     )
     parser.add_argument(
         '--images', type=Path, nargs='+', metavar='FILE',
-        help='to compare with PyTorch on [photographs of scikit-image]',
+        help='images to compare the file with PyTorch on [photographs of scikit-image]',
     )
     parser.add_argument(
         '--out', type=Path, required=True, metavar='FILE',

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--keypoints', type=parse_numbers, default='512,2048,8192', metavar='N,…',
         help='budgets that are timed',
     )
-    parser.add_argument('--repetitions', type=int, default=50, metavar='N', help='of each timing')
+    parser.add_argument('--repetitions', type=int, default=50, metavar='N',
+                        help='repetitions of each timing')
 
 
 def run(args: argparse.Namespace) -> int:

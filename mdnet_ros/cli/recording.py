@@ -22,7 +22,8 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_image_topic_arguments(parser)
     parser.add_argument(
-        '--namespace', metavar='NS', help='of the keypoints; default: the only one there is'
+        '--namespace', metavar='NS',
+        help='namespace of the keypoints; default: the only one there is',
     )
     parser.add_argument(
         '--rectified', action='store_true',

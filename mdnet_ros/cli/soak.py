@@ -29,7 +29,7 @@ from mdnet_ros.files import write_bytes, write_json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        '--minutes', type=float, default=30.0, metavar='N', help='how long [30]'
+        '--minutes', type=float, default=30.0, metavar='N', help='minutes to run [30]'
     )
     parser.add_argument(
         '--bag', help='rosbag2 folder, .mcap or .db3 file to play round and round; default: the '

@@ -48,15 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--extrinsics', metavar='YAML', type=Path,
-        help="place of the camera on the body whose poses the bag has: EuRoC's sensor.yaml (T_BS) "
-        "or Kalibr's camchain",
+        help="camera-to-body extrinsics if the bag's poses are the body's: EuRoC's sensor.yaml "
+        "(T_BS) or Kalibr's camchain",
     )
     parser.add_argument(
         '--out', required=True, metavar='DIR',
-        help='for the bag of outputs (tracks), summary.json, contact_sheet.png and tracks.mp4',
+        help='folder for the bag of outputs (tracks), summary.json, contact_sheet.png and '
+        'tracks.mp4',
     )
-    parser.add_argument('--json', metavar='FILE', help='the summary, also to this file')
-    parser.add_argument('--storage', choices=STORAGES, default='sqlite3', help='of the bag')
+    parser.add_argument('--json', metavar='FILE', help='write the summary to this file, too')
+    parser.add_argument('--storage', choices=STORAGES, default='sqlite3',
+                        help='storage format of the bag')
     parser.add_argument(
         '--no-pictures', action='store_true', help='no contact sheet and no video'
     )

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--resume', action='store_true', help='go on from the checkpoint in --out')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads; 0: all')
-    parser.add_argument('--image-topic', help='of a bag with several')
+    parser.add_argument('--image-topic', help='topic to train on, of a bag with several')
     parser.add_argument(
         '--part', nargs=2, type=float, default=(0.0, 1.0), metavar=('FROM', 'TO'),
         help='part of each bag in order of time, e.g. 0 0.5 for the first half',

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_recording_arguments(parser)
     default = PageSettings()
-    parser.add_argument('--out', required=True, metavar='FILE', help='the page, FILE.html')
+    parser.add_argument('--out', required=True, metavar='FILE', help='file of the page, FILE.html')
     parser.add_argument(
         '--max-frames', type=int, default=default.max_frames, metavar='N',
         help=f'show at most so many frames as pictures, spread evenly [{default.max_frames}]',
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--quality', type=int, default=default.quality, metavar='Q',
-        help=f'of the JPEGs, 1 to 100 [{default.quality}]',
+        help=f'quality of the JPEGs, 1 to 100 [{default.quality}]',
     )
     parser.add_argument(
         '--trail', type=int, default=default.trail, metavar='N',

@@ -14,9 +14,10 @@ MAX_GAP_NS = 500_000_000
 
 @dataclass(frozen=True)
 class Pose:
-    """A rigid motion; as a pose it maps points of the body's frame to the map.
+    """A rigid motion; as a pose it is body to map: X_map = rotation · X_body + translation.
 
-    X_map = rotation · X_body + translation. The body is the camera unless something else is said.
+    The body is the camera unless something else is said. A pose in the other direction has it in
+    its name, for example ``world_to_camera``.
 
     Attributes:
         rotation: (3, 3) float64.

@@ -221,7 +221,7 @@ class Scene:
 
         Args:
             plane: the rectangle.
-            map_to_camera: where the camera is.
+            map_to_camera: transform from map to camera.
             shift: added to the coordinates of every pixel, pixels.
             threshold: rounds the mip level, in [0, 1].
             margin: by which the rectangle is enlarged on all sides, metres.

@@ -70,7 +70,7 @@ class StampGrouper(Generic[T]):
     def _partners(
         self, camera: int, stamp_ns: int, max_difference_ns: int
     ) -> list[int] | None:
-        """Return the place in each queue of the items that belong to a camera's newest one."""
+        """Return the position in each queue of the items that belong to a camera's newest one."""
         chosen = []
         for index, queue in enumerate(self._waiting):
             if index == camera:
@@ -80,15 +80,18 @@ class StampGrouper(Generic[T]):
                 return None
             # Among equally near items the newest.
             chosen.append(
-                -min((abs(stamp - stamp_ns), -place) for place, (stamp, _) in enumerate(queue))[1]
+                -min(
+                    (abs(stamp - stamp_ns), -position)
+                    for position, (stamp, _) in enumerate(queue)
+                )[1]
             )
-        stamps = [queue[place][0] for queue, place in zip(self._waiting, chosen, strict=True)]
+        stamps = [queue[position][0] for queue, position in zip(self._waiting, chosen, strict=True)]
         return chosen if max(stamps) - min(stamps) <= max_difference_ns else None
 
     def _take(self, chosen: list[int]) -> Grouped[T]:
         left_over: list[tuple[int, T]] = []
         group: list[T] = []
-        for camera, (queue, place) in enumerate(zip(self._waiting, chosen, strict=True)):
-            left_over += [(camera, queue.popleft()[1]) for _ in range(place)]
+        for camera, (queue, position) in enumerate(zip(self._waiting, chosen, strict=True)):
+            left_over += [(camera, queue.popleft()[1]) for _ in range(position)]
             group.append(queue.popleft()[1])
         return Grouped(tuple(group), tuple(left_over))

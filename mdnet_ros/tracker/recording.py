@@ -122,7 +122,7 @@ def find_recording(
         DataError: if topics are missing, the choice is not clear, or no image and no calibration
             tells how large the images are.
     """
-    place = _namespace(tracks, namespace)
+    found_namespace = _namespace(tracks, namespace)
     # An overlay is not an image of the camera.
     beside = [topic for topic in tracks.image_topics() if not topic.endswith('/overlay')]
     if source is None and (beside or image_topic is not None):
@@ -140,7 +140,7 @@ def find_recording(
             f"bag '{tracks.path}': expected images or a camera_info, to know the size of the "
             'images; name the bag that has them'
         )
-    return Recording(tracks, place, source, topic, camera, calibration.problem, size)
+    return Recording(tracks, found_namespace, source, topic, camera, calibration.problem, size)
 
 
 def _namespace(tracks: BagReader, requested: str | None) -> str:
@@ -153,9 +153,9 @@ def _namespace(tracks: BagReader, requested: str | None) -> str:
     ]
     if requested is not None:
         wanted = f'/{requested.strip("/")}'.rstrip('/')
-        found = [place for place in found if place == wanted]
+        found = [name for name in found if name == wanted]
     if len(found) != 1:
-        listed = ', '.join(f"'{place or '/'}'" for place in found) or 'none'
+        listed = ', '.join(f"'{name or '/'}'" for name in found) or 'none'
         where = '' if requested is None else f" in the namespace '{requested}'"
         raise DataError(
             f"bag '{tracks.path}': expected the tracker's keypoints and correspondences{where} "

@@ -159,10 +159,10 @@ class VinsTracker:
         """Return the published ids of some keypoints, and remember them for the next frame."""
         track_ids = frame.track_ids[rows]
         ids = track_ids % ID_RANGE
-        place = np.searchsorted(self._track_ids, track_ids).clip(max=len(self._track_ids) - 1)
+        row = np.searchsorted(self._track_ids, track_ids).clip(max=len(self._track_ids) - 1)
         if len(self._track_ids):
-            known = self._track_ids[place] == track_ids
-            ids[known] = self._ids[place[known]]
+            known = self._track_ids[row] == track_ids
+            ids[known] = self._ids[row[known]]
         else:
             known = np.zeros(len(rows), bool)
         # A track can be published from age 1 on; an older one that was not in the last message was
@@ -206,11 +206,11 @@ class StereoVinsTracker:
         """
         order = np.argsort(left.indices)
         rows = matches.indices[matches.inlier]
-        place = np.searchsorted(left.indices[order], rows).clip(max=max(0, len(left) - 1))
+        row = np.searchsorted(left.indices[order], rows).clip(max=max(0, len(left) - 1))
         seen = np.zeros(len(rows), bool)
         if len(left):
-            seen = left.indices[order][place] == rows
-        ids = left.ids[order][place[seen]]
+            seen = left.indices[order][row] == rows
+        ids = left.ids[order][row[seen]]
         indices = matches.indices_right[matches.inlier][seen]
         rays = camera.normalise(right.features.keypoints[indices])
         keep = np.nonzero((np.abs(rays) < _FARTHEST).all(axis=1))[0]

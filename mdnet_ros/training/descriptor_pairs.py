@@ -1,4 +1,4 @@
-"""The descriptor loss of a pair: what must match, and what competes with it."""
+"""Which descriptors the descriptor losses compare: positives and negatives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _APART = 6.0
 
 @dataclass(frozen=True)
 class Correspondences:
-    """N points of a pair, each at its true place in both views, with a descriptor in each.
+    """N points of an image pair, at their true positions in both views, with a descriptor in each.
 
     Attributes:
         first, second: (B, N, D) unit-norm descriptors in the first and in the second view.

@@ -14,9 +14,9 @@ from mdnet_ros.training.warps import apply_homography
 
 #: Closer to a crop's edge than this a keypoint lacks context and is not judged, pixels.
 EDGE = 8
-#: A keypoint is repeated when the other view has one within this of its true place, pixels.
+#: A keypoint is repeated when the other view has one within this of its true position, pixels.
 _NEAR = 3.0
-#: A match within this many pixels of the true place counts a third each.
+#: A match within this many pixels of the true position counts a third each.
 _THRESHOLDS = (1.0, 2.0, 3.0)
 #: Radius of the non-maximum suppression, pixels: the extractor's default.
 _RADIUS = 2
@@ -32,7 +32,7 @@ class ViewKeypoints:
         valid: (B, K, M) bool; false for padding.
         keypoints: (B, K, M, 2) refined position, pixels.
         descriptors: (B, K, M, D) unit norm.
-        warped: (B, K, M, 2) the true place in the other view, pixels.
+        warped: (B, K, M, 2) the true position in the other view, pixels.
         visible: (B, K, M) bool, valid and seen by the other view.
     """
 
@@ -97,7 +97,7 @@ def find_keypoints(
 def match_quality(
     first: ViewKeypoints, second: ViewKeypoints
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Measure how well the mutual nearest neighbour of each keypoint hits its true place.
+    """Measure how well the mutual nearest neighbour of each keypoint hits its true position.
 
     Returns:
         (B, K, M) for the first and for the second view's keypoints: the share of the thresholds 1,
@@ -108,8 +108,8 @@ def match_quality(
     forward, backward = similarity.argmax(3), similarity.argmax(2)
     rows = torch.arange(forward.shape[2], device=forward.device)
     mutual = backward.gather(2, forward) == rows
-    place = second.keypoints.gather(2, forward[..., None].expand(-1, -1, -1, 2))
-    error = (place - first.warped).norm(dim=-1)
+    matched = second.keypoints.gather(2, forward[..., None].expand(-1, -1, -1, 2))
+    error = (matched - first.warped).norm(dim=-1)
     hits = torch.stack([(error <= t).float() for t in _THRESHOLDS]).mean(0)
     quality = hits * (mutual & first.valid & first.visible)
     return quality, torch.zeros_like(quality).scatter_reduce(2, forward, quality, 'amax')
@@ -118,7 +118,7 @@ def match_quality(
 def _nearest(
     view: ViewKeypoints, other: ViewKeypoints
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, K, M, 2) the other view's keypoint nearest to each true place; (B, K, M) repeated."""
+    """(B, K, M, 2) the other view's keypoint nearest to each true position; (B, K, M) repeated."""
     with torch.no_grad():
         distance = torch.cdist(view.warped, other.keypoints)
         distance = distance.masked_fill(~other.valid[:, :, None], 1e6)

@@ -199,7 +199,7 @@ def triplet_loss(
         temperature: τ > 0.
 
     Returns:
-        The loss, and the (B, N) similarity of the hardest rival in the second view, for watching
+        The loss, and the (B, N) similarity of the hardest rival in the second view, for logging
         (no gradient).
     """
     positive = similarity.diagonal(dim1=1, dim2=2)

@@ -2,7 +2,7 @@
 
 ``to_second`` takes pixels of the first view to pixels of the second. *Unwarping* a map of the
 second view resamples it into the first: the value at x is the second view's value at
-``to_second``(x), the true place of what the first view shows at x.
+``to_second``(x), the true position of what the first view shows at x.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Overlap:
     Attributes:
         to_second: (B, 3, 3), pixels of the first view to pixels of the second.
         visible: (B, 1, S, S) bool, the pixel lies on the photograph in both views.
-        grid: (B, S, S, 2) true place of each pixel in the second view, as ``grid_sample`` wants it.
+        grid: (B, S, S, 2) true position of each pixel in the second view, in the
+            coordinates of ``grid_sample``.
         level: (B, 1, S, S) half the log2 of the area in the second view that a pixel covers, at
             least 0: 1 where the second view is twice as near.
     """
@@ -58,9 +59,9 @@ def overlap(first: torch.Tensor, second: torch.Tensor, to_second: torch.Tensor) 
     """
     side = first.shape[-1]
     grid = pixel_grid(side, first.device)[None].expand(len(first), -1, -1, -1)
-    place = apply_homography(to_second, grid)
-    within = ((place >= _EDGE) & (place <= side - 1 - _EDGE)).all(-1)[:, None]
-    normalised = ((place + 0.5) * (2.0 / side) - 1.0).clamp(-2.0, 2.0)
+    position = apply_homography(to_second, grid)
+    within = ((position >= _EDGE) & (position <= side - 1 - _EDGE)).all(-1)[:, None]
+    normalised = ((position + 0.5) * (2.0 / side) - 1.0).clamp(-2.0, 2.0)
     seen = F.grid_sample(second.float(), normalised, mode='nearest', align_corners=False) > 0.5
     level = (0.5 * area_scale(to_second, grid).log2()).clamp(0.0, _LEVELS - 1.0)[:, None]
     return Overlap(to_second, first & within & seen, normalised, level)

@@ -195,8 +195,8 @@ def _measure(
         found0.descriptors[0], found0.valid[0], found1.descriptors[0], found1.valid[0]
     )
     proposed = partner >= 0
-    place = found1.keypoints[0].gather(1, partner.clamp(min=0)[..., None].expand(-1, -1, 2))
-    error = (place - forward).norm(dim=-1)
+    matched = found1.keypoints[0].gather(1, partner.clamp(min=0)[..., None].expand(-1, -1, 2))
+    error = (matched - forward).norm(dim=-1)
     shared, near = [], []
     for n in range(k):
         seen = found0.valid[0, n] & _inside(forward[n], visible[1, 0])

@@ -28,7 +28,7 @@ class StereoSummary:
     Attributes:
         pairs: number of pairs.
         features: keypoints of an image (NF).
-        matches: proposed matches of a pair, those between the same two places counted once.
+        matches: proposed matches of a pair, those between the same two positions counted once.
         inliers: inliers of the robust pose of a pair (NI).
         repeatability: repeatability at 3 px (Rep); None without depth maps.
         matching_score: matching score at 3 px (MS); None without depth maps.

@@ -74,7 +74,7 @@ def match_with_ratio(a: Features, b: Features, ratio: float) -> np.ndarray:
 
     The ratio (Lowe, IJCV 2004) is that of the Euclidean distances between unit descriptors to
     the nearest and to the second nearest neighbour of the same set. Matches between the same two
-    places count once, as in the benchmark: SIFT describes some keypoints in two orientations.
+    positions count once, as in the benchmark: SIFT describes some keypoints in two orientations.
 
     Args:
         a: features of one image.
@@ -106,9 +106,9 @@ def match_with_ratio(a: Features, b: Features, ratio: float) -> np.ndarray:
 
 
 def _without_duplicates(indices: np.ndarray, a: Features, b: Features) -> np.ndarray:
-    """Keep the first of (M, 2) matches that join the same two places."""
-    places = np.hstack([a.keypoints[indices[:, 0]], b.keypoints[indices[:, 1]]])
-    _, first = np.unique(places, axis=0, return_index=True)
+    """Keep the first of (M, 2) matches that join the same two positions."""
+    positions = np.hstack([a.keypoints[indices[:, 0]], b.keypoints[indices[:, 1]]])
+    _, first = np.unique(positions, axis=0, return_index=True)
     return indices[np.sort(first)]
 
 

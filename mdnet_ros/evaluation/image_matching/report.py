@@ -41,14 +41,14 @@ _WORST = 3
 _DEFINITIONS = (
     "Columns with the benchmark's names follow its own code (Jin et al., IJCV 2021). "
     'NF: keypoints of an image. NI: inliers of the robust pose, matches between the same two '
-    'places counted once. Rep and MS: repeatability and '
+    'positions counted once. Rep and MS: repeatability and '
     'share of the inliers that are right, at 3 px, by depth maps (– where there are none). '
     'mAA(10°): mean over 1…10° of the share of pairs whose rotation and translation direction '
     '(its sign ignored) are both that good, mean over the seeds of the robust pose; spread: '
     'largest minus smallest of the seeds. NM: matches of a pair given to COLMAP; verified: those '
     'that its two-view geometry keeps. NL: triangulated points. TL: images a point is seen in. '
-    'Failed subsets are left out of NL, TL and ATE. Pairs without a pose and images '
-    'without a place count as wrong. Scenes have the same weight. '
+    'Failed subsets are left out of NL, TL and ATE. Pairs and images without a recovered '
+    'pose count as wrong. Scenes have the same weight. '
     'Other than in the benchmark: poses come from the essential matrix with known intrinsics '
     '(there: DEGENSAC, fundamental matrix), and ATE is the root mean square error of all camera '
     "centres after one Sim(3) alignment, in the scene's units (there: a robust alignment, cut off)."
@@ -206,7 +206,7 @@ def _add_pictures(
         motion = relative_pose(a, b)
         cameras = [CameraModel(*f.image_size, v.intrinsics, np.zeros(0))
                    for f, v in zip(features, (a, b), strict=True)]
-        # The second camera's pixels as the first would see them: one camera for both images.
+        # Map b's points to a's intrinsics: epipolar_distance takes one camera.
         seen = cameras[1].normalise(points_b) * a.intrinsics[[0, 1], [0, 1]] + a.intrinsics[:2, 2]
         right = epipolar_distance(
             cameras[0], motion.rotation, motion.translation, points_a, seen

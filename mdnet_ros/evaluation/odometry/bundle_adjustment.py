@@ -136,8 +136,8 @@ def _add_points(
     """Add the landmarks to a reconstruction; returns its ids of them, in the same order."""
     images, rows = (seen.views + 1).tolist(), seen.rows.tolist()
     keys = []
-    for place, landmark in enumerate(seen.ids.tolist()):
-        part = range(seen.starts[place], seen.starts[place + 1])
+    for position, landmark in enumerate(seen.ids.tolist()):
+        part = range(seen.starts[position], seen.starts[position + 1])
         track = pycolmap.Track([pycolmap.TrackElement(images[i], rows[i]) for i in part])
         keys.append(scene.add_point3D(points[landmark], track))
     return keys

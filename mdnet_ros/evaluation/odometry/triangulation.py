@@ -33,7 +33,7 @@ def triangulate(
         views: the views, in the order of time, with poses.
         ids: (K,) the landmarks.
         min_angle: smallest angle between the first and the last ray, degrees.
-        max_error: largest reprojection error, on the plane z = 1.
+        max_error: largest reprojection error, in normalised image coordinates.
 
     Returns:
         Id to (3,) point in the map.

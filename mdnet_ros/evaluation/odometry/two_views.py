@@ -77,11 +77,11 @@ def step_length(
     known = [row for row in rows.tolist() if int(later.ids[row]) in points]
     if len(known) < 3:
         return None
-    places = np.stack([points[int(later.ids[row])] for row in known]) - start.translation
+    positions = np.stack([points[int(later.ids[row])] for row in known]) - start.translation
     direction = start.rotation @ motion.translation
     rays = later.rays[known] @ (start.rotation @ motion.rotation).T
     # The point minus length · direction is parallel to the ray: their cross product vanishes.
-    constant, slope = np.cross(places, rays), np.cross(direction, rays)
+    constant, slope = np.cross(positions, rays), np.cross(direction, rays)
     square = (slope * slope).sum(axis=1)
     lengths = (constant * slope).sum(axis=1) / np.maximum(square, 1e-12)
     order = np.argsort(lengths)

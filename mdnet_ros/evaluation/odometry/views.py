@@ -101,8 +101,8 @@ def sightings(views: Sequence[View], ids: np.ndarray, at_least: int = 2) -> Sigh
     every = np.concatenate([np.zeros(0, np.int64), *(view.ids for view in views)])
     sizes = [len(view.ids) for view in views]
     wanted = np.isin(every, ids)
-    _, place, counts = np.unique(every[wanted], return_inverse=True, return_counts=True)
-    wanted[wanted] = counts[place] >= at_least
+    _, which, counts = np.unique(every[wanted], return_inverse=True, return_counts=True)
+    wanted[wanted] = counts[which] >= at_least
     chosen = np.nonzero(wanted)[0]
     chosen = chosen[np.argsort(every[chosen], kind='stable')]
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(size) for size in sizes)])

@@ -62,7 +62,7 @@ def open_bag(
         path: of the bag.
         name: what reports call it.
         truth_file: the true poses; None: the bag's own topic.
-        extrinsics: file with the place of the camera on the body whose poses the truth has, see
+        extrinsics: file with camera-to-body extrinsics, where the ground truth is of the body, see
             :func:`mdnet_ros.evaluation.replay.ground_truth.read_extrinsics`; None: the bag's
             static transforms, or what lies beside EuRoC's file.
         settings: of the protocol.

@@ -1,4 +1,4 @@
-"""Ground-truth poses from text files (TUM, KITTI, EuRoC), and a camera's place on its body."""
+"""Ground-truth poses from text files (TUM, KITTI, EuRoC), and camera-to-body extrinsics."""
 
 from __future__ import annotations
 

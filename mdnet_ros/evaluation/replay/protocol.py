@@ -40,8 +40,8 @@ def evaluate(
         specs: front ends to measure.
         settings: settings of the protocol.
         ground_truth: a pose file for each bag; empty: the bags' own topics.
-        extrinsics: files with the place of the camera on the body whose poses the truth has,
-            one for each bag; empty: the bags' static transforms, or EuRoC's folder, tell it.
+        extrinsics: files with camera-to-body extrinsics, one for each bag, where the ground truth
+            is of the body; empty: from the bags' static transforms, or EuRoC's folder.
         shard: (i, n): only every n-th bag, from the i-th on; i from 1 to n.
         runner: runs a front end over a bag; None: :func:`replay`, every image in turn.
 

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DEFINITIONS = (
-    'Every image is taken in turn. Time: extraction and tracking of a frame. Drops: frames a '
-    'worker of this speed would miss at the bag’s rate, the newest winning. Length: frames a '
-    'track is seen in, of tracks seen at least twice. Inliers: share of matches that agree with '
-    'a fundamental matrix. Coverage: share of the cells of a 10x8 grid with a track. Within n px: '
-    'share of matches, or of inliers alone, that close to the true epipolar line. Relative poses: '
-    'from the tracks two frames share, essential matrix; medians. Odometry: see docs; root mean '
-    'square errors after Sim(3) alignment, from frame to frame for RPE; means over the seeds, ± '
-    'half the range.'
+    'Every image is processed in turn. Time: extraction and tracking of a frame. Drops: frames '
+    'that a worker of this speed, which takes the newest, would miss at the bag’s rate. Length: '
+    'frames a track is seen in, of tracks seen at least twice. Inliers: share of matches that '
+    'agree with a fundamental matrix. Coverage: share of the cells of a 10x8 grid with a track. '
+    'Within n px: share of matches, or of inliers alone, that close to the true epipolar line. '
+    'Relative poses: from the tracks two frames share, essential matrix; medians. Odometry: see '
+    'docs/evaluation.md; root mean square errors after Sim(3) alignment, from frame to frame for '
+    'RPE; means over the seeds, ± half the range.'
 )
 
 

@@ -80,7 +80,7 @@ class EvaluationResult(Generic[SettingsT, ExtractorT]):
 
 @dataclass(frozen=True)
 class ReportFormat:
-    """Everything that is particular to the results of one protocol.
+    """How one benchmark's results are averaged, saved and reported.
 
     Attributes:
         name: name on the command line and in files.

@@ -86,8 +86,8 @@ def _of_camera(
         if is_called_ground_truth(topic):
             return poses, ()
         return poses, (
-            f"'{topic}': the poses name no body and are taken for the camera's; name its place "
-            'on the body by --extrinsics if they are not',
+            f"'{topic}': the poses name no body and are taken for the camera's; give "
+            'its extrinsics by --extrinsics if they are not',
         )
     if poses.body_frame == camera:
         return poses, ()
