@@ -30,7 +30,7 @@ EXTRAS = {
         'evo>=1.28',
         'matplotlib>=3.7',
         'mahotas>=1.4.13',
-        # The peer ALIKED came with 0.9, which needs Python 3.11.
+        # The baseline ALIKED came with 0.9, which needs Python 3.11.
         'kornia>=0.9; python_version >= "3.11"',
         'kornia>=0.7.2; python_version < "3.11"',
         'transformers>=4.45',

@@ -1,4 +1,4 @@
-"""The rooms of the package: which may import which, shown in docs/design.md in the same order."""
+"""Which packages may import which; docs/design.md shows their layers in the same order."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import mdnet_ros
 
 PACKAGE = Path(mdnet_ros.__file__).parent
 DESIGN = PACKAGE.parent / 'docs' / 'design.md'
-#: Single files at the root, which every room may import and which import no room.
+#: Single files at the root, which every package may import and which import no package.
 ROOT_FILES = ('errors', 'files', 'allocator', 'progress')
-#: The rooms from the bottom to the top. A room imports rooms of lower floors only.
-FLOORS = (
+#: The packages from the bottom to the top. A package imports packages of lower layers only.
+LAYERS = (
     ('data', 'features'),
     ('bags', 'baselines'),
     ('tracker', 'training', 'demo'),
@@ -24,7 +24,7 @@ FLOORS = (
     ('viewer', 'nodes'),
     ('cli',),
 )
-#: Rooms that these rooms leave alone although the floors would allow them.
+#: Packages that these packages do not import although the layers would allow it.
 FORBIDDEN = {'features': {'data'}, 'data': {'features'}, 'tracker': {'baselines'}}
 #: Folders inside ``evaluation/``, from the bottom to the top, and its single files.
 EVALUATION = (
@@ -68,23 +68,23 @@ def own_imports(source: str) -> set[str]:
     return {name if name in MODULES else name.rpartition('.')[0] for name in own} - {''}
 
 
-def wrong_arrows(sources: dict[str, str], floors: tuple[tuple[str, ...], ...]) -> list[str]:
-    """Imports between rooms that do not lead to a lower floor.
+def wrong_arrows(sources: dict[str, str], layers: tuple[tuple[str, ...], ...]) -> list[str]:
+    """Imports between packages that do not lead to a lower layer.
 
     Args:
-        sources: module name, counted from the folder that has the floors, → source.
-        floors: rooms from the bottom to the top.
+        sources: module name, counted from the folder that has the layers, → source.
+        layers: packages from the bottom to the top.
     """
-    floor_of = {room: number for number, rooms in enumerate(floors) for room in rooms}
+    layer_of = {package: number for number, packages in enumerate(layers) for package in packages}
     wrong = []
     for module, source in sources.items():
-        room = module.split('.')[0]
+        package = module.split('.')[0]
         for other in own_imports(source):
             target = other.split('.')[0]
-            if room == '' or target == room or target in ROOT_FILES:
+            if package == '' or target == package or target in ROOT_FILES:
                 continue
-            leads_down = room not in ROOT_FILES and floor_of[target] < floor_of[room]
-            if not leads_down or target in FORBIDDEN.get(room, ()):
+            leads_down = package not in ROOT_FILES and layer_of[target] < layer_of[package]
+            if not leads_down or target in FORBIDDEN.get(package, ()):
                 wrong.append(f'{module} imports {other}')
     return wrong
 
@@ -92,26 +92,26 @@ def wrong_arrows(sources: dict[str, str], floors: tuple[tuple[str, ...], ...]) -
 SOURCES = {name: path.read_text(encoding='utf-8') for name, path in MODULES.items()}
 
 
-def test_every_room_is_listed_and_nothing_else_lies_at_the_root() -> None:
+def test_every_package_is_listed_and_nothing_else_lies_at_the_root() -> None:
     there = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or path.is_dir()}
-    listed = {room for floor in FLOORS for room in floor} | set(ROOT_FILES)
+    listed = {package for layer in LAYERS for package in layer} | set(ROOT_FILES)
     assert there - listed <= {'__init__', '__pycache__', 'weights'}
     assert listed <= there
 
 
 def test_imports_lead_down_only() -> None:
-    assert not wrong_arrows(SOURCES, FLOORS)
+    assert not wrong_arrows(SOURCES, LAYERS)
 
 
 def test_an_arrow_turned_round_is_found() -> None:
     turned = SOURCES | {'features.types': 'from mdnet_ros.tracker.engine import Engine\n'}
-    assert wrong_arrows(turned, FLOORS) == ['features.types imports tracker.engine']
+    assert wrong_arrows(turned, LAYERS) == ['features.types imports tracker.engine']
 
 
 def test_imports_inside_evaluation_lead_down_only() -> None:
-    floor_of = {part: number for number, parts in enumerate(EVALUATION) for part in parts}
+    layer_of = {part: number for number, parts in enumerate(EVALUATION) for part in parts}
     there = {p.stem for p in (PACKAGE / 'evaluation').iterdir() if not p.stem.startswith('__')}
-    assert there == set(floor_of)
+    assert there == set(layer_of)
     assert len(there) <= 12
     for module, source in SOURCES.items():
         if not module.startswith('evaluation.'):
@@ -119,7 +119,7 @@ def test_imports_inside_evaluation_lead_down_only() -> None:
         part = module.split('.')[1]
         for other in own_imports(source):
             target = other.split('.')[1] if other.startswith('evaluation.') else part
-            assert target == part or floor_of[target] < floor_of[part], f'{module}: {other}'
+            assert target == part or layer_of[target] < layer_of[part], f'{module}: {other}'
 
 
 def test_no_two_modules_import_each_other() -> None:
@@ -144,18 +144,20 @@ def test_only_the_nodes_import_ros() -> None:
             assert not {name.split('.')[0] for name in imports(source)} & set(ROS), module
 
 
-def test_the_page_on_design_shows_these_rooms_in_this_order() -> None:
+def test_the_page_on_design_shows_these_packages_in_this_order() -> None:
     page = DESIGN.read_text(encoding='utf-8')
     drawing = page[page.index('```') : page.index('```', page.index('```') + 3)]
     shown = re.findall(r'^  (\w+)(?:/| +\w)', drawing, re.MULTILINE)
-    floor_of: dict[str, int] = defaultdict(lambda: -1)
-    floor_of.update({room: number for number, rooms in enumerate(FLOORS) for room in rooms})
-    rooms = [room for room in shown if room in floor_of]
-    assert sorted(rooms) == sorted(room for floor in FLOORS for room in floor)
-    floors = [floor_of[room] for room in rooms]
-    assert floors == sorted(floors)
+    layer_of: dict[str, int] = defaultdict(lambda: -1)
+    layer_of.update(
+        {package: number for number, packages in enumerate(LAYERS) for package in packages}
+    )
+    packages = [package for package in shown if package in layer_of]
+    assert sorted(packages) == sorted(package for layer in LAYERS for package in layer)
+    layers = [layer_of[package] for package in packages]
+    assert layers == sorted(layers)
 
 
-@pytest.mark.parametrize('part', [part for floor in EVALUATION for part in floor])
+@pytest.mark.parametrize('part', [part for layer in EVALUATION for part in layer])
 def test_the_page_on_design_names_the_parts_of_evaluation(part: str) -> None:
     assert re.search(rf'^    .*\b{part}\b', DESIGN.read_text(encoding='utf-8'), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Shared parts of the peers: origin and licence, weights, and output as Features."""
+"""Shared parts of the baselines: origin and licence, weights, and output as Features."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mdnet_ros.errors import MissingDependencyError, WeightsError
 from mdnet_ros.features.extractor import choose_device, to_gray
 from mdnet_ros.features.types import Features
 
-#: Names a folder with peers' weights, searched after ``--weights-dir``.
+#: Names a folder with weights of baselines, searched after ``--weights-dir``.
 WEIGHTS_VARIABLE = 'MDNET_PEER_WEIGHTS'
 
 
 @dataclass(frozen=True)
 class BaselineInfo:
-    """Origin and licence of a peer.
+    """Origin and licence of a baseline.
 
     Attributes:
         name: name on the command line.
@@ -47,12 +47,12 @@ class BaselineInfo:
 
 @dataclass(frozen=True)
 class BaselineSettings:
-    """How a peer is built.
+    """How a baseline is built.
 
     Attributes:
         max_keypoints: the most keypoints of one image.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, for peers that run on torch.
-        weights_dir: folder with peers' weights; None: only the usual places.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, for baselines that run on torch.
+        weights_dir: folder with weights of baselines; None: only the usual places.
     """
 
     max_keypoints: int = 2048
@@ -61,7 +61,7 @@ class BaselineSettings:
 
 
 class TorchExtractor:
-    """Base of the peers whose network runs on torch.
+    """Base of the baselines whose network runs on torch.
 
     Args:
         name: name of the extractor.
@@ -76,7 +76,7 @@ class TorchExtractor:
         self.name = name
         self.max_keypoints = max_keypoints
         self.device = choose_device(device)
-        self.network: Any = network.eval().to(self.device)  # peers have methods of their own
+        self.network: Any = network.eval().to(self.device)  # baselines have methods of their own
 
 
 def user_cache() -> Path:
@@ -86,7 +86,7 @@ def user_cache() -> Path:
 
 
 def find_weights(info: BaselineInfo, weights_dir: Path | None) -> Path:
-    """Find the weights file of a peer on this machine; nothing is downloaded.
+    """Find the weights file of a baseline on this machine; nothing is downloaded.
 
     Looks in ``weights_dir``, the folder that ``MDNET_PEER_WEIGHTS`` names, the user's cache
     (``~/.cache/mdnet_ros``) and torch hub's cache, in this order.
@@ -181,7 +181,7 @@ def build_features(
     image_size: tuple[int, int],
     max_keypoints: int,
 ) -> Features:
-    """Build the features of one set: the best ones, sorted by falling score, of unit norm.
+    """Build the features of one set: the best ones, sorted by descending score, of unit norm.
 
     Args:
         keypoints: (N, 2) x and y, pixels.

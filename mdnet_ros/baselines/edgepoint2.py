@@ -205,7 +205,7 @@ class EdgePoint2Extractor(TorchExtractor):
             scores: (H, W) logits.
 
         Returns:
-            (N, 2) x and y, pixels, and (N,) scores, falling.
+            (N, 2) x and y, pixels, and (N,) scores, descending.
         """
         side = 2 * _RADIUS + 1
         peaks = scores == F.max_pool2d(scores[None, None], side, stride=1, padding=_RADIUS)[0, 0]

@@ -142,7 +142,7 @@ class R2D2Extractor(TorchExtractor):
         return build_features(keypoints, scores, descriptors, (width, height), self.max_keypoints)
 
     def _sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Return (height, width) of the copies of the image to look at, falling."""
+        """Return (height, width) of the copies of the image to look at, descending."""
         if not self.multiscale:
             return [(height, width)]
         longer = max(height, width)

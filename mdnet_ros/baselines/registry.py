@@ -1,4 +1,4 @@
-"""Makes extractors by name: MD-Net and the peers it is compared with.
+"""Makes extractors by name: MD-Net and the baselines it is compared with.
 
 >>> extractor = create_extractor('rootsift', max_keypoints=1000)
 """
@@ -34,7 +34,7 @@ from mdnet_ros.features.extractor import (
 )
 from mdnet_ros.features.refinement import Refinement
 
-#: Name of a peer -> module of this package that implements it.
+#: Name of a baseline -> module of this package that implements it.
 BASELINES = {
     'sift': 'sift',
     'rootsift': 'sift',
@@ -91,7 +91,7 @@ def _module(name: str) -> ModuleType:
 
 
 def baseline_info(name: str) -> BaselineInfo:
-    """Return the licence and origin of a peer; KeyError if ``name`` is no peer."""
+    """Return the licence and origin of a baseline; KeyError if ``name`` is no baseline."""
     return _module(name).INFOS[name]
 
 
@@ -105,7 +105,7 @@ class ExtractorSpec:
             ``md2net@fp32`` or ``md2net-light@openvino@bf16``.
         max_keypoints: the most keypoints of one image.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        weights_dir: folder with peers' weights; None: only the usual places.
+        weights_dir: folder with weights of baselines; None: only the usual places.
     """
 
     text: str
@@ -228,7 +228,7 @@ class ExtractorSpec:
     def identity(self) -> str:
         """Hash everything that decides the output: code, weights, settings and libraries.
 
-        The code is every file of ``features/`` for MD-Net, and the adapter's for a peer.
+        The code is every file of ``features/`` for MD-Net, and the adapter's for a baseline.
 
         Raises:
             WeightsError: weights are missing.

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--repetitions', type=_number, default=50, metavar='N',
         help='repetitions of each measurement',
     )
-    parser.add_argument('--weights-dir', type=Path, help="folder with peers' weights")
+    parser.add_argument('--weights-dir', type=Path, help="folder with weights of baselines")
     parser.add_argument('--json', type=Path, help='write the figures to this file')
 
 
@@ -88,8 +88,8 @@ def _sections(result: BenchmarkResult) -> list[Section]:
     columns = ('extractor', 'size', 'keypoints', 'found', 'precision')
     extraction = Table(
         (*map(Column, columns), Column('network ms', 2), Column('extract ms', 2),
-         Column('p99', 2), Column('floor ms', 3),
-         Column('x floor', 1), Column('step ms', 2, best='min'), Column('p99', 2),
+         Column('p99', 2), Column('bound ms', 3),
+         Column('x bound', 1), Column('step ms', 2, best='min'), Column('p99', 2),
          Column('x network', 2),
          Column('frames/s', 1), Column('x first', 2), Column('peak MB', 0)),
         tuple(map(_extractor_cells, result.extractors)),
@@ -97,7 +97,7 @@ def _sections(result: BenchmarkResult) -> list[Section]:
     )  # fmt: skip
     matching = Table(
         (Column('keypoints'), Column('sets'), Column('products'), Column('ms', 3), Column('p99', 3),
-         Column('floor ms', 3), Column('x floor', 1), Column('x one set', 3),
+         Column('bound ms', 3), Column('x bound', 1), Column('x one set', 3),
          Column('MB', 1)),
         tuple(map(_matching_cells, result.matching)),
         'Matching within sets',

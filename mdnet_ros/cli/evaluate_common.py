@@ -28,7 +28,7 @@ def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--max-keypoints', type=int, default=2048, help='keypoints per image')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--weights-dir', type=Path, help="folder with peers' weights")
+    parser.add_argument('--weights-dir', type=Path, help="folder with weights of baselines")
     parser.add_argument('--cache', type=Path, default=default_cache(), help='folder for features')
     parser.add_argument(
         '--no-cache', dest='cache', action='store_const', const=None, help='extract afresh'

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='keypoints per view (0: the density of 2048 in 640x480)')
     parser.add_argument('--pairs', type=int, default=24, help='pairs of each class')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
-    parser.add_argument('--weights-dir', type=Path, help="folder with peers' weights")
+    parser.add_argument('--weights-dir', type=Path, help="folder with weights of baselines")
     parser.add_argument('--json', type=Path, help='write the figures to this file')
 
 

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "(default: the bag's own topic)")
     parser.add_argument('--extrinsics', type=Path, action='append', default=[], metavar='YAML',
                         help="if the poses are the body's, not the camera's: EuRoC sensor.yaml of "
-                        "the camera (T_BS, camera to body) or Kalibr's camchain, one for each --bag "
+                        "the camera (T_BS, camera to body) or Kalibr's camchain, one per --bag "
                         "(default: the bag's /tf_static; the one in the folder of an EuRoC "
                         'ground truth)')
     add_extractor_arguments(parser)
@@ -88,9 +88,9 @@ def run(args: argparse.Namespace) -> int:
         rectified=args.rectified,
     )
     if args.live:
-        peers = [spec.name for spec in specs if spec.network is None]
-        if peers:
-            raise DataError(f"--live: the tracker node runs MD-Net's weights, not {peers[0]}")
+        baselines = [spec.name for spec in specs if spec.network is None]
+        if baselines:
+            raise DataError(f"--live: the tracker node runs MD-Net's weights, not {baselines[0]}")
         if settings.max_frames or (settings.start, settings.end) != (0.0, 1.0):
             raise DataError('--live: plays whole bags; leave out --max-frames and --part')
         if importlib.util.find_spec('rclpy') is None:

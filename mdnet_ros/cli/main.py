@@ -22,7 +22,7 @@ COMMANDS = {
     'train': 'train or retrain the network on folders, tar packs or bags',
     'curve': 'draw the accuracy of training runs over the images seen',
     'evaluate': 'measure extractors on homographies, image matching or replayed bags',
-    'benchmark': 'time extraction, matching and tracking, with peers in the same run',
+    'benchmark': 'time extraction, matching and tracking, with baselines in the same run',
     'gpu-check': 'check that a GPU gives what a CPU gives, time it and profile it, in minutes',
     'soak': 'play a bag round and round into the live tracker and judge that it stays as it was',
     'export': 'write a network with its detection as an ONNX or TorchScript file',

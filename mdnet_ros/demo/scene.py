@@ -1,7 +1,8 @@
 """A camera that flies through a hall of photographs, with exact poses and depth.
 
-A frame is the mean of several instants of its exposure, spread evenly around the stamp (motion
-blur). Each instant is shifted by a part of a pixel (anti-aliasing); the shifts add up to zero.
+A frame is the mean of several sub-frame samples of its exposure, spread evenly around the stamp
+(motion blur). Each sample is shifted by a part of a pixel (anti-aliasing); the shifts add up to
+zero.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from mdnet_ros.demo.lighting import gain
 from mdnet_ros.demo.planes import Plane, bounding_box
 from mdnet_ros.errors import DataError
 
-#: Shift of each instant in pixels; the one in the middle has none and gives the depth.
+#: Shift of each sub-frame sample in pixels; the one in the middle has none and gives the depth.
 _SHIFTS = ((-0.3, 0.1), (0.1, 0.3), (0.0, 0.0), (-0.1, -0.3), (0.3, -0.1))
-#: Instants of an exposure lie at most this far apart in the image, pixels.
+#: Sub-frame samples of an exposure lie at most this far apart in the image, pixels.
 _MAX_STEP = 2.0
 
 
@@ -161,18 +162,18 @@ class Scene:
         time = (stamp - settings.start_ns) * 1e-9
         light = np.zeros((settings.height, settings.width), np.float32)
         inverse_depth = np.zeros_like(light)
-        count = self._instants(time)
+        count = self._sample_count(time)
         for i in range(count):
             part = (i - count // 2) / count
-            # Mip levels are blended by taking another threshold in each instant.
-            picture, nearness = self._instant(
+            # Mip levels are blended by taking another threshold in each sample.
+            picture, inverse_of_sample = self._render_sample(
                 self._pose(time + part * settings.exposure_s),
                 _SHIFTS[i % len(_SHIFTS)],
                 (i % len(_SHIFTS) + 0.5) / len(_SHIFTS),
             )
             light += picture
             if i == count // 2:
-                inverse_depth = nearness
+                inverse_depth = inverse_of_sample
         light *= (1.0 if settings.steady_light else gain(time)) / count
         rng = np.random.default_rng((settings.seed, index))
         deviation = np.sqrt(settings.noise**2 + 0.02 * settings.noise * light)
@@ -184,28 +185,28 @@ class Scene:
         """Return the camera's pose at a time in seconds since the first frame."""
         return camera_pose(self.settings.speed * time)
 
-    def _instants(self, time: float) -> int:
-        """Return how many instants a frame's exposure needs: an odd number of ``_SHIFTS``."""
+    def _sample_count(self, time: float) -> int:
+        """Return how many sub-frame samples an exposure needs: an odd number of ``_SHIFTS``."""
         half = self.settings.exposure_s / 2
         turn = self._pose(time - half).rotation.T @ self._pose(time + half).rotation
         angle = float(np.linalg.norm(cv2.Rodrigues(turn)[0]))
         needed = angle * self.camera.k[0, 0] / (_MAX_STEP * len(_SHIFTS))
         return len(_SHIFTS) * (1 + 2 * int(np.ceil(max(0.0, needed - 1) / 2)))
 
-    def _instant(
+    def _render_sample(
         self, pose: Pose, shift: tuple[float, float], threshold: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Render one instant: (H, W) uint8 picture and (H, W) float32 inverse depth, 1/m."""
+        """Render a sub-frame sample: (H, W) uint8 picture, (H, W) float32 inverse depth, 1/m."""
         settings = self.settings
         picture = np.zeros((settings.height, settings.width), np.uint8)
-        nearness = np.zeros((settings.height, settings.width), np.float32)
+        inverse_depth = np.zeros((settings.height, settings.width), np.float32)
         map_to_camera = pose.inverse()
         for margin in (0.0, 1e-3):  # the second pass closes seams between two sides of the hall
-            if nearness.all():
+            if inverse_depth.all():
                 break
             for plane in self._planes:
-                self._draw(plane, map_to_camera, shift, threshold, margin, picture, nearness)
-        return picture, nearness
+                self._draw(plane, map_to_camera, shift, threshold, margin, picture, inverse_depth)
+        return picture, inverse_depth
 
     def _draw(
         self,
@@ -215,7 +216,7 @@ class Scene:
         threshold: float,
         margin: float,
         picture: np.ndarray,
-        nearness: np.ndarray,
+        inverse_depth: np.ndarray,
     ) -> None:
         """Draw one plane where it is nearer than what is drawn already.
 
@@ -226,7 +227,7 @@ class Scene:
             threshold: rounds the mip level, in [0, 1].
             margin: by which the rectangle is enlarged on all sides, metres.
             picture: (H, W) uint8, changed in place.
-            nearness: (H, W) float32 inverse depth, 1/m, changed in place.
+            inverse_depth: (H, W) float32 inverse depth, 1/m, changed in place.
         """
         box = bounding_box(plane, self.camera, map_to_camera)
         if box is None:
@@ -238,7 +239,7 @@ class Scene:
         x = self._grid[0][:, left:right] + np.float32(shift[0])
         y = self._grid[1][top:bottom] + np.float32(shift[1])
         w = (h[2, 0] * x) + (h[2, 1] * y + h[2, 2])
-        seen = w > nearness[top:bottom, left:right]
+        seen = w > inverse_depth[top:bottom, left:right]
         safe = np.where(seen, w, np.float32(1.0))
         a = ((h[0, 0] * x) + (h[0, 1] * y + h[0, 2])) / safe
         b = ((h[1, 0] * x) + (h[1, 1] * y + h[1, 2])) / safe
@@ -260,4 +261,4 @@ class Scene:
             cv2.INTER_LINEAR,
         )
         np.copyto(picture[top:bottom, left:right], values, where=seen)
-        np.copyto(nearness[top:bottom, left:right], w, where=seen)
+        np.copyto(inverse_depth[top:bottom, left:right], w, where=seen)

@@ -24,7 +24,7 @@ from mdnet_ros.features.weights import WeightsInfo
 
 @runtime_checkable
 class Extractor(Protocol):
-    """Detects and describes keypoints: MD-Net and every peer in ``baselines``."""
+    """Detects and describes keypoints: MD-Net and every baseline in ``baselines``."""
 
     name: str
 

@@ -21,7 +21,7 @@ def spread_evenly(
         image_size: (width, height), pixels.
 
     Returns:
-        At most ``count`` rows, int64, rising; the same for the same input. Of equally old points
+        At most ``count`` rows, int64, ascending; the same for the same input. Of equally old points
         the one in the first row is taken.
     """
     total = len(points)

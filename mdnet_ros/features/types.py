@@ -57,7 +57,7 @@ class StepMatches:
 class PaddedFeatures:
     """Features of B images on the device, in fixed shapes: K sets of M slots each.
 
-    Slots are sorted by falling score, so the valid ones of a set come first, unless a mask was
+    Slots are sorted by descending score, so the valid ones of a set come first, unless a mask was
     applied to the keypoints of an exported file.
 
     Attributes:
@@ -99,7 +99,7 @@ class PaddedFeatures:
 class Features:
     """Keypoints of one image with their descriptors, on the host.
 
-    Rows are grouped by set (``sets`` never decreases) and sorted by falling score within a set.
+    Rows are grouped by set (``sets`` never decreases) and sorted by descending score within a set.
 
     Attributes:
         keypoints: (N, 2) float32, x and y in pixels.

@@ -23,16 +23,16 @@ class Correspondences:
     Attributes:
         first, second: (B, N, D) unit-norm descriptors in the first and in the second view.
         visible: (B, N) bool, both views see the point: its descriptors must match.
-        rivals: (B, N, N) bool, descriptor j of the second view must differ from i of the first.
-        rivals_back: (B, N, N) bool, descriptor i of the first view must differ from j of the
+        negatives: (B, N, N) bool, descriptor j of the second view must differ from i of the first.
+        negatives_back: (B, N, N) bool, descriptor i of the first view must differ from j of the
             second.
     """
 
     first: torch.Tensor
     second: torch.Tensor
     visible: torch.Tensor
-    rivals: torch.Tensor
-    rivals_back: torch.Tensor
+    negatives: torch.Tensor
+    negatives_back: torch.Tensor
 
 
 def every_second(view: ViewKeypoints) -> ViewKeypoints:
@@ -49,8 +49,8 @@ def correspondences(
     """Gather detections of both views and some random points.
 
     Every second detection in the order of scores, which halves the points and quarters the time.
-    The detections of a view stay rivals where the other view does not see or repeat them: at test
-    time nothing tells them from the others.
+    The detections of a view stay negatives where the other view does not see or repeat them: at
+    test time nothing distinguishes them from the others.
 
     Args:
         outputs: of the network for the two views.

@@ -178,64 +178,64 @@ def reprojection_loss(
 
 def triplet_loss(
     similarity: torch.Tensor,
-    rivals: torch.Tensor,
-    rivals_back: torch.Tensor,
+    negatives: torch.Tensor,
+    negatives_back: torch.Tensor,
     weight: torch.Tensor,
     temperature: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """L = [m - S(f, f₊) + S(f, f₋)]₊ with m = 0.5, in both directions [MD-Net].
 
-    The negative's score is the soft maximum over the rivals, τ log Σ exp(S / τ): never below the
+    S(f, f₋) is the soft maximum over the negatives, τ log Σ exp(S / τ): never below the
     hardest one's, and the nearer to it the smaller τ. Starting with the hardest alone collapses
     all descriptors to one within a few hundred steps, so the training lowers τ slowly; the soft
-    maximum also pushes on all hard rivals at once.
+    maximum also pushes on all hard negatives at once.
 
     Args:
         similarity: (B, N, N), of descriptor i of the first view to descriptor j of the second;
             the diagonal holds the true matches.
-        rivals: (B, N, N) bool, j of the second view competes for i of the first.
-        rivals_back: (B, N, N) bool, i of the first view competes for j of the second.
+        negatives: (B, N, N) bool, j of the second view competes for i of the first.
+        negatives_back: (B, N, N) bool, i of the first view competes for j of the second.
         weight: (B, N) of each true match.
         temperature: τ > 0.
 
     Returns:
-        The loss, and the (B, N) similarity of the hardest rival in the second view, for logging
+        The loss, and the (B, N) similarity of the hardest negative in the second view, for logging
         (no gradient).
     """
     positive = similarity.diagonal(dim1=1, dim2=2)
     raised = ((similarity - 1.0) / temperature).clamp(min=-80.0).exp()
     loss = similarity.new_zeros(())
-    for axis, allowed in ((2, rivals), (1, rivals_back)):
+    for axis, allowed in ((2, negatives), (1, negatives_back)):
         total = (raised * allowed).sum(axis)
         negative = 1.0 + temperature * total.clamp(min=1e-35).log()
         violation = F.relu(MARGIN - positive + negative)
         loss = loss + 0.5 * masked_mean(violation, weight * allowed.any(axis))
-    hardest = similarity.detach().masked_fill(~rivals, -1.0).amax(2)
+    hardest = similarity.detach().masked_fill(~negatives, -1.0).amax(2)
     return loss, hardest
 
 
 def dual_softmax_loss(
     similarity: torch.Tensor,
-    rivals: torch.Tensor,
-    rivals_back: torch.Tensor,
+    negatives: torch.Tensor,
+    negatives_back: torch.Tensor,
     weight: torch.Tensor,
     temperature: float,
 ) -> torch.Tensor:
     """The chance of the true match in both directions: L = -½ log p(j | i) - ½ log p(i | j).
 
-    p is the soft-max of S / t over the true match and its rivals, as in the dual-softmax matching
-    of LoFTR (Sun et al. 2021, eq. 1) and the NRE of Germain et al. (2021). Unlike the triplet it
-    goes on learning where the margin is kept.
+    p is the soft-max of S / t over the true match and its negatives, as in the dual-softmax
+    matching of LoFTR (Sun et al. 2021, eq. 1) and the NRE of Germain et al. (2021). Unlike the
+    triplet it goes on learning where the margin is kept.
 
     Args:
-        similarity, rivals, rivals_back, weight: as in :func:`triplet_loss`.
+        similarity, negatives, negatives_back, weight: as in :func:`triplet_loss`.
         temperature: t > 0.
     """
     positive = similarity.diagonal(dim1=1, dim2=2)
     raised = ((similarity - 1.0) / temperature).clamp(min=-80.0).exp()
     own = ((positive - 1.0) / temperature).clamp(min=-80.0).exp()
     loss = similarity.new_zeros(())
-    for axis, allowed in ((2, rivals), (1, rivals_back)):
+    for axis, allowed in ((2, negatives), (1, negatives_back)):
         total = (raised * allowed).sum(axis)
         loss = loss + 0.5 * masked_mean(((own + total) / own).log(), weight)
     return loss

@@ -51,7 +51,7 @@ class LossTerms:
 
     ``repeated``, ``correct`` and ``hardest`` are for watching: the share of the visible keypoints
     that the other view has too, the share whose match is right, and the mean similarity of the
-    hardest rival.
+    hardest negative.
     """
 
     similarity: torch.Tensor
@@ -140,7 +140,7 @@ def objective(
     at_keypoints = keypoint_terms(*keypoints, quality)
     points = correspondences((first, second), keypoints, shared, draws.points)
     similarity = points.first @ points.second.transpose(1, 2)
-    compared = (similarity, points.rivals, points.rivals_back, points.visible.float())
+    compared = (similarity, points.negatives, points.negatives_back, points.visible.float())
     triplet, hardest = losses.triplet_loss(*compared, temperature)
     none = logits.new_zeros(())
     dual = losses.dual_softmax_loss(*compared, _MATCH_TEMPERATURE) if weights.dual_softmax else none

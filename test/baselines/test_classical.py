@@ -1,4 +1,4 @@
-"""Hand-crafted peers: what they give, and that it lies where it says."""
+"""Hand-crafted baselines: what they give, and that it lies where it says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learned peers: random weights for the interface, the authors' where a folder has them."""
+"""Learned baselines: random weights for the interface, the authors' where a folder has them."""
 
 from __future__ import annotations
 

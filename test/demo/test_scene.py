@@ -168,10 +168,10 @@ def test_speed_and_light_are_settings():
 
 
 def test_long_blur_has_no_gaps():
-    """A fast turn with an open shutter: the image has no echoes of single instants."""
+    """A fast turn with an open shutter: the image has no echoes of single sub-frame samples."""
     settings = SceneSettings(speed=2.0, exposure_s=0.03)
     scene = Scene(settings)
-    counts = [scene._instants(t) for t in np.arange(0, 40, 0.5)]
+    counts = [scene._sample_count(t) for t in np.arange(0, 40, 0.5)]
     assert {count % 10 for count in counts} == {5}
     assert max(counts) > 5
 

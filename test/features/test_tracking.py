@@ -172,13 +172,13 @@ def test_other_descriptors_start_new_tracks() -> None:
     st.integers(0, 3), st.integers(1, 4),
 )
 def test_ids_are_unique_in_a_frame_and_never_reused(
-    sightings: list[set[int]], max_gap: int, num_sets: int
+    observations: list[set[int]], max_gap: int, num_sets: int
 ) -> None:
     """Against a model that remembers when each landmark was last seen."""
     t = tracker(max_gap=max_gap)
     track_of: dict[int, tuple[int, int, int]] = {}  # landmark -> id, age, frame last seen
     used: set[int] = set()
-    for number, seen in enumerate(sightings):
+    for number, seen in enumerate(observations):
         tracked = t.update(frame(sorted(seen), num_sets=num_sets), number)
         got = ids(tracked)
         assert len(set(got.values())) == len(seen)

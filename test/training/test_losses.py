@@ -134,14 +134,14 @@ def _similarity(rows: list[list[float]], others: list[list[float]]) -> torch.Ten
 
 def _triplet(rows: list[list[float]], others: list[list[float]], temperature: float) -> float:
     n = len(rows)
-    rivals = ~torch.eye(n, dtype=torch.bool)[None]
+    negatives = ~torch.eye(n, dtype=torch.bool)[None]
     return losses.triplet_loss(
-        _similarity(rows, others), rivals, rivals, torch.ones(1, n), temperature
+        _similarity(rows, others), negatives, negatives, torch.ones(1, n), temperature
     )[0].item()
 
 
 def test_triplet_by_hand() -> None:
-    # two points, one rival each: the soft maximum is that rival at any temperature
+    # two points, one negative each: the soft maximum is that negative at any temperature
     right, up = [1.0, 0.0], [0.0, 1.0]
     left = [-1.0, 0.0]
     assert _triplet([right, left], [right, left], 0.1) == 0.0  # lecture: 0.5 - 1 + (-1) < 0
@@ -154,22 +154,22 @@ def test_triplet_by_hand() -> None:
 
 
 def test_triplet_counts_the_hardest_rival_in_full() -> None:
-    """A lone hard rival among many easy ones: never taken for easier than it is."""
+    """A lone hard negative among many easy ones: never taken for easier than it is."""
     n = 300
     similarity = torch.zeros(1, n, n)
     similarity[0, 0, 0], similarity[0, 0, 1] = 0.9, 0.8
-    rivals = torch.zeros(1, n, n, dtype=torch.bool)
-    rivals[0, 0, 1:] = True
+    negatives = torch.zeros(1, n, n, dtype=torch.bool)
+    negatives[0, 0, 1:] = True
     weight = torch.zeros(1, n)
     weight[0, 0] = 1.0
-    none = torch.zeros_like(rivals)
-    loss, hardest = losses.triplet_loss(similarity, rivals, none, weight, 0.03)
+    none = torch.zeros_like(negatives)
+    loss, hardest = losses.triplet_loss(similarity, negatives, none, weight, 0.03)
     # one direction of two: half of 0.5 - 0.9 + 0.8
     assert loss.item() == pytest.approx(0.5 * 0.4, abs=1e-4)
     assert hardest[0, 0].item() == pytest.approx(0.8)
-    # equal rivals add tau log n
+    # equal negatives add tau log n
     similarity[0, 0, 1:5] = 0.8
-    loss, _ = losses.triplet_loss(similarity, rivals, none, weight, 0.03)
+    loss, _ = losses.triplet_loss(similarity, negatives, none, weight, 0.03)
     assert loss.item() == pytest.approx(0.5 * (0.4 + 0.03 * math.log(4)), abs=1e-4)
 
 
@@ -187,10 +187,10 @@ def test_triplet_directions_have_their_own_rivals() -> None:
 
 def test_dual_softmax_by_hand() -> None:
     similarity = torch.tensor([[[0.6, 0.3], [0.7, 0.9]]])
-    rivals = torch.tensor([[[False, True], [False, False]]])
-    rivals_back = torch.tensor([[[False, False], [True, False]]])
+    negatives = torch.tensor([[[False, True], [False, False]]])
+    negatives_back = torch.tensor([[[False, False], [True, False]]])
     weight = torch.tensor([[1.0, 0.0]])
-    loss = losses.dual_softmax_loss(similarity, rivals, rivals_back, weight, 0.1)
+    loss = losses.dual_softmax_loss(similarity, negatives, negatives_back, weight, 0.1)
     forward = math.log(1 + math.exp((0.3 - 0.6) / 0.1))
     backward = math.log(1 + math.exp((0.7 - 0.6) / 0.1))
     assert loss.item() == pytest.approx(0.5 * (forward + backward), abs=1e-5)

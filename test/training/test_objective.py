@@ -206,10 +206,10 @@ def test_unmatched_detections_are_rivals_in_their_own_view() -> None:
     points = correspondences(outputs, (double[0], double[1]), shared, torch.empty(1, 0, 2))
     a, b, a_again, c = range(4)
     assert points.visible[0].tolist() == [True, True, True, False]
-    assert points.rivals[0, a].tolist() == [False, True, False, True]  # B and C, not A itself
-    assert points.rivals_back[0, :, a].tolist() == [False, True, False, False]  # C is not there
-    assert not points.rivals[0, c].any()  # what is not visible has nothing to match
-    assert not points.rivals_back[0, :, c].any()
+    assert points.negatives[0, a].tolist() == [False, True, False, True]  # B and C, not A itself
+    assert points.negatives_back[0, :, a].tolist() == [False, True, False, False]  # C is not there
+    assert not points.negatives[0, c].any()  # what is not visible has nothing to match
+    assert not points.negatives_back[0, :, c].any()
     # each descriptor is that of the point's place in its own view
     torch.testing.assert_close(points.first[0, a], first.descriptors[0, 0, 0])
     torch.testing.assert_close(points.second[0, a_again], second.descriptors[0, 0, 0])

@@ -52,7 +52,7 @@ class BenchmarkSettings:
         sets: numbers of keypoint sets to match within.
         device: ``auto``, ``cpu`` or ``cuda``.
         repetitions: number of runs of each measurement, after a warm-up.
-        weights_dir: folder with peers' weights.
+        weights_dir: folder with weights of baselines.
     """
 
     extractors: tuple[str, ...]
@@ -74,12 +74,12 @@ class ExtractorRow:
         size: (width, height) of the image, pixels.
         keypoints: keypoint budget.
         found: number of keypoints found in the last frame.
-        precision: precision of the network; empty for peers.
-        network: time of the network alone; None for peers and exported files.
+        precision: precision of the network; empty for baselines.
+        network: time of the network alone; None for baselines and exported files.
         extraction: time from an image to its features; None for KLT, which has no features.
         step: time of extraction, matching and tracking.
         fps: frames per second that the step allows.
-        floor_ms: lower bound of the network's time; None for peers.
+        floor_ms: lower bound of the network's time; None for baselines.
         floor_ratio: median of the extraction / lower bound.
         network_ratio: median of the step / median of the network.
         step_ratio: median of the step / median of the first extractor's step.
@@ -247,15 +247,15 @@ class Benchmark:
             torch.cuda.reset_peak_memory_stats(self.device)
         pictures, repetitions = make_frames(*size), self.settings.repetitions
         frames, others = _Cycle(pictures), _Cycle(pictures)
-        extraction = floor = network = None
+        extraction = bound = network = None
         precision = ''
         if name == KltTracker.name:
             klt = KltTracker(budget)
             step = measure(lambda: klt.update(*frames.next()), self.device, repetitions)
             found = len(klt.update(*frames.next()).features)
         else:
-            peer, refinement = split_refinement(name)
-            spec = ExtractorSpec(peer, budget, self.settings.device, self.settings.weights_dir)
+            baseline, refinement = split_refinement(name)
+            spec = ExtractorSpec(baseline, budget, self.settings.device, self.settings.weights_dir)
             extract = spec.create()
             name = spec.name + (FLOW_SUFFIX if refinement == 'flow' else '')
             tracker = FrameTracker(exact=spec.exact, refinement=refinement)
@@ -274,12 +274,12 @@ class Benchmark:
                 cost = network_cost(
                     MDNet(extract.info.config), *size, PRECISIONS[precision].itemsize
                 )
-                floor = self.rates(precision).floor_ms(*cost)
+                bound = self.rates(precision).lower_bound_ms(*cost)
         first = next((r for r in before if (r.size, r.keypoints) == (size, budget)), None)
         return ExtractorRow(
             name, size, budget, found, precision, network, extraction, step,
-            1e3 / step.median_ms, floor,
-            extraction.median_ms / floor if extraction and floor else None,
+            1e3 / step.median_ms, bound,
+            extraction.median_ms / bound if extraction and bound else None,
             step.median_ms / network.median_ms if network else None,
             step.median_ms / (first.step if first else step).median_ms,
             self._memory_mb(),
@@ -305,14 +305,14 @@ class Benchmark:
         memory = peak_megabytes(match, self.device)
         timing = measure(match, self.device, self.settings.repetitions)
         # In float32; the table of similarities is written once and read once.
-        floor = self.rates('fp32').floor_ms(2.0 * sets * each**2 * _DIM, 8.0 * sets * each**2)
+        bound = self.rates('fp32').lower_bound_ms(2.0 * sets * each**2 * _DIM, 8.0 * sets * each**2)
         products = 'fp32' if exact else 'int8'
         one = next(
             (r for r in before if (r.keypoints, r.sets, r.products) == (count, 1, products)), None
         )
         ratio = 1.0 if sets == 1 else timing.median_ms / one.timing.median_ms if one else None
         return MatchingRow(
-            count, sets, products, timing, floor, timing.median_ms / floor, ratio, memory
+            count, sets, products, timing, bound, timing.median_ms / bound, ratio, memory
         )
 
     def _memory_mb(self) -> float:

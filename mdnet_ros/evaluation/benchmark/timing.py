@@ -34,7 +34,7 @@ class Rates:
     flops: float
     bandwidth: float
 
-    def floor_ms(self, operations: float, moved: float) -> float:
+    def lower_bound_ms(self, operations: float, moved: float) -> float:
         """Lower bound of the time for some operations and moved bytes, milliseconds."""
         return 1e3 * max(operations / self.flops, moved / self.bandwidth)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mdnet_ros.data.poses import Pose
 from mdnet_ros.errors import MissingDependencyError
-from mdnet_ros.evaluation.odometry.views import Sightings, View, sightings
+from mdnet_ros.evaluation.odometry.views import Observations, View, observations
 
 try:
     import pycolmap
@@ -120,18 +120,18 @@ def adjust(
 
 def _most_seen(
     views: Sequence[View], points: Mapping[int, np.ndarray], max_points: int
-) -> Sightings:
+) -> Observations:
     """Return the observations of the landmarks that are seen most often."""
     known = np.fromiter(points, np.int64, len(points))
-    seen = sightings(views, known)
+    seen = observations(views, known)
     if len(seen.ids) > max_points:
         order = np.argsort(-np.diff(seen.starts), kind='stable')
-        seen = sightings(views, seen.ids[order[:max_points]])
+        seen = observations(views, seen.ids[order[:max_points]])
     return seen
 
 
 def _add_points(
-    scene: pycolmap.Reconstruction, seen: Sightings, points: Mapping[int, np.ndarray]
+    scene: pycolmap.Reconstruction, seen: Observations, points: Mapping[int, np.ndarray]
 ) -> list[int]:
     """Add the landmarks to a reconstruction; returns its ids of them, in the same order."""
     images, rows = (seen.views + 1).tolist(), seen.rows.tolist()

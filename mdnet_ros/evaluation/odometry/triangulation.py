@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mdnet_ros.errors import MissingDependencyError
-from mdnet_ros.evaluation.odometry.views import View, sightings
+from mdnet_ros.evaluation.odometry.views import View, observations
 
 try:
     import pycolmap
@@ -43,7 +43,7 @@ def triangulate(
     """
     if pycolmap is None:
         raise MissingDependencyError('pycolmap', 'evaluate', 'visual odometry')
-    seen = sightings(views, ids)
+    seen = observations(views, ids)
     inverse = [view.pose.inverse() for view in views if view.pose is not None]
     rotations = np.stack([pose.rotation for pose in inverse])
     translations = np.stack([pose.translation for pose in inverse])

@@ -16,7 +16,7 @@ class View:
 
     Attributes:
         stamp_ns: stamp of the frame, nanoseconds.
-        ids: (N,) int64, the landmarks observed, in rising order, each once.
+        ids: (N,) int64, the landmarks observed, in ascending order, each once.
         track_ids: (N,) int64, the tracks that observe them.
         rays: (N, 3) float64, directions in the camera's frame, z = 1.
         pose: camera to map; None while it is unknown.
@@ -48,11 +48,11 @@ def common_rows(a: View, b: View) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Sightings:
+class Observations:
     """Observations of several views, grouped by landmark.
 
     Attributes:
-        ids: (L,) int64, the landmarks in rising order.
+        ids: (L,) int64, the landmarks in ascending order.
         starts: (L + 1,) int64; landmark i has the observations from ``starts[i]`` up to, and
             without, ``starts[i + 1]``, in the order of the views.
         views: (M,) int64, the view of each observation.
@@ -90,7 +90,7 @@ class Sightings:
         return np.maximum.reduceat(errors, self.starts[:-1])
 
 
-def sightings(views: Sequence[View], ids: np.ndarray, at_least: int = 2) -> Sightings:
+def observations(views: Sequence[View], ids: np.ndarray, at_least: int = 2) -> Observations:
     """Collect the observations of landmarks.
 
     Args:
@@ -108,7 +108,7 @@ def sightings(views: Sequence[View], ids: np.ndarray, at_least: int = 2) -> Sigh
     rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(size) for size in sizes)])
     rays = np.concatenate([np.zeros((0, 3)), *(view.rays for view in views)])
     found, starts = np.unique(every[chosen], return_index=True)
-    return Sightings(
+    return Observations(
         found,
         np.append(starts, len(chosen)),
         np.repeat(np.arange(len(views)), sizes)[chosen],

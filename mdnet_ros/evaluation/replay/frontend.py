@@ -21,7 +21,7 @@ from mdnet_ros.features.refinement import Refinement
 from mdnet_ros.features.tracking import FrameTracker
 from mdnet_ros.features.types import TrackedFrame
 
-#: Optical-flow peers among the extractors, by name: how far following back may miss, pixels.
+#: Optical-flow baselines among the extractors, by name: how far following back may miss, pixels.
 KLT = {KltTracker.name: 0.5, f'{KltTracker.name}-forward': np.inf}
 
 
@@ -128,7 +128,7 @@ class FrontendSpec:
 
     @property
     def network(self) -> ExtractorSpec | None:
-        """The network that the tracker node can run; None for peers."""
+        """The network that the tracker node can run; None for baselines."""
         if self.source is None or not self.source.spec.is_ours:
             return None
         return self.source.spec
@@ -156,18 +156,18 @@ def frontend_specs(
     """
     names = [part.strip() for part in text.split(',') if part.strip()]
     extractors = [split_refinement(name)[0] for name in names if name not in KLT]
-    peers = list(dict.fromkeys(extractors))
+    baselines = list(dict.fromkeys(extractors))
     specs: dict[str, ExtractorSpec] = {}
-    if peers or not names:
-        parsed = parse_extractors(','.join(peers), max_keypoints, device, weights_dir)
-        specs = dict(zip(peers, parsed, strict=True))
+    if baselines or not names:
+        parsed = parse_extractors(','.join(baselines), max_keypoints, device, weights_dir)
+        specs = dict(zip(baselines, parsed, strict=True))
     found = []
     for name in dict.fromkeys(names):
         if name in KLT:
             found.append(FrontendSpec(name, 'Apache-2.0 (OpenCV)', max_keypoints, None))
             continue
-        peer, refinement = split_refinement(name)
-        spec = specs[peer]
+        baseline, refinement = split_refinement(name)
+        spec = specs[baseline]
         suffix = FLOW_SUFFIX if refinement == 'flow' else ''
         found.append(FrontendSpec(
             spec.name + suffix, spec.licence, max_keypoints, FeatureSource(spec, cache), refinement

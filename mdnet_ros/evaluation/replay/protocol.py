@@ -126,7 +126,7 @@ def count_drops(stamps_ns: Sequence[int], milliseconds: Sequence[float]) -> int:
     """Count the frames dropped by a worker that always takes the newest waiting frame.
 
     Args:
-        stamps_ns: time at which each frame arrives, nanoseconds, rising.
+        stamps_ns: time at which each frame arrives, nanoseconds, ascending.
         milliseconds: time that each frame takes.
     """
     free = -np.inf

@@ -73,12 +73,12 @@ def reproject(
 
 
 class PositionTruth:
-    """Measures the distance of keypoints to where their earlier sighting has truly moved.
+    """Measures the distance of keypoints to where their earlier observation has truly moved.
 
     Args:
         camera: the one that took the sequence.
         poses: its true poses.
-        depths: (stamp in nanoseconds, (H, W) depth in metres) by rising stamp; read as the
+        depths: (stamp in nanoseconds, (H, W) depth in metres) by ascending stamp; read as the
             frames come.
     """
 
@@ -94,7 +94,7 @@ class PositionTruth:
         self._latest: int | None = None
 
     def errors(self, frame: TrackedFrame) -> np.ndarray:
-        """(M,) pixels; NaN where pose or depth of the earlier sighting is not known."""
+        """(M,) pixels; NaN where pose or depth of the earlier observation is not known."""
         links = frame.correspondences
         errors = np.full(len(links), np.nan)
         now = self._poses.interpolated_at(frame.stamp_ns)

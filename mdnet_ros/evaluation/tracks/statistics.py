@@ -32,7 +32,7 @@ class Truth(Protocol):
 
 
 class EpipolarTruth:
-    """Measures distances of keypoints to the true epipolar lines of their earlier sightings.
+    """Measures distances of keypoints to the true epipolar lines of their earlier observations.
 
     Lens distortion is removed first; distances are pixels of the undistorted image.
 

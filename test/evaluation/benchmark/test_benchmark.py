@@ -107,10 +107,10 @@ def test_wrong_arguments(wrong: list[str], capsys: pytest.CaptureFixture[str]) -
     assert 'expected' in capsys.readouterr().err
 
 
-def test_the_floor_is_whichever_takes_longer() -> None:
+def test_the_lower_bound_is_whichever_takes_longer() -> None:
     rates = Rates(flops=1e9, bandwidth=1e6)
-    assert rates.floor_ms(2e9, 1e3) == pytest.approx(2000)
-    assert rates.floor_ms(1e3, 3e6) == pytest.approx(3000)
+    assert rates.lower_bound_ms(2e9, 1e3) == pytest.approx(2000)
+    assert rates.lower_bound_ms(1e3, 3e6) == pytest.approx(3000)
 
 
 def test_cost_of_the_network_counts_the_padded_image() -> None:

@@ -11,7 +11,7 @@ from mdnet_ros.evaluation.odometry.bundle_adjustment import adjust
 from mdnet_ros.evaluation.odometry.odometry import Odometry, OdometrySettings
 from mdnet_ros.evaluation.odometry.triangulation import angles_between, triangulate
 from mdnet_ros.evaluation.odometry.two_views import estimate_motion, step_length
-from mdnet_ros.evaluation.odometry.views import View, common_rows, sightings
+from mdnet_ros.evaluation.odometry.views import View, common_rows, observations
 from mdnet_ros.evaluation.trajectory_errors import compare_trajectories
 
 pytest.importorskip('evo')
@@ -360,13 +360,13 @@ def test_sightings_are_grouped_by_landmark():
     rays = np.column_stack([np.arange(12).reshape(6, 2), np.ones(6)]) / 10
     a = View(0, np.array([1, 4, 7]), np.array([1, 4, 7]), rays[:3])
     b = View(1, np.array([4, 5, 7]), np.array([4, 5, 7]), rays[3:])
-    seen = sightings([a, b], np.array([1, 4, 5, 7]))
+    seen = observations([a, b], np.array([1, 4, 5, 7]))
     assert seen.ids.tolist() == [4, 7]
     assert seen.starts.tolist() == [0, 2, 4]
     assert seen.views.tolist() == [0, 1, 0, 1]
     assert seen.rows.tolist() == [1, 0, 2, 2]
     np.testing.assert_array_equal(seen.rays, np.stack([rays[1], rays[3], rays[2], rays[5]]))
-    assert sightings([a, b], np.array([1, 5]), at_least=1).ids.tolist() == [1, 5]
+    assert observations([a, b], np.array([1, 5]), at_least=1).ids.tolist() == [1, 5]
     assert common_rows(a, b)[0].tolist() == [1, 2]
     assert common_rows(a, b)[1].tolist() == [0, 2]
     b.rename(np.array([0]), np.array([9]))
