@@ -23,6 +23,8 @@ GPU_OUT ?= out/gpu
 GPU_FLAGS ?=
 # Flags for pytest, for example PYTEST_FLAGS='-k matching -x'.
 PYTEST_FLAGS ?=
+# Processes that run the tests; each has a ROS domain of its own. 0: none but pytest itself.
+TEST_PROCESSES ?= 2
 
 EXTRAS := ros,bags,demo,train,evaluate,onnx,openvino,test
 INPUTS := setup.py setup.cfg pyproject.toml requirements/constraints.txt
@@ -99,7 +101,7 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/mypy
 
 test: lint ## ruff, mypy and all tests
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal $(PYTEST_FLAGS)
 
 clean: ## remove the environment, build products and caches
 	rm -rf $(VENV) build dist install log *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -41,6 +41,7 @@ EXTRAS = {
 EXTRAS['test'] = [
     'pytest>=7.4',
     'pytest-timeout>=2.2',
+    'pytest-xdist>=3.2',
     'hypothesis>=6.90',
     'ruff>=0.5',
     'mypy>=1.10',

@@ -1,12 +1,25 @@
 """Fixtures that the tests of several packages use."""
 
 import logging
+import os
 
 import pytest
 import torch
 
 from mdnet_ros.features.network import MDNet, MDNetConfig
 from mdnet_ros.features.weights import save_weights
+
+
+def pytest_configure(config):
+    """Share the cores between the processes that run the tests.
+
+    The threads of OpenMP wait by spinning: more of them than cores slow everything down many times.
+    """
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        processes = int(os.environ['PYTEST_XDIST_WORKER_COUNT'])
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        os.environ.setdefault('OMP_NUM_THREADS', str(threads))  # of the processes that tests start
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='session')
