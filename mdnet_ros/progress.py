@@ -41,6 +41,14 @@ class Progress(tqdm):
             self._write_line()
         return False
 
+    def clear(self, nolock: bool = False) -> None:
+        """Take the bar off the terminal; in a log there is nothing to take away.
+
+        ``write`` does this before each message. tqdm would move a log's place with ``\\r``.
+        """
+        if not self._lines:
+            super().clear(nolock)
+
     def close(self) -> None:
         """End the bar; where lines were written, with a last one."""
         if self._lines and not self.disable:

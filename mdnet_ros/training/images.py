@@ -7,6 +7,7 @@ import logging
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -42,7 +43,8 @@ class NamedImage:
 
 
 def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedImage]:
-    for file in sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES):
+    files = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES)
+    for file in Progress(files, desc=f'read {path.name}', unit='image'):
         name = str(file.relative_to(path))
         gray = decode_image(file.read_bytes()) if wanted(name) else None
         if gray is not None:
@@ -52,7 +54,7 @@ def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedImage]:
 def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedImage]:
     try:
         with tarfile.open(path) as pack:
-            for member in pack:
+            for member in Progress(pack, desc=f'read {path.name}', unit='file'):
                 if not member.isfile() or not member.name.lower().endswith(SUFFIXES):
                     continue
                 if member.size > LARGEST_FILE or not wanted(member.name):
@@ -78,7 +80,7 @@ def _thin(frames: Iterator[NamedImage]) -> Iterator[NamedImage]:
 def _bag(
     path: Path, topic: str | None, part: tuple[float, float], wanted: Callable[[str], bool]
 ) -> Iterator[NamedImage]:
-    """The frames of a part of a bag, one at a time; broken ones are skipped and counted."""
+    """Read a part of a bag's frames, one at a time; broken ones are skipped and counted."""
     from mdnet_ros.bags.reader import BagReader
     from mdnet_ros.features.extractor import to_gray
 
@@ -87,9 +89,11 @@ def _bag(
         topic = bag.image_topic(topic)
         count = bag.counts[topic]
         first, last = round(part[0] * count), round(part[1] * count)
-        for number, frame in enumerate(bag.images(topic)):
-            if number >= last:
-                break
+        # The bar counts what is read: of a robot that stands still, little is kept.
+        frames = Progress(
+            islice(bag.images(topic), last), desc=f'read {path.name}', total=last, unit='frame'
+        )
+        for number, frame in enumerate(frames):
             name = f'{path.name}@{frame.stamp_ns}'
             if number < first or not wanted(name):
                 continue
@@ -252,8 +256,7 @@ def load_pools(
 
     def to_train_on() -> Iterator[NamedImage]:
         for path in paths:
-            found = read_images(path, topic, part)
-            for image in Progress(found, desc=f'read {Path(path).name}', unit=''):
+            for image in read_images(path, topic, part):
                 if min(image.gray.shape) < MINIMUM_SIDE:
                     continue
                 if is_held_back(image.name, held_back):

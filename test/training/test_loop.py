@@ -59,6 +59,7 @@ def test_run_leaves_what_it_promises(photos: Path, tmp_path: Path) -> None:
     done = train('--images', str(photos), '--out', str(out), '--steps', '6', *SMALL, *FAST)
     assert done.returncode == 0, done.stderr
     assert 'step/s' not in done.stderr  # no bar where there is no terminal
+    assert '\r' not in done.stdout + done.stderr
     summary = json.loads((out / 'summary.json').read_text())
     assert summary['steps'] == 6
     assert summary['pairs'] == 12

@@ -105,6 +105,25 @@ def test_frames_are_decoded_one_at_a_time(bag: Path, monkeypatch: pytest.MonkeyP
     assert len(decoded) <= 3
 
 
+def test_reading_a_robot_that_stands_still_shows_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every frame that is read counts, also where only the first is kept."""
+    from mdnet_ros import progress
+    from mdnet_ros.bags.messages import BagTopics
+    from mdnet_ros.bags.writer import BagWriter
+
+    monkeypatch.setattr(progress, 'LINE_PERIOD', 0.0)
+    with BagWriter(tmp_path / 'still') as writer:
+        for i in range(20):
+            BagTopics(writer).image('/image', 10**18 + i * 10**8, 'cam', data.camera())
+    assert len(list(read_images(tmp_path / 'still'))) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith('read still: ') for line in lines)
+    for count in range(1, 21):
+        assert sum(f' {count}/20 ' in line for line in lines) >= 1
+
+
 def test_a_bag_trains_with_its_broken_frame_left_out(bag: Path) -> None:
     pools = load_pools([bag], 0.3)
     assert len(pools.training) + pools.held_back == 11
