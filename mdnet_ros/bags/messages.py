@@ -116,13 +116,19 @@ class BagTopics:
 
 
 def depth_of_message(message: Any) -> np.ndarray | None:
-    """(H, W) float32 metres of a depth Image or ``compressedDepth`` PNG; None if it is none.
+    """Read a depth map from an Image or a ``compressedDepth`` PNG.
 
-    Millimetres if 16 bit, metres if float32 (REP 118).
+    Depths are millimetres if 16 bit, metres if float32 (REP 118).
+
+    Returns:
+        (H, W) float32 metres; None if the message holds no depth map or a broken one.
     """
     if hasattr(message, 'format'):
         content = np.asarray(message.data, np.uint8)[len(_DEPTH_HEADER) :]
-        units = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
+        try:
+            units = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
+        except cv2.error:
+            return None
         if units is None or units.dtype != np.uint16 or units.ndim != 2:
             return None
         return units.astype(np.float32) / np.float32(_DEPTH_UNITS_PER_METRE)
@@ -130,6 +136,10 @@ def depth_of_message(message: Any) -> np.ndarray | None:
     if message.encoding not in kinds:
         return None
     kind = np.dtype(('>' if message.is_bigendian else '<') + kinds[message.encoding])
-    rows = np.asarray(message.data, np.uint8).reshape(message.height, message.step)
+    data = np.asarray(message.data, np.uint8)
+    least = max(1, message.width) * kind.itemsize
+    if not message.height or message.step < least or data.size != message.height * message.step:
+        return None
+    rows = data.reshape(message.height, message.step)
     values = rows[:, : message.width * kind.itemsize].copy().view(kind).astype(np.float32)
     return values / np.float32(_DEPTH_UNITS_PER_METRE) if kind.itemsize == 2 else values

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mdnet_ros.bags.mcap_ending import CompletedMcap, missing_ending
 from mdnet_ros.bags.qos import TopicQos, qos_of_profiles
+from mdnet_ros.data.plain import parse_yaml
 from mdnet_ros.errors import DataError, MDNetError, MissingDependencyError
 
 _log = logging.getLogger(__name__)
@@ -362,8 +361,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = yaml.safe_load(file.read_text(encoding='utf-8'))['rosbag2_bagfile_information']
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, RecursionError):
+        content = parse_yaml(file.read_text(encoding='utf-8'), METADATA)
+        content = content['rosbag2_bagfile_information']
+    except (OSError, ValueError, TypeError, KeyError, DataError):
         _log.warning("bag '%s': %s cannot be read, doing without it", path, METADATA)
         return {}
     return content if isinstance(content, dict) else {}

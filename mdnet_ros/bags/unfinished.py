@@ -19,7 +19,7 @@ from typing import Any, Literal
 import yaml
 
 from mdnet_ros.bags.mcap_ending import complete, missing_ending
-from mdnet_ros.bags.storage import METADATA, cannot_be_read, settle_database
+from mdnet_ros.bags.storage import METADATA, SUFFIXES, cannot_be_read, settle_database
 from mdnet_ros.errors import DataError, MDNetError
 
 _log = logging.getLogger(__name__)
@@ -31,8 +31,21 @@ METADATA_VERSION: Literal[8] = 8
 
 
 def unfinished_folder(path: Path) -> Path:
-    """The folder in which the bag of that path grows."""
+    """Return the folder in which the bag of that path grows."""
     return path.with_name(path.name + SUFFIX)
+
+
+def is_bag(path: Path) -> bool:
+    """Tell whether a path is that of a bag which :class:`~mdnet_ros.bags.reader.BagReader` reads.
+
+    A folder that lost its ``metadata.yaml`` is one by its storage files; a recording that was not
+    ended is one by either of its names.
+    """
+    if path.is_dir():
+        return path.name.endswith(SUFFIX) or any(
+            p.name == METADATA or p.suffix in SUFFIXES for p in path.iterdir() if p.is_file()
+        )
+    return path.suffix in SUFFIXES or (not path.exists() and unfinished_folder(path).is_dir())
 
 
 class FolderLock:

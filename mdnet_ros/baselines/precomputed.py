@@ -24,6 +24,7 @@ from typing import TypeVar
 import numpy as np
 
 from mdnet_ros.baselines.common import build_features
+from mdnet_ros.data.array_files import read_npz
 from mdnet_ros.data.h5_files import open_h5
 from mdnet_ros.data.image_files import image_name
 from mdnet_ros.errors import DataError
@@ -95,19 +96,22 @@ class PrecomputedFeatures:
         try:
             keypoints = np.asarray(arrays['keypoints'], np.float32)
             descriptors = np.asarray(arrays['descriptors'], np.float32)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f'{where}: expected keypoints and descriptors: {error}') from None
-        count = len(keypoints)
-        scores = np.asarray(arrays.get('scores', -np.arange(count)), np.float32).reshape(-1)
+            count = len(keypoints)
+            scores = np.asarray(arrays.get('scores', -np.arange(count)), np.float32).reshape(-1)
+            width, height = (int(n) for n in np.ravel(arrays.get('image_size', (0, 0)))[:2])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DataError(
+                f'{where}: expected keypoints, descriptors, scores and an image size of numbers: '
+                f'{error}'
+            ) from None
         if keypoints.ndim != 2 or keypoints.shape[1] < 2 or len(scores) != count:
             raise DataError(f'{where}: expected (N, 2) keypoints and N scores')
         if descriptors.ndim != 2 or len(descriptors) != count:
             raise DataError(f'{where}: expected {count} descriptors, got {descriptors.shape}')
         if not (np.isfinite(keypoints).all() and np.isfinite(descriptors).all()):
             raise DataError(f'{where}: holds values that are not finite')
-        size = tuple(int(v) for v in np.asarray(arrays.get('image_size', (0, 0))).reshape(-1)[:2])
         return build_features(
-            keypoints[:, :2], scores, descriptors, (size[0], size[1]), self.max_keypoints
+            keypoints[:, :2], scores, descriptors, (width, height), self.max_keypoints
         )
 
     def _index_hloc(self) -> dict[str, Callable[[], _Arrays]]:
@@ -145,11 +149,7 @@ class PrecomputedFeatures:
 
     def _index_npz(self) -> dict[str, Callable[[], _Arrays]]:
         def read(path: Path) -> _Arrays:
-            try:
-                with np.load(path, allow_pickle=False) as file:
-                    arrays = dict(file)
-            except (OSError, ValueError) as error:
-                raise DataError(f"precomputed '{path}': not an npz file: {error}") from None
+            arrays = read_npz(path)
             if 'imsize' in arrays:  # R2D2's name for it
                 arrays['image_size'] = arrays.pop('imsize')
             return arrays

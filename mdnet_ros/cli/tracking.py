@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mdnet_ros.data.plain import parse_yaml
 from mdnet_ros.errors import DataError, SettingError
 from mdnet_ros.evaluation.tracks.run import RunReport
 from mdnet_ros.files import write_json
@@ -108,7 +107,7 @@ def _parsed(text: str, default: Any) -> Any:
     if isinstance(default, str):
         return text
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text, 'set')
+    except DataError:
         return text
     return float(value) if isinstance(default, float) and type(value) is int else value

@@ -94,14 +94,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _overrides(args: argparse.Namespace) -> dict[str, Any]:
-    import yaml
+    from mdnet_ros.data.plain import parse_yaml
 
     values: dict[str, Any] = {}
     for setting in args.settings:
         key, separator, value = setting.partition('=')
         if not separator:
             raise DataError(f"set '{setting}': expected KEY=VALUE")
-        values[key] = yaml.safe_load(value)
+        values[key] = parse_yaml(value, f"set '{setting}'")
     if args.network:
         values['network'] = args.network
     if args.steps is not None:

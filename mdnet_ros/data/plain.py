@@ -16,8 +16,22 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import numpy as np
+import yaml
 
 from mdnet_ros.errors import DataError
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Read plain values from the text of a YAML file or of a command line.
+
+    Raises:
+        DataError: it is not YAML; one line that begins with ``where``.
+    """
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:  # of many kinds: dates that do not exist, lists 1000 deep
+        reason = ' '.join(str(error).split())[:160] or type(error).__name__
+        raise DataError(f'{where}: not readable YAML: {reason}') from None
 
 
 def to_plain(value: Any) -> Any:
@@ -73,7 +87,7 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
     elif kind is np.ndarray:
         try:
             return np.array(value, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 import time
-import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import numpy as np
 from mdnet_ros.baselines.common import user_cache
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures
 from mdnet_ros.baselines.registry import ExtractorSpec
+from mdnet_ros.data.array_files import read_npz
 from mdnet_ros.data.image_files import read_image
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.extractor import Extractor
@@ -82,12 +82,12 @@ class FeatureCache:
     def get(self, key: str) -> Extraction | None:
         """Return the extraction stored under an image's key, or None."""
         try:
-            with np.load(self._path(key), allow_pickle=False) as file:
-                width, height, num_sets = (int(v) for v in file['meta'])
-                arrays = {name: file[name] for name in _FIELDS}
-                features = Features(**arrays, image_size=(width, height), num_sets=num_sets)
-                return Extraction(features, float(file['milliseconds']), reused=True)
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            file = read_npz(self._path(key))
+            width, height, num_sets = (int(v) for v in file['meta'])
+            arrays = {name: file[name] for name in _FIELDS}
+            features = Features(**arrays, image_size=(width, height), num_sets=num_sets)
+            return Extraction(features, float(file['milliseconds']), reused=True)
+        except (DataError, KeyError, ValueError, TypeError):  # extracted again
             return None
 
     def put(self, key: str, extraction: Extraction) -> None:

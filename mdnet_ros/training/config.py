@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mdnet_ros.data.plain import from_plain, to_plain
+from mdnet_ros.data.plain import from_plain, parse_yaml, to_plain
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.network import CONFIGS, MDNetConfig
 from mdnet_ros.training.objective import LossWeights
@@ -160,10 +158,10 @@ def load_config(path: str | Path | None, overrides: dict[str, Any]) -> TrainingC
     values: Any = {}
     if path is not None:
         try:
-            values = yaml.safe_load(Path(path).read_text()) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-            reason = ' '.join(str(error).split())
-            raise DataError(f"config '{path}': not a readable YAML file: {reason}") from None
+            text = Path(path).read_text(encoding='utf-8')
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"config '{path}': cannot be read: {error}") from None
+        values = parse_yaml(text, f"config '{path}'") or {}
     if not isinstance(values, dict):
         raise DataError(f"config '{path}': expected a table of settings")
     for key, value in overrides.items():

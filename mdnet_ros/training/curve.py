@@ -72,7 +72,9 @@ def read_curves(path: Path) -> list[Curve]:
         return [_read_log(path)]
     try:
         return [Curve.from_json(curve) for curve in json.loads(path.read_text())['curves']]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (
+        OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError
+    ) as error:
         reason = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise DataError(f"curves '{path}': not a file of mdnet curve --json: {reason}") from None
 

@@ -111,10 +111,6 @@ def _bag(
         )
 
 
-def _is_bag(path: Path) -> bool:
-    return (path / 'metadata.yaml').is_file() or path.suffix in ('.mcap', '.db3', '.bag')
-
-
 def read_images(
     path: str | Path,
     topic: str | None = None,
@@ -132,11 +128,13 @@ def read_images(
     Raises:
         DataError: missing, unreadable, or without images.
     """
+    from mdnet_ros.bags.unfinished import is_bag
+
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"images '{path}': no such file or folder")
-    if _is_bag(path):
+    if is_bag(path):
         yield from _thin(_bag(path, topic, part, wanted))
+    elif not path.exists():
+        raise DataError(f"images '{path}': no such file or folder")
     elif path.is_dir():
         yield from _folder(path, wanted)
     elif tarfile.is_tarfile(path):
@@ -270,7 +268,8 @@ def load_pools(
     if len(training) < 2:
         raise DataError(
             f'images {[str(p) for p in paths]}: expected at least 2 images with both sides of '
-            f'{MINIMUM_SIDE} px or more to train on, got {len(training)}'
+            f'{MINIMUM_SIDE} px or more to train on, got {len(training)}; frames of a bag that '
+            'show the same as the one before are not counted'
         )
     if not aside:
         shared = first[: max(1, min(10, len(training) // 10))]

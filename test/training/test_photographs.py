@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 import torch
 from skimage import data
 
+from mdnet_ros.errors import DataError
 from mdnet_ros.training.images import LEVELS, ImagePool, NamedImage, load_pools, read_images
 
 
@@ -122,6 +124,31 @@ def test_reading_a_robot_that_stands_still_shows_progress(
     assert all(line.startswith('read still: ') for line in lines)
     for count in range(1, 21):
         assert sum(f' {count}/20 ' in line for line in lines) >= 1
+
+
+def test_a_bag_without_its_metadata_or_its_end_is_a_bag(bag: Path, tmp_path: Path) -> None:
+    """And no folder without photographs: the folder lost a file, or its recorder was killed."""
+    from mdnet_ros.bags.unfinished import unfinished_folder
+
+    whole = [image.name.split('@')[1] for image in read_images(bag)]
+    storage = next(bag.glob('*.mcap'))
+    for name in ('no_metadata', 'killed.unfinished/killed'):
+        (tmp_path / name).mkdir(parents=True)
+        shutil.copy(storage, tmp_path / name)
+    assert unfinished_folder(tmp_path / 'killed').is_dir()
+    for name in ('no_metadata', 'killed'):
+        assert [i.name.split('@')[1] for i in read_images(tmp_path / name)] == whole
+
+
+def test_a_robot_that_stood_still_gives_too_few_images_and_is_told_why(tmp_path: Path) -> None:
+    from mdnet_ros.bags.messages import BagTopics
+    from mdnet_ros.bags.writer import BagWriter
+
+    with BagWriter(tmp_path / 'still') as writer:
+        for i in range(3):
+            BagTopics(writer).image('/image', 10**18 + i * 10**8, 'cam', data.camera())
+    with pytest.raises(DataError, match='got 1; frames of a bag that show the same as the one'):
+        load_pools([tmp_path / 'still'], 0.0)
 
 
 def test_a_bag_trains_with_its_broken_frame_left_out(bag: Path) -> None:

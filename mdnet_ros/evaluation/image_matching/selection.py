@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mdnet_ros.data.array_files import read_npy
 from mdnet_ros.data.image_files import image_name
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.image_matching.scene import SceneSettings, View
@@ -49,10 +50,7 @@ def pairs_from_file(
     Raises:
         DataError: the file cannot be read.
     """
-    try:
-        keys = [str(key) for key in np.load(path, allow_pickle=False)]
-    except (OSError, ValueError) as error:
-        raise DataError(f'{path}: not a readable list of pairs ({error})') from None
+    keys = [str(key) for key in np.ravel(read_npy(path))]
     pairs = []
     unknown = []
     for key in keys:
@@ -70,12 +68,20 @@ def pairs_from_file(
 def read_subsets(
     folder: Path, views: dict[str, View], settings: SceneSettings, omitted: list[str]
 ) -> list[tuple[str, ...]]:
-    """Read the subsets of a scene's own files; those with a missing image are left out, named."""
+    """Read the subsets of a scene's own files; those with a missing image are left out, named.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
     subsets = []
     for size in settings.subset_sizes:
         files = sorted(folder.glob(f'{size}bag_*.txt'))
         for path in files[: settings.subsets_per_size]:
-            names = [image_name(Path(line.strip()).name) for line in path.read_text().splitlines()]
+            try:
+                lines = path.read_text(encoding='utf-8').splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise DataError(f"subset '{path}': cannot be read: {error}") from None
+            names = [image_name(Path(line.strip()).name) for line in lines]
             names = [name for name in names if name]
             missing = [name for name in names if name not in views]
             if missing:

@@ -10,8 +10,8 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from mdnet_ros.data.plain import parse_yaml
 from mdnet_ros.data.poses import Pose, Trajectory, pose_of_quaternion
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.tracks.truth import GroundTruthError
@@ -250,13 +250,14 @@ def read_extrinsics(path: Path) -> Pose:
         DataError: if the file cannot be read or does not hold a rigid motion.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8').removeprefix('%YAML:1.0'))
+        text = path.read_text(encoding='utf-8').removeprefix('%YAML:1.0')
+        values = parse_yaml(text, f"extrinsics '{path}'")
         kalibr = 'T_BS' not in values
         found = values.get('cam0', values)['T_cam_imu'] if kalibr else values['T_BS']
         found = found['data'] if isinstance(found, dict) else found
         matrix = np.array(found, np.float64).reshape(4, 4)
     except (
-        OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError
+        OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError, OverflowError
     ) as error:
         reason = ' '.join(str(error).split())[:160]
         raise DataError(f"extrinsics '{path}': expected T_BS, 16 numbers: {reason}") from None

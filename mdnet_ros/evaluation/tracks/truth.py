@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from mdnet_ros.bags.messages import depth_of_message
 from mdnet_ros.bags.reader import IMAGE_TYPES, BagReader, is_called_ground_truth
@@ -13,6 +14,9 @@ from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.tracks.position import PositionTruth
 from mdnet_ros.evaluation.tracks.statistics import EpipolarTruth, Truth
+
+#: Depth maps of a topic that are looked at to find out what it holds: the first may be broken.
+_LOOKED_AT = 10
 
 
 class GroundTruthError(DataError):
@@ -122,8 +126,8 @@ def truth_of_bag(
         if kind in IMAGE_TYPES and 'depth' in name and name != image_topic
     ]
     for name in depth_topics:
-        first = next(bag.messages(name), None)
-        depth = None if first is None else depth_of_message(first)
+        maps = (depth_of_message(message) for message in islice(bag.messages(name), _LOOKED_AT))
+        depth = next((found for found in maps if found is not None), None)
         if depth is not None and depth.shape == (camera.height, camera.width):
             pairs = ((stamp_nanoseconds(m.header), depth_of_message(m)) for m in bag.messages(name))
             return PositionTruth(camera, poses, ((s, d) for s, d in pairs if d is not None))
