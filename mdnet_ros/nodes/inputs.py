@@ -96,21 +96,20 @@ class Inputs:
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
             # Two subscriptions follow every publisher: a volatile one receives all that is sent
-            # from now on, a transient local one what latching publishers sent before.
+            # from now on, a transient local one what latching publishers sent before. That one is
+            # reliable: DDS sends what was published before to reliable subscriptions alone.
             *(
                 node.create_subscription(
                     CameraInfo, topic_below(camera.name, 'camera_info'),
                     partial(receiver.on_camera_info, camera),
-                    QoSProfile(
-                        depth=1, reliability=ReliabilityPolicy.BEST_EFFORT, durability=durability
-                    ),
+                    QoSProfile(depth=1, reliability=reliable, durability=durability),
                     callback_group=QuickGroup(),
                     event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
                     qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE, entity_id=entity),
                 )
-                for durability, entity in (
-                    (DurabilityPolicy.VOLATILE, None),
-                    (DurabilityPolicy.TRANSIENT_LOCAL, 'latched'),
+                for durability, reliable, entity in (
+                    (DurabilityPolicy.VOLATILE, ReliabilityPolicy.BEST_EFFORT, None),
+                    (DurabilityPolicy.TRANSIENT_LOCAL, ReliabilityPolicy.RELIABLE, 'latched'),
                 )
             ),
             node.create_subscription(
