@@ -61,7 +61,7 @@ def images(draw):
     message = Image()
     message.header.stamp.sec, message.header.stamp.nanosec = draw(STAMPS)
     message.header.frame_id = draw(TEXT)
-    message.encoding = draw(st.sampled_from(ENCODINGS) | TEXT)
+    message.encoding = draw(rarely(TEXT, st.sampled_from(ENCODINGS)))
     message.is_bigendian = draw(st.integers(0, 255))
     if draw(st.booleans()):
         message.height, message.width = draw(st.integers(30, 80)), draw(st.integers(30, 80))
@@ -108,19 +108,39 @@ def compressed_images(draw):
 
 @st.composite
 def camera_infos(draw):
-    """Calibrations of any length, any number, any model."""
+    """Calibrations with any numbers, models, binnings and regions, or right but for a few."""
     message = CameraInfo(
-        width=draw(UINT32 | st.just(64)), height=draw(UINT32 | st.just(48)),
-        distortion_model=draw(
-            TEXT | st.sampled_from(['plumb_bob', 'rational_polynomial', 'equidistant', ''])
-        ),
-        d=draw(st.lists(NUMBERS, max_size=16)),
+        width=draw(rarely(UINT32, st.just(64))), height=draw(rarely(UINT32, st.just(48))),
+        distortion_model=draw(rarely(TEXT, st.sampled_from(
+            ['plumb_bob', 'rational_polynomial', 'equidistant', 'fisheye', '']
+        ))),
     )
-    plausible = [50.0, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0]
-    message.k = [draw(NUMBERS) if draw(st.booleans()) else number for number in plausible]
-    message.r = [draw(NUMBERS) for _ in range(9)]
-    message.p = [draw(NUMBERS) for _ in range(12)]
+    count = draw(rarely(st.integers(0, 16), st.sampled_from([0, 4, 5, 8, 12, 14])))
+    message.d = draw(mostly(count * [0.01]))
+    k = [50.0, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0]
+    message.k = draw(mostly(k))
+    message.r = draw(mostly([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]))
+    message.p = draw(mostly([*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0]))
+    message.binning_x = draw(rarely(UINT32, st.integers(0, 2)))
+    message.binning_y = draw(rarely(UINT32, st.integers(0, 2)))
+    for name in ('x_offset', 'y_offset', 'width', 'height'):
+        setattr(message.roi, name, draw(rarely(UINT32, st.sampled_from([0, 0, 0, 2, 16]))))
     return message
+
+
+def rarely(odd, usual):
+    """Draw an odd value in one of eight cases."""
+    return st.integers(0, 7).flatmap(lambda n: odd if n == 7 else usual)
+
+
+@st.composite
+def mostly(draw, numbers):
+    """Draw these numbers, in a quarter of the cases with some of them replaced by any."""
+    numbers = list(numbers)
+    if numbers and draw(st.integers(0, 3)) == 3:
+        for _ in range(draw(st.integers(1, len(numbers)))):
+            numbers[draw(st.integers(0, len(numbers) - 1))] = draw(NUMBERS)
+    return numbers
 
 
 class Target:
