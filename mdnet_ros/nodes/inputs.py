@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import Any, Protocol
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -15,6 +17,7 @@ from rclpy.qos import (
     qos_policy_name_from_kind,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from mdnet_ros.nodes.events import SubscriptionEventCallbacks
@@ -31,6 +34,8 @@ _OVERRIDABLE = (
     QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY,
     QoSPolicyKind.DURABILITY,
 )
+#: Seconds between two looks for publishers that latch camera_info.
+_LOOK_PERIOD = 0.5
 
 
 class Receiver(Protocol):
@@ -51,6 +56,11 @@ class Receiver(Protocol):
 
 class Inputs:
     """Subscribes to the topics of a camera.
+
+    A calibration that was sent before, latched (reliable and transient local), is received too:
+    while a publisher of camera_info latches, there is a second subscription that asks for the same.
+    It does not exist otherwise, because each publisher that does not latch would log a warning
+    about it.
 
     Images that were published but not received are counted in the camera's statistics, where the
     middleware numbers the messages and there is one publisher.
@@ -76,6 +86,7 @@ class Inputs:
         self._compressed = settings.image_transport == 'compressed'
         self._image = topic_below(camera.name, 'image')
         self._mask = topic_below(camera.name, 'mask')
+        self._info = node.resolve_topic_name(topic_below(camera.name, 'camera_info'))
         base = node.resolve_topic_name(self._image)
         self.topic = node.resolve_topic_name(f'{base}/compressed' if self._compressed else base)
         reliability = (
@@ -95,22 +106,8 @@ class Inputs:
                 ),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),
-            # Two subscriptions follow every publisher: a volatile one receives all that is sent
-            # from now on, a transient local one what latching publishers sent before. That one is
-            # reliable: DDS sends what was published before to reliable subscriptions alone.
-            *(
-                node.create_subscription(
-                    CameraInfo, topic_below(camera.name, 'camera_info'),
-                    partial(receiver.on_camera_info, camera),
-                    QoSProfile(depth=1, reliability=reliable, durability=durability),
-                    callback_group=QuickGroup(),
-                    event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
-                    qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE, entity_id=entity),
-                )
-                for durability, reliable, entity in (
-                    (DurabilityPolicy.VOLATILE, ReliabilityPolicy.BEST_EFFORT, None),
-                    (DurabilityPolicy.TRANSIENT_LOCAL, ReliabilityPolicy.RELIABLE, 'latched'),
-                )
+            self._subscribe_to_calibration(
+                ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE
             ),
             node.create_subscription(
                 Image, self._mask, partial(receiver.on_mask, camera),
@@ -124,9 +121,24 @@ class Inputs:
                 ),
             ),
         ]
+        self._changing = threading.Lock()
+        self._latched: Subscription | None = None
+        self._ended = False
+        self._look_for_latched()
+        self._timer = node.create_timer(
+            _LOOK_PERIOD, self._look_for_latched,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
 
     def destroy(self) -> None:
         """End the subscriptions."""
+        self._node.destroy_timer(self._timer)
+        with self._changing:
+            self._ended = True
+            if self._latched is not None:
+                self._subscriptions.append(self._latched)
+                self._latched = None
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
@@ -170,6 +182,38 @@ class Inputs:
         if self._compressed and images:
             return f'raw images are on {images[0]}, set image_transport:=raw'
         return f'start the camera, or remap {self._image} to its topic'
+
+    def _subscribe_to_calibration(
+        self,
+        reliability: ReliabilityPolicy,
+        durability: DurabilityPolicy,
+        entity_id: str | None = None,
+    ) -> Subscription:
+        return self._node.create_subscription(
+            CameraInfo, topic_below(self.camera.name, 'camera_info'),
+            partial(self._receiver.on_camera_info, self.camera),
+            QoSProfile(depth=1, reliability=reliability, durability=durability),
+            callback_group=QuickGroup(),
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+            qos_overriding_options=QoSOverridingOptions(_OVERRIDABLE, entity_id=entity_id),
+        )
+
+    def _look_for_latched(self) -> None:
+        """Create or destroy the transient local subscription, following the publishers."""
+        # DDS sends what was published before only where both sides are reliable.
+        wanted = (ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL)
+        latched = any(
+            (publisher.qos_profile.reliability, publisher.qos_profile.durability) == wanted
+            for publisher in self._node.get_publishers_info_by_topic(self._info)
+        )
+        with self._changing:
+            if self._ended or latched == (self._latched is not None):
+                return
+            if self._latched is None:
+                self._latched = self._subscribe_to_calibration(*wanted, 'latched')
+            else:
+                self._node.destroy_subscription(self._latched)
+                self._latched = None
 
     def _take(self, message: Any, info: Any) -> None:
         sequence, last = info.get('publication_sequence_number'), self._sequence

@@ -54,7 +54,9 @@ class OdometrySettings:
         max_error: largest reprojection error of an inlier, pixels. Two views alone must agree
             within half of it.
         min_angle: parallax from which a landmark is triangulated, degrees.
-        init_angle: median parallax from which two views start a map, degrees.
+        init_angle: parallax that ``init_points`` of the landmarks, or half of them if those are
+            fewer, must have between two views that start a map, degrees.
+        init_points: see ``init_angle``.
         min_points: landmarks that a pose needs.
         free_keyframes: keyframes whose poses are adjusted, the newest ones.
         fixed_keyframes: keyframes before these that take part with fixed poses.
@@ -68,6 +70,7 @@ class OdometrySettings:
     max_error: float = 3.0
     min_angle: float = 1.0
     init_angle: float = 3.0
+    init_points: int = 50
     min_points: int = 10
     free_keyframes: int = 8
     fixed_keyframes: int = 8
@@ -325,7 +328,11 @@ class Odometry:
         motion = self._motion(first, view)
         if motion is None or len(motion.rows) < enough:
             return
-        if np.degrees(motion.parallax) < settings.init_angle:
+        # As in ORB-SLAM (Mur-Artal et al. 2015, section IV): a number of landmarks with parallax,
+        # not the median. While the camera flies ahead, the near landmarks leave the picture, and
+        # the median over those that both views observe may stay small for seconds.
+        wide = (motion.parallax >= np.radians(settings.init_angle)).sum()
+        if wide < min(settings.init_points, len(motion.rows) / 2):
             return
         step = motion.earlier_from_later
         length = float(np.median(self._steps)) * (len(waiting) - 1)

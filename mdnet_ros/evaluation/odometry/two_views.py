@@ -21,12 +21,13 @@ class TwoViewMotion:
         earlier_from_later: pose of the later camera in the earlier one; its translation has
             unit length.
         rows: (M,) int64, rows of the later view whose observations agree with the motion.
-        parallax: median angle between the rays of the two views, radians, without the rotation.
+        parallax: (M,) float64, angle between the two rays of each of these observations after
+            the rotation is taken out, radians.
     """
 
     earlier_from_later: Pose
     rows: np.ndarray
-    parallax: float
+    parallax: np.ndarray
 
 
 def estimate_motion(
@@ -51,7 +52,7 @@ def estimate_motion(
     if fit is None:
         return None
     turned = a[fit.inliers] @ fit.b_from_a.rotation.T
-    parallax = float(np.median(angles_between(turned, b[fit.inliers])))
+    parallax = angles_between(turned, b[fit.inliers])
     return TwoViewMotion(fit.b_from_a.inverse(), rows_b[fit.inliers], parallax)
 
 

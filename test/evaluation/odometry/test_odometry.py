@@ -124,6 +124,28 @@ def test_poses_are_given_at_once():
         assert np.linalg.norm(pose.translation - final.translation) < 0.3 * step
 
 
+def test_a_map_starts_on_the_near_landmarks_where_most_are_far():
+    """The median parallax stays small as long as the far landmarks are the most."""
+    rng = np.random.default_rng(11)
+    far = np.column_stack([rng.uniform(-60, 60, 900), rng.uniform(-30, 30, 900),
+                           rng.uniform(80, 120, 900)])  # fmt: skip
+    near = np.column_stack([rng.uniform(-6, 6, 300), rng.uniform(-4, 4, 300),
+                            rng.uniform(5, 10, 300)])  # fmt: skip
+    poses = [Pose(np.eye(3), np.array([0.12, 0.02, 0.05]) * i) for i in range(30)]
+    frames = fly(np.concatenate([far, near]), poses, 0.3, rng)
+    first, last = (View(0, ids, ids, np.column_stack([rays, np.ones(len(ids))]))
+                   for ids, rays in (frames[0], frames[-1]))  # fmt: skip
+    rows, later = common_rows(first, last)
+    assert np.degrees(np.median(angles_between(first.rays[rows], last.rays[later]))) < 3
+    assert np.isin(first.ids[rows], np.arange(len(far))).mean() > 0.7
+    odometry = Odometry(FOCAL)
+    located = [odometry.add(*frame, i * 10**8) is not None for i, frame in enumerate(frames)]
+    assert all(located[10:])
+    errors = compare_trajectories(odometry.path(), track_of(poses))
+    assert errors.frames == len(poses)
+    assert errors.ate < 0.02 * errors.length
+
+
 def test_it_survives_a_gap():
     rng = np.random.default_rng(0)
     poses = bow()
@@ -385,7 +407,8 @@ def test_motion_and_step_length_by_hand():
         motion.earlier_from_later.translation, true.translation / length, atol=1e-5
     )
     assert len(motion.rows) == len(views[2].ids)
-    assert 3 < np.degrees(motion.parallax) < 15
+    assert motion.parallax.shape == motion.rows.shape
+    assert 3 < np.degrees(np.median(motion.parallax)) < 15
     known = dict(enumerate(points))
     step = Pose(true.rotation, true.translation / length)
     rows = np.arange(len(views[2].ids))
