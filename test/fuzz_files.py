@@ -32,9 +32,9 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.typesys import Stores, get_typestore
 
 from mdnet_ros.bags import calibration
-from mdnet_ros.bags.frames import TF_MESSAGE
 from mdnet_ros.bags.messages import BagTopics, depth_of_message
 from mdnet_ros.bags.reader import CAMERA_INFO, IMAGE, ODOMETRY, BagReader
+from mdnet_ros.bags.static_transforms import TF_MESSAGE
 from mdnet_ros.bags.unfinished import SUFFIX, finish_beside
 from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.baselines.precomputed import PrecomputedFeatures

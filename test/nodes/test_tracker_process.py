@@ -250,19 +250,3 @@ def test_what_is_wrong_around_its_outputs_is_told(start_tracker, connect):
     other = client.node.create_publisher(PointCloud2, 'correspondences', 1)
     tracker.wait_for_log(r"another node publishes on '/asked/correspondences' too: give each")
     client.node.destroy_publisher(other)
-
-
-def test_a_camera_info_that_was_latched_before_the_start_is_used(start_tracker, connect):
-    """The driver sent it once, transient local; nobody sends it again."""
-    client = connect(namespace='latching')
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    info = CameraInfo(width=160, height=120, distortion_model='plumb_bob', d=[0.0] * 5)
-    info.k = [150.0, 0.0, 80.0, 0.0, 150.0, 60.0, 0.0, 0.0, 1.0]
-    client.node.create_publisher(CameraInfo, 'camera_info', latched).publish(info)
-    client.listen('tracks', PointCloud)
-    start_tracker(namespace='latching', vins_layout='fusion')
-    client.connect()
-    start = client.node.get_clock().now().nanoseconds
-    for i in range(3):
-        client.exchange(stamp_ns=start + i * 10**8)
-    assert len(client.answer(start + 2 * 10**8, 'tracks').points)
