@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -84,7 +85,7 @@ class FeatureCache:
         try:
             file = read_npz(self._path(key))
             width, height, num_sets = (int(v) for v in file['meta'])
-            arrays = {name: file[name] for name in _FIELDS}
+            arrays: dict[str, Any] = {name: file[name] for name in _FIELDS}
             features = Features(**arrays, image_size=(width, height), num_sets=num_sets)
             return Extraction(features, float(file['milliseconds']), reused=True)
         except (DataError, KeyError, ValueError, TypeError):  # extracted again
