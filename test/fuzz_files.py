@@ -179,7 +179,10 @@ def read_bag(path: Path) -> None:
             bag.qos(name)
             if kind.endswith('CompressedImage'):
                 for message in bag.messages(name):
-                    depth_of_message(message)
+                    try:
+                        depth_of_message(message)
+                    except MDNetError as refused:
+                        one_line(refused)
         pose = bag.pose_topic()
         if pose is not None:
             bag.poses(pose)

@@ -203,10 +203,19 @@ class BagReader:
         return candidates[0]
 
     def camera_info_topic(self, image_topic: str, requested: str | None = None) -> str | None:
-        """The camera_info topic of an image topic, by ROS convention, or the bag's only one.
+        """Return the camera_info topic that belongs to an image topic.
+
+        Args:
+            image_topic: topic of the images.
+            requested: name of the camera_info topic, if the user gave one.
+
+        Returns:
+            The requested topic, else ``camera_info`` in the namespace of the images (the ROS
+            convention), else the only topic of this type in the bag; None where the choice is
+            not clear.
 
         Raises:
-            DataError: if the requested topic is not there.
+            DataError: if the requested topic is not in the bag or has another type.
         """
         if requested is not None:
             return self._checked(requested, (CAMERA_INFO,), 'camera_info')
@@ -219,12 +228,15 @@ class BagReader:
     def pose_topic(self, requested: str | None = None) -> str | None:
         """Return the topic of the ground truth, or None where the choice is not clear.
 
-        That is the only one called ground truth, else the only one of poses that are usually
-        measured from outside. Odometry and poses with a covariance are estimates, and goals are
-        no poses at all: they have to be requested.
+        The choice is the only topic called ground truth, else the only topic of a type that
+        motion capture publishes. Odometry and poses with a covariance are estimates, and goals
+        are not poses of the robot: these topics have to be requested.
+
+        Args:
+            requested: name of the topic, if the user gave one.
 
         Raises:
-            DataError: if the requested topic is not there or holds no poses.
+            DataError: if the requested topic is not in the bag or holds no poses.
         """
         if requested is not None:
             return self._checked(requested, POSE_TYPES, 'poses')

@@ -308,10 +308,19 @@ class Storage:
         return _Source(reader, tuple(reader.connections), ros1=False)
 
     def _settled_database(self, file: Path) -> Path:
-        """The database without unfinished business: a journal or log of a recorder that ended.
+        """Return a database file with all committed messages, without a journal or log beside it.
 
-        What was committed is taken into the database as every program that opens it does. Where
-        nothing can be written that happens in a temporary copy.
+        A recorder that was killed leaves a rollback journal or write-ahead log. SQLite applies it
+        to the database, in a temporary copy where the folder is read-only.
+
+        Args:
+            file: the database.
+
+        Returns:
+            The same file, or the copy, which is deleted when this object is closed.
+
+        Raises:
+            DataError: if another process is recording the bag.
         """
         rests = [file.with_name(file.name + end) for end in ('-journal', '-wal')]
         if not any(rest.exists() and rest.stat().st_size for rest in rests):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from typing import Any
+
+import numpy as np
 
 from mdnet_ros.bags.messages import depth_of_message
 from mdnet_ros.bags.reader import IMAGE_TYPES, BagReader, is_called_ground_truth
@@ -15,6 +19,7 @@ from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.tracks.position import PositionTruth
 from mdnet_ros.evaluation.tracks.statistics import EpipolarTruth, Truth
 
+_log = logging.getLogger(__name__)
 #: Depth maps of a topic that are looked at to find out what it holds: the first may be broken.
 _LOOKED_AT = 10
 
@@ -110,10 +115,13 @@ def truth_of_bag(
     """Choose what correspondences are compared with: positions where depth is known, else lines.
 
     Args:
-        bag: open; depth maps are read from it.
-        image_topic: of the camera.
+        bag: the open bag; depth maps are read from it.
+        image_topic: topic of the camera's images.
         camera: its calibration; without it nothing can be compared.
         poses: its true poses; without them nothing can be compared.
+
+    Returns:
+        The truth, or None without calibration or poses.
 
     Raises:
         DataError: if the bag is damaged.
@@ -126,9 +134,29 @@ def truth_of_bag(
         if kind in IMAGE_TYPES and 'depth' in name and name != image_topic
     ]
     for name in depth_topics:
-        maps = (depth_of_message(message) for message in islice(bag.messages(name), _LOOKED_AT))
-        depth = next((found for found in maps if found is not None), None)
-        if depth is not None and depth.shape == (camera.height, camera.width):
-            pairs = ((stamp_nanoseconds(m.header), depth_of_message(m)) for m in bag.messages(name))
-            return PositionTruth(camera, poses, ((s, d) for s, d in pairs if d is not None))
+        first = next(_depth_maps(name, bag.messages(name)), None)
+        if first is not None and first[1].shape == (camera.height, camera.width):
+            return PositionTruth(camera, poses, _depth_maps(name, bag.messages(name)))
     return EpipolarTruth(camera, poses)
+
+
+def _depth_maps(topic: str, messages: Iterable[Any]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield stamp (ns) and (H, W) depth of the messages of a topic.
+
+    Messages that cannot be read are left out; the first problem is logged. Ends where none of the
+    first few messages is a depth map.
+    """
+    found, problem = False, ''
+    for number, message in enumerate(messages):
+        try:
+            depth = depth_of_message(message)
+        except DataError as error:
+            depth = None
+            if not problem:
+                problem = str(error)
+                _log.warning("topic '%s': not compared with: %s", topic, problem)
+        if depth is not None:
+            found = True
+            yield stamp_nanoseconds(message.header), depth
+        elif not found and number + 1 >= _LOOKED_AT:
+            return
