@@ -138,32 +138,32 @@ class BagReader:
 
     @property
     def is_ros1(self) -> bool:
-        """Whether the bag is of ROS 1; its messages are given as CDR nevertheless."""
+        """Return whether this is a ROS 1 bag; its messages are converted to CDR."""
         return self._storage.is_ros1
 
     @property
     def topics(self) -> dict[str, str]:
-        """Message type by topic, sorted by topic."""
+        """Return a dictionary from topic to message type, sorted by topic."""
         return {name: topic.type for name, topic in self._storage.topics.items()}
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of messages by topic, sorted by topic."""
+        """Return a dictionary from topic to number of messages, sorted by topic."""
         return {name: topic.count for name, topic in self._storage.topics.items()}
 
     @property
     def span_ns(self) -> tuple[int, int] | None:
-        """When the first and the last message were recorded, nanoseconds; None without any."""
+        """Return the recording times of the first and the last message, ns; None if it is empty."""
         return self._storage.span_ns
 
     @property
     def duration_s(self) -> float:
-        """Seconds from the first message to the last."""
+        """Return the seconds from the first message to the last."""
         span = self._storage.span_ns
         return 0.0 if span is None else (span[1] - span[0]) * 1e-9
 
     def qos(self, topic: str) -> TopicQos | None:
-        """The quality of service that a topic was published with; None if the bag does not tell.
+        """Return the quality of service a topic was published with; None if it was not recorded.
 
         Raises:
             DataError: if the topic is not there.
@@ -171,19 +171,19 @@ class BagReader:
         return self._storage.topics[self._checked(topic)].qos
 
     def fields(self, type: str) -> dict[str, str] | None:
-        """Type by name of a message type's fields, as ROS 2 spells them, if the bag defines it."""
+        """Return field name -> type of a message type in ROS 2's spelling; None if it is unknown."""
         return self._storage.fields(type)
 
     def image_topics(self) -> list[str]:
-        """The topics whose first message is an image that can be decoded; not depth maps."""
+        """Return the topics whose first message is an image that can be decoded and no depth map."""
         return [topic for topic, kind in self.topics.items() if self._holds_images(topic, kind)]
 
     def image_topic(self, requested: str | None = None) -> str:
-        """The topic to read images from.
+        """Return the topic to read images from.
 
         Args:
-            requested: what the user named; None: the only one that can be decoded (an
-                uncompressed topic goes before its own compressed copy).
+            requested: name of the topic, if the user gave one. None: the only topic that can be
+                decoded; an uncompressed topic is preferred to its own compressed copy.
 
         Raises:
             DataError: if it is not there, holds no images, or the choice is not clear.
@@ -306,9 +306,9 @@ class BagReader:
         return (message for _, message in self.typed([topic]))
 
     def typed(self, topics: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """Read topic and deserialised message, in the order they were recorded.
+        """Yield topic and deserialised message in the order of recording.
 
-        Messages whose bytes are not those of their type are left out, counted and told.
+        Messages that do not fit their type are left out; a warning gives their number.
 
         Raises:
             DataError: if a topic is not there, nothing on it can be deserialised, or the bag is
@@ -329,12 +329,12 @@ class BagReader:
             _log.warning("%s (%d of %d messages left out)", problem, bad, good + bad)
 
     def raw(self, topics: Sequence[str] | None = None) -> Iterator[RawMessage]:
-        """Read undecoded messages in the order they were recorded.
+        """Yield undecoded messages in the order of recording.
 
-        Where the bag is damaged, what comes before is read and the damage is told.
+        A damaged bag is read up to the damage, with a warning.
 
         Args:
-            topics: only these; None: all.
+            topics: names of the topics to read; None: all.
 
         Raises:
             DataError: if a topic is not there, or the bag is damaged before the first message.
@@ -366,7 +366,7 @@ class BagReader:
         return topic
 
     def _holds_images(self, topic: str, kind: str) -> bool:
-        """Whether the topic's messages are images, and no depth maps."""
+        """Return whether the messages of a topic are images and no depth maps."""
         if kind not in IMAGE_TYPES:
             return False
         encoding = self._encoding(topic)
@@ -375,12 +375,12 @@ class BagReader:
         return encoding in ENCODINGS or (kind == COMPRESSED_IMAGE and encoding is not None)
 
     def _encoding(self, topic: str) -> str | None:
-        """The encoding of the topic's first readable image, before any compression.
+        """Return the encoding of a topic's first readable image, before compression.
 
         Returns:
-            For a compressed image without one the format; for ``compressedDepth`` always one of
-            depth; for a raw image none that is unknown if one of the first few is known. None if
-            no message can be read.
+            The encoding. It is the ``format`` for a compressed image that gives no encoding, and
+            always a depth encoding for ``compressedDepth``. Raw images are read until one has a
+            known encoding, a few at most. None if no message can be read.
         """
         encoding = None
         with suppress(DataError):
@@ -394,7 +394,7 @@ class BagReader:
         return encoding
 
     def _advice(self) -> str:
-        """Advise the user where no topic is taken for a camera's; empty without advice."""
+        """Return advice for a bag in which no topic counts as a camera's, or an empty string."""
         for topic, kind in self.topics.items():
             encoding = self._encoding(topic) if kind in IMAGE_TYPES else None
             if encoding == '16UC1' and not topic.endswith('/compressedDepth'):

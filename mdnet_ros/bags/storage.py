@@ -43,10 +43,10 @@ class Topic:
     """A topic of a bag.
 
     Attributes:
-        name: such as ``/camera/image_raw``.
-        type: such as ``sensor_msgs/msg/Image``.
-        count: its messages.
-        qos: how it was published; None if the bag does not tell.
+        name: for example ``/camera/image_raw``.
+        type: message type, for example ``sensor_msgs/msg/Image``.
+        count: number of messages.
+        qos: quality of service it was published with; None if it was not recorded.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class _Source:
-    """An open storage file and those of its connections that can be read."""
+    """An open storage file and its readable connections."""
 
     reader: Any
     connections: tuple[Any, ...]
@@ -71,7 +71,7 @@ class Storage:
         path: a rosbag2 folder, a ``.db3`` or ``.mcap`` file, or a ROS 1 ``.bag``.
 
     Attributes:
-        topics: by name.
+        topics: dictionary from name to topic.
         is_ros1: whether the bag is of ROS 1. Its messages are converted to CDR.
 
     Raises:
@@ -102,7 +102,7 @@ class Storage:
 
     @property
     def span_ns(self) -> tuple[int, int] | None:
-        """Stamps of the first and the last message, nanoseconds; None without messages."""
+        """Return the stamps of the first and the last message, ns; None if there are none."""
         # Readers give the moment after the last message.
         spans = [
             (source.reader.start_time, source.reader.end_time - 1)
@@ -113,7 +113,7 @@ class Storage:
         return min(first for first, _ in spans), max(last for _, last in spans)
 
     def messages(self, topics: Sequence[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
-        """Topic, stamp (ns) and CDR bytes of the messages of some topics, by stamp.
+        """Yield topic, stamp (ns) and CDR bytes of the messages of some topics, sorted by stamp.
 
         Raises:
             Exception: of many kinds, if a file is damaged.
@@ -126,7 +126,7 @@ class Storage:
         return heapq.merge(*streams, key=lambda message: message[1])
 
     def deserialize(self, data: bytes, type: str) -> Any:
-        """The message of CDR bytes.
+        """Deserialise a message.
 
         Raises:
             Exception: of many kinds, if the bytes are not those of the type.
@@ -134,7 +134,7 @@ class Storage:
         return self._typestore.deserialize_cdr(data, type)
 
     def fields(self, type: str) -> dict[str, str] | None:
-        """The fields of a message type by the bag's own definition.
+        """Return the fields of a message type by the bag's own definition.
 
         Returns:
             Type by name, both as ROS 2 spells them (``sequence<double>``); None if the bag does
@@ -204,7 +204,7 @@ class Storage:
         return tuple(sources)
 
     def _files(self) -> list[Path]:
-        """The storage files of the bag, checked to be at least one."""
+        """Return the storage files of the bag; raises DataError if there are none."""
         if not self.path.is_dir():
             if self.path.suffix not in SUFFIXES:
                 raise DataError(
@@ -284,7 +284,7 @@ class Storage:
         return _Source(reader, tuple(reader.connections), ros1=True)
 
     def _compressed_bag(self) -> _Source | None:
-        """A bag whose metadata says that its files or messages are compressed."""
+        """Open a bag whose metadata says that its files or messages are compressed."""
         mode = str(self._metadata.get('compression_mode') or '').lower()
         if mode not in ('file', 'message'):
             return None
@@ -342,7 +342,7 @@ class Storage:
 
 
 def settle_database(file: Path) -> None:
-    """Bring a database that its writer left behind to its last committed state.
+    """Apply the journal or write-ahead log that a killed writer left to its database.
 
     Raises:
         sqlite3.Error: if it is damaged, locked, or cannot be written.
@@ -354,18 +354,18 @@ def settle_database(file: Path) -> None:
 
 
 def qos_of_latching(latching: int | None) -> TopicQos | None:
-    """Quality of service of a ROS 1 publisher: latching is ROS 2's transient local."""
+    """Return the quality of service of a ROS 1 publisher: latching becomes transient local."""
     return TopicQos(transient_local=True, depth=1) if latching else None
 
 
 def cannot_be_read(path: Path, error: Exception) -> str:
-    """One line on an error of the library."""
+    """Return a line that says which bag cannot be read, and why."""
     reason = ' '.join(str(error).split())[:200] or type(error).__name__
     return f"bag '{path}': cannot be read: {reason}"
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
-    """The content of ``metadata.yaml``; empty if it is missing or damaged."""
+    """Return the content of ``metadata.yaml``; empty if it is missing or damaged."""
     file = path / METADATA
     if not file.is_file():
         return {}
@@ -379,13 +379,13 @@ def _read_metadata(path: Path) -> dict[str, Any]:
 
 
 def _list(metadata: dict[str, Any], key: str) -> list[Any]:
-    """A list in the metadata; empty if there is none."""
+    """Return a list in the metadata; empty if there is none."""
     value = metadata.get(key)
     return value if isinstance(value, list) else []
 
 
 def _qos_of_metadata(path: Path, metadata: dict[str, Any]) -> dict[str, TopicQos]:
-    """Quality of service by topic: people edit it in ``metadata.yaml`` for the player."""
+    """Return topic -> quality of service by ``metadata.yaml``, which people edit for the player."""
     from rosbags.rosbag2.metadata import parse_qos
 
     found = {}
@@ -402,7 +402,7 @@ def _qos_of_metadata(path: Path, metadata: dict[str, Any]) -> dict[str, TopicQos
 
 
 def _typestore(sources: Sequence[_Source]) -> Any:
-    """The message definitions of a bag; those that it does not hold are ROS 2's own.
+    """Build a type store of the bag's message definitions, or ROS 2's where it has none.
 
     A definition that cannot be parsed leaves its type out and the others readable.
     """
@@ -440,7 +440,7 @@ def _typestore(sources: Sequence[_Source]) -> Any:
 
 
 def _with_parts(names: set[str], known: dict[str, Any]) -> dict[str, Any]:
-    """Those of some types that are known, and the types they consist of."""
+    """Return the known types among some names, with the types that they consist of."""
     found: dict[str, Any] = {}
     waiting = set(names)
     while waiting:
@@ -452,7 +452,7 @@ def _with_parts(names: set[str], known: dict[str, Any]) -> dict[str, Any]:
 
 
 def parts_of_types(types: dict[str, Any]) -> set[str]:
-    """The names of the types that the fields of some types are of, as ``rosbags`` parses them."""
+    """Return the names of the message types of the fields of types that ``rosbags`` parsed."""
     from rosbags.interfaces import Nodetype
 
     names = set()
@@ -466,7 +466,7 @@ def parts_of_types(types: dict[str, Any]) -> set[str]:
 
 
 def _spelled(description: Any) -> str:
-    """A field's type as ROS 2 spells it."""
+    """Return the type of a field in ROS 2's spelling."""
     from rosbags.interfaces import Nodetype
 
     kind, content = description
