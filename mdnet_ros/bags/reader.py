@@ -171,11 +171,11 @@ class BagReader:
         return self._storage.topics[self._checked(topic)].qos
 
     def fields(self, type: str) -> dict[str, str] | None:
-        """Return field name -> type of a message type in ROS 2's spelling; None if it is unknown."""
+        """Return field name -> type of a message type in ROS 2's spelling, or None."""
         return self._storage.fields(type)
 
     def image_topics(self) -> list[str]:
-        """Return the topics whose first message is an image that can be decoded and no depth map."""
+        """Return the topics of images that can be decoded, without those of depth maps."""
         return [topic for topic, kind in self.topics.items() if self._holds_images(topic, kind)]
 
     def image_topic(self, requested: str | None = None) -> str:
