@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='repetitions of each measurement',
     )
     parser.add_argument('--weights-dir', type=Path, help="folder with weights of baselines")
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--json', type=Path, help='write the results to this file')
 
 
 def _number(text: str) -> int:

@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_json(args.json, {'curves': [curve.to_json() for curve in curves]})
     columns = [Column('run'), Column('pairs seen')]
-    columns += [Column(name, 3) for name in curves[0].figures]
+    columns += [Column(name, 3) for name in curves[0].metrics]
     rows = (
-        (curve.name, f'{curve.pairs[-1]:,}', *(values[-1] for values in curve.figures.values()))
+        (curve.name, f'{curve.pairs[-1]:,}', *(values[-1] for values in curve.metrics.values()))
         for curve in curves
     )
     Table(tuple(columns), tuple(rows), 'Last validation on held-back photographs').print()

@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = 'protocols:\n' + '\n'.join(
         f'  {name:<16}{text}' for name, text in _COMMANDS.items()
     )
-    parser.add_argument('protocol', choices=_COMMANDS, metavar='REPORT_FORMAT')
+    parser.add_argument('protocol', choices=_COMMANDS, metavar='PROTOCOL')
     parser.add_argument(
-        'arguments', nargs=argparse.REMAINDER, metavar='…', help='see REPORT_FORMAT --help'
+        'arguments', nargs=argparse.REMAINDER, metavar='…', help='see PROTOCOL --help'
     )
 
 

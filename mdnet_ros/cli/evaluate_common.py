@@ -52,7 +52,7 @@ def add_output_arguments(parser: argparse.ArgumentParser, what: str) -> None:
 def add_file_arguments(parser: argparse.ArgumentParser, json_required: bool = False) -> None:
     """Declare the arguments that say where results are written."""
     parser.add_argument('--json', type=Path, required=json_required,
-                        help='write the figures to this file')
+                        help='write the results to this file')
     parser.add_argument('--html', type=Path, help='write the report to this file')
     parser.add_argument('--text', type=Path, help='write the tables to this file, with the '
                         'command, the date, the machine, versions and hashes of weights; as '
@@ -81,8 +81,8 @@ def show_and_write(
         args: parsed arguments, with those of :func:`add_file_arguments`.
         report_format: how results of this kind are shown and written.
         result: result to show.
-        sources: how its runs came to their figures.
-        published: show published figures beside.
+        sources: how its runs came to their results.
+        published: show published results beside.
         data: data set and extractors, for pictures of the HTML report; None: no pictures.
 
     Raises:

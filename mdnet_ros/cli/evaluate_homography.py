@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='compare descriptors in 8 bits where the processor does that faster, as the tracker '
         'does, instead of in float32',
     )
-    parser.add_argument('--published', action='store_true', help='show published figures beside')
+    parser.add_argument('--published', action='store_true', help='show published results beside')
     add_output_arguments(parser, 'sequences')
 
 

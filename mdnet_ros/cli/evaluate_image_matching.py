@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seed', type=int, default=0, help='seed of every random choice')
     parser.add_argument('--pose-seeds', type=int, default=5, metavar='N',
                         help='seeds of the robust pose, whose accuracies are averaged (default: 5)')
-    parser.add_argument('--published', action='store_true', help='show published figures beside')
+    parser.add_argument('--published', action='store_true', help='show published results beside')
     add_output_arguments(parser, 'scenes')
 
 

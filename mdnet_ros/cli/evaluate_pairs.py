@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--pairs', type=int, default=24, help='pairs of each class')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--weights-dir', type=Path, help="folder with weights of baselines")
-    parser.add_argument('--json', type=Path, help='write the figures to this file')
+    parser.add_argument('--json', type=Path, help='write the results to this file')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,12 +50,12 @@ def run(args: argparse.Namespace) -> int:
         image for path in args.images
         for image in read_images(path, wanted=lambda name: is_held_back(name, args.held_back))
     )
-    figures = measure(pool, specs, args.pairs, CLASSES)
-    print_sections(tables(figures))
+    metrics = measure(pool, specs, args.pairs, CLASSES)
+    print_sections(tables(metrics))
     if args.json:
         write_json(args.json, {
             'protocol': 'pairs', 'photographs': len(pool), 'max_keypoints': keypoints,
-            'figures': to_plain(figures),
+            'figures': to_plain(metrics),
             'provenance': to_plain([provenance(args.words, specs, '')]),
         })
     return 0

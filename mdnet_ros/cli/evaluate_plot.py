@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, show the figures as a table, and draw."""
+    """Read, show the metrics as a table, and draw."""
     found = read_points(args.speed, args.accuracy, args.size, args.keypoints)
     columns = (
         Column('extractor'),

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--rate', type=float, default=1.0, metavar='X', help='speed, 1: as recorded [1]'
     )
-    parser.add_argument('--json', type=Path, metavar='FILE', help='figures and all samples')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='metrics and all samples')
     parser.add_argument(
         '--plot', type=Path, metavar='FILE.png', help='memory and latency over time'
     )

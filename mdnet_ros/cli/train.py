@@ -116,4 +116,4 @@ def _print(summary: Any, out: Path) -> None:
     rows = [(name, str(getattr(summary, name))) for name in names]
     rows += [(f'best: {name}', f'{value:.3f}') for name, value in summary.best.items()]
     rows += [('WARNING', complaint) for complaint in summary.complaints]
-    Table((Column('figure'), Column('value')), tuple(rows), f'Training: {out}').print()
+    Table((Column('metric'), Column('value')), tuple(rows), f'Training: {out}').print()

@@ -166,14 +166,14 @@ class Scene:
         for i in range(count):
             part = (i - count // 2) / count
             # Mip levels are blended by taking another threshold in each sample.
-            picture, inverse_of_sample = self._render_sample(
+            picture, inverse_depth_of_sample = self._render_sample(
                 self._pose(time + part * settings.exposure_s),
                 _SHIFTS[i % len(_SHIFTS)],
                 (i % len(_SHIFTS) + 0.5) / len(_SHIFTS),
             )
             light += picture
             if i == count // 2:
-                inverse_depth = inverse_of_sample
+                inverse_depth = inverse_depth_of_sample
         light *= (1.0 if settings.steady_light else gain(time)) / count
         rng = np.random.default_rng((settings.seed, index))
         deviation = np.sqrt(settings.noise**2 + 0.02 * settings.noise * light)

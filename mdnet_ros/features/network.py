@@ -141,7 +141,7 @@ def _opposites(convolution: nn.Conv2d) -> nn.Conv2d:
     """Make every second filter the negative of the one before.
 
     Detectors that begin like this rise where their partner falls. Random ones begin much alike,
-    and then have to be parted while they learn (docs/training.md has the figures).
+    and then have to be parted while they learn (docs/training.md has the numbers).
     """
     with torch.no_grad():
         pairs = len(convolution.weight) // 2 * 2

@@ -222,7 +222,7 @@ class TrackedFrame:
         refined: (N,) bool, True where optical flow has refined the position; None without
             refinement.
         missed: (N,) int32, how many frames ago the keypoint was detected last: 0 in this frame,
-            more where optical flow carries the track on; None without refinement.
+            more where optical flow propagates the track; None without refinement.
     """
 
     features: Features

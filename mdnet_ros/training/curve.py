@@ -13,7 +13,7 @@ from mdnet_ros.features.weights import load_weights
 from mdnet_ros.files import write_bytes
 
 #: What is drawn, and how it is called.
-_FIGURES = {
+_METRICS = {
     'mma_1px': 'MMA at 1 px', 'mma_3px': 'MMA at 3 px', 'ms_3px': 'MS at 3 px',
     'repeatability_1px': 'repeatability at 1 px',
 }
@@ -26,26 +26,26 @@ class Curve:
     Attributes:
         name: of the run's folder.
         pairs: of views seen up to each, those of the weights it started from included.
-        figures: name -> value at each.
+        metrics: name -> value at each.
     """
 
     name: str
     pairs: tuple[int, ...]
-    figures: dict[str, tuple[float, ...]]
+    metrics: dict[str, tuple[float, ...]]
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {'run': self.name, 'pairs': list(self.pairs),
-                **{name: list(values) for name, values in self.figures.items()}}
+                **{name: list(values) for name, values in self.metrics.items()}}
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> Curve:
         """Rebuild from :meth:`to_json`; KeyError, TypeError or ValueError if it is not that."""
         pairs = tuple(int(n) for n in values['pairs'])
-        figures = {name: tuple(float(v) for v in values[name]) for name in _FIGURES}
-        if any(len(column) != len(pairs) for column in figures.values()):
+        metrics = {name: tuple(float(v) for v in values[name]) for name in _METRICS}
+        if any(len(column) != len(pairs) for column in metrics.values()):
             raise ValueError('columns of different length')
-        return Curve(str(values['run']), pairs, figures)
+        return Curve(str(values['run']), pairs, metrics)
 
 
 def pairs_before(training: dict[str, Any]) -> int:
@@ -91,7 +91,7 @@ def _read_log(run: Path) -> Curve:
         raise DataError(f"run '{run}': expected a folder of mdnet train: {error}") from None
     log = EventAccumulator(str(run / 'tensorboard'), size_guidance={'scalars': 0})
     log.Reload()
-    tags = {name: f'validation/{name}' for name in _FIGURES}
+    tags = {name: f'validation/{name}' for name in _METRICS}
     if not set(tags.values()) <= set(log.Tags()['scalars']):
         raise DataError(f"run '{run}': not validated yet")
     events = {name: log.Scalars(tag) for name, tag in tags.items()}
@@ -105,7 +105,7 @@ def _read_log(run: Path) -> Curve:
 
 
 def draw_curves(curves: list[Curve], out: Path) -> None:
-    """One panel for each figure, one line for each run.
+    """One panel for each metric, one line for each run.
 
     Args:
         curves: to draw.
@@ -120,10 +120,10 @@ def draw_curves(curves: list[Curve], out: Path) -> None:
         raise MissingDependencyError('matplotlib', 'train', 'mdnet curve') from None
     figure = Figure(figsize=(10.0, 6.0), layout='constrained')
     panels = figure.subplots(2, 2, sharex=True)
-    for panel, (name, title) in zip(panels.flat, _FIGURES.items(), strict=True):
+    for panel, (name, title) in zip(panels.flat, _METRICS.items(), strict=True):
         for curve in curves:
             thousands = [pairs / 1000 for pairs in curve.pairs]
-            panel.plot(thousands, curve.figures[name], marker='o', markersize=3, label=curve.name)
+            panel.plot(thousands, curve.metrics[name], marker='o', markersize=3, label=curve.name)
         panel.set_title(title)
         panel.grid(alpha=0.3)
     for panel in panels[1]:

@@ -33,7 +33,7 @@ from mdnet_ros.training.journal import Journal
 from mdnet_ros.training.objective import LossTerms, draw, objective
 from mdnet_ros.training.schedule import learning_rate
 from mdnet_ros.training.summary import RunSummary, describe_device
-from mdnet_ros.training.validation import ValidationFigures, validate, validation_pairs
+from mdnet_ros.training.validation import ValidationMetrics, validate, validation_pairs
 from mdnet_ros.training.views import ViewPair
 
 #: Steps timed to find how many fit into a time budget, after as many to warm up.
@@ -164,7 +164,7 @@ class Trainer:
             total=self.steps, initial=self.step, desc='train', unit='step',
             disable=self.rank != 0, dynamic_ncols=True,
         )
-        figures: ValidationFigures | None = None
+        metrics: ValidationMetrics | None = None
         try:
             while self.step < self.steps:
                 terms = self._advance(batches)
@@ -173,15 +173,15 @@ class Trainer:
                 if self.rank == 0 and self.journal is not None:
                     self._report(bar, terms)
                     if end or self.step % self.config.validate_every == 0:
-                        figures = self._validate(bar)
+                        metrics = self._validate(bar)
                     if end or self.step % self.config.checkpoint_every == 0:
                         self._save()
         finally:
             batches.close()
             bar.close()
-        if figures is None and self.rank == 0:
-            figures = self._measure()
-        summary = self._summary(figures)
+        if metrics is None and self.rank == 0:
+            metrics = self._measure()
+        summary = self._summary(metrics)
         if self.rank == 0 and self.journal is not None:
             write_text(
                 self.out / 'summary.json', json.dumps(asdict(summary), indent=2) + '\n'
@@ -265,39 +265,39 @@ class Trainer:
         """The averaged network."""
         return self.average.module  # type: ignore[return-value]
 
-    def _measure(self) -> ValidationFigures:
+    def _measure(self) -> ValidationMetrics:
         return validate(self._exported(), self.pairs, self.precision)
 
-    def _validate(self, bar: Progress) -> ValidationFigures:
-        figures = self._measure()
+    def _validate(self, bar: Progress) -> ValidationMetrics:
+        metrics = self._measure()
         if self.journal is not None:
-            self.journal.scalars('validation', figures.to_dict(), self.step)
+            self.journal.scalars('validation', metrics.to_dict(), self.step)
             self.journal.picture(self._exported(), self.pairs, self.step)
-        complaints = figures.complaints()
+        complaints = metrics.complaints()
         bar.write(
-            f'step {self.step}: repeatability 1/3 px {figures.repeatability_1px:.3f}/'
-            f'{figures.repeatability_3px:.3f}, MMA 1/2/3 px {figures.mma_1px:.3f}/'
-            f'{figures.mma_2px:.3f}/{figures.mma_3px:.3f}, MS {figures.ms_3px:.3f}, scores '
-            f'{figures.score_low:.2f}-{figures.score_high:.2f}, flat {figures.flat_share:.2f}, '
-            f'overlap {figures.overlap_1px:.2f}, hardest negative {figures.hardest_negative:.2f}, '
-            f'steadiness {figures.steadiness_half_px:.2f}'
+            f'step {self.step}: repeatability 1/3 px {metrics.repeatability_1px:.3f}/'
+            f'{metrics.repeatability_3px:.3f}, MMA 1/2/3 px {metrics.mma_1px:.3f}/'
+            f'{metrics.mma_2px:.3f}/{metrics.mma_3px:.3f}, MS {metrics.ms_3px:.3f}, scores '
+            f'{metrics.score_low:.2f}-{metrics.score_high:.2f}, flat {metrics.flat_share:.2f}, '
+            f'overlap {metrics.overlap_1px:.2f}, hardest negative {metrics.hardest_negative:.2f}, '
+            f'steadiness {metrics.steadiness_half_px:.2f}'
             + ''.join(f'\n  WARNING: {c}' for c in complaints)
         )
-        score = figures.selection_score()
+        score = metrics.selection_score()
         if score > self.best:
             self.best = score
-            self._export('best.safetensors', figures)
-        return figures
+            self._export('best.safetensors', metrics)
+        return metrics
 
-    def _export(self, name: str, figures: ValidationFigures | None) -> None:
+    def _export(self, name: str, metrics: ValidationMetrics | None) -> None:
         training = {**self.provenance, **self.origin}
         training.update(
             steps=self.step, of_steps=self.steps, pairs=self._pairs_seen(),
             seconds=round(self.seconds, 1), device=describe_device(self.device),
             seed=self.config.seed, config=self.config.to_dict(),
         )
-        if figures is not None:
-            training['validation'] = figures.to_dict()
+        if metrics is not None:
+            training['validation'] = metrics.to_dict()
         save_weights(self._exported(), self.out / name, training)
 
     def _pairs_seen(self) -> int:
@@ -327,7 +327,7 @@ class Trainer:
         save_checkpoint(self._state(), self.checkpoint_path)
         self._export('last.safetensors', None)
 
-    def _summary(self, figures: ValidationFigures | None) -> RunSummary:
+    def _summary(self, metrics: ValidationMetrics | None) -> RunSummary:
         seconds = max(self.seconds, 1e-9)
         best: dict[str, float] = {}
         if self.rank == 0:
@@ -344,7 +344,7 @@ class Trainer:
             device=describe_device(self.device),
             processes=self.world,
             best=best,
-            last=figures.to_dict() if figures else {},
-            complaints=figures.complaints() if figures else [],
+            last=metrics.to_dict() if metrics else {},
+            complaints=metrics.complaints() if metrics else [],
             finished=self.step == self.steps,
         )

@@ -113,7 +113,7 @@ def render_card(
         lines += [
             '## Validation on held-back photographs', '',
             'Printed by `mdnet train` at the step these weights were taken.', '',
-            '| figure | value |', '|---|---|',
+            '| metric | value |', '|---|---|',
             *(f'| {name} | {value:.3f} |' for name, value in training['validation'].items()), '',
         ]
     for table, command in evaluations:

@@ -21,8 +21,8 @@ class RunSummary:
         parameters: number of trained numbers of the network.
         device: name of the device.
         processes: number of processes that trained together.
-        best: validation figures of the best weights.
-        last: validation figures of the last weights.
+        best: validation metrics of the best weights.
+        last: validation metrics of the last weights.
         complaints: signs of trouble at the last validation, in words.
         finished: whether the schedule was completed.
     """

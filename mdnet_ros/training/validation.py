@@ -1,4 +1,4 @@
-"""Figures of a network on held-back photographs, warped once and for all.
+"""Metrics of a network on held-back photographs, warped once and for all.
 
 Losses alone can look healthy while the detector is useless, so these are measured as a user would
 see them: keypoints found by the extractor's own detection, matched by mutual nearest neighbour.
@@ -36,7 +36,7 @@ _LIGHT = PhotometricRanges(blur=1.8)
 _FLAT = 2.0 / 255.0
 
 
-#: The figures that are measured pair by pair and then averaged.
+#: The metrics that are measured pair by pair and then averaged.
 _MEASURED = (
     'repeatability_1px', 'repeatability_3px', 'mma_1px', 'mma_2px', 'mma_3px', 'ms_3px',
     'flat_share', 'overlap_1px', 'hardest_negative', 'descriptor_spread', 'steadiness_half_px',
@@ -44,7 +44,7 @@ _MEASURED = (
 
 
 @dataclass(frozen=True)
-class ValidationFigures:
+class ValidationMetrics:
     """Means over the validation pairs.
 
     Attributes:
@@ -55,7 +55,7 @@ class ValidationFigures:
         score_low, score_median, score_high: 10th, 50th and 90th percentile of the peaks' scores.
         flat_share: share of keypoints on flat ground.
         overlap_1px: share of keypoints that another set found too, within a pixel: 0 where the
-            sets complement each other, 1 where they are copies. No other figure shows this, since
+            sets complement each other, 1 where they are copies. No other metric shows this, since
             copies are matched as well as what they are copies of.
         hardest_negative: mean similarity of a keypoint's descriptor to the most similar wrong one.
         descriptor_spread: mean standard deviation of the descriptors' elements times sqrt(D): 1
@@ -113,7 +113,7 @@ def validation_pairs(pool: ImagePool, count: int, device: torch.device) -> ViewP
 
 
 @torch.no_grad()
-def validate(network: MDNet, pairs: ViewPair, precision: torch.dtype) -> ValidationFigures:
+def validate(network: MDNet, pairs: ViewPair, precision: torch.dtype) -> ValidationMetrics:
     """Measure a network.
 
     Args:
@@ -129,14 +129,14 @@ def validate(network: MDNet, pairs: ViewPair, precision: torch.dtype) -> Validat
         images = pairs.images[[i, count + i]]
         found = _detect(network, images, precision)
         visible = pairs.valid[[i, count + i]]
-        figures = _measure(found, images, visible, pairs.to_second[i : i + 1])
-        rows.append(torch.cat([figures, steadiness(network, images[:1], precision)[None]]))
+        metrics = _measure(found, images, visible, pairs.to_second[i : i + 1])
+        rows.append(torch.cat([metrics, steadiness(network, images[:1], precision)[None]]))
         scores.append(found.scores[found.valid].cpu())
     means = dict(zip(_MEASURED, torch.stack(rows).mean(0).tolist(), strict=True))
     low, median, high = torch.quantile(
         torch.cat(scores), torch.tensor([0.1, 0.5, 0.9])
     ).tolist()
-    return ValidationFigures(score_low=low, score_median=median, score_high=high, **means)
+    return ValidationMetrics(score_low=low, score_median=median, score_high=high, **means)
 
 
 def _detect(network: MDNet, images: torch.Tensor, precision: torch.dtype) -> PaddedFeatures:
@@ -186,7 +186,7 @@ def _inside(points: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
 def _measure(
     found: PaddedFeatures, images: torch.Tensor, visible: torch.Tensor, to_second: torch.Tensor
 ) -> torch.Tensor:
-    """Measure one pair: the figures in the order of ``_MEASURED`` without the last."""
+    """Measure one pair: the metrics in the order of ``_MEASURED`` without the last."""
     found0, found1 = found[0], found[1]
     k = found0.valid.shape[1]
     forward = apply_homography(to_second, found0.keypoints)[0]

@@ -20,7 +20,7 @@ from mdnet_ros.files import write_text
 from mdnet_ros.progress import Progress
 from mdnet_ros.tracker.drawing import COLOUR_BY, ColourBy, TrackDrawer, draw_tracks
 from mdnet_ros.tracker.recording import Recording
-from mdnet_ros.viewer.figures import SequenceFigures
+from mdnet_ros.viewer.metrics import SequenceMetrics
 
 #: Placeholders of the template for title and data.
 _TITLE, _DATA = '@TITLE@', '"@DATA@"'
@@ -73,7 +73,7 @@ class PageContent:
         frames: number of frames in the charts.
         pictures: number of frames shown as pictures.
         without_image: number of pictures drawn on black, because the recording has no image.
-        summary: figures of all frames.
+        summary: metrics of all frames.
     """
 
     frames: int
@@ -101,14 +101,14 @@ def write_page(
     """
     settings = settings or PageSettings()
     step = max(settings.every, -(-len(recording) // settings.max_frames))
-    figures = SequenceFigures()
+    metrics = SequenceMetrics()
     drawer = TrackDrawer(settings.trail, settings.colour_by)
     pictures: list[str] = []
     shown: list[int] = []
     without_image = 0
     frames = Progress(recording, 'drawing', len(recording), unit='frame', disable=not progress)
     for index, (frame, image) in enumerate(frames):
-        figures.add(frame)
+        metrics.add(frame)
         trails = drawer.update(frame)
         if index % step:
             continue
@@ -130,8 +130,8 @@ def write_page(
         'shown': shown,
         'pictures': pictures,
     }
-    _write(path, f'{name}: tracks', {**about, **figures.to_json()})
-    return PageContent(len(figures.series.stamps_ns), len(pictures), without_image, figures.summary)
+    _write(path, f'{name}: tracks', {**about, **metrics.to_json()})
+    return PageContent(len(metrics.series.stamps_ns), len(pictures), without_image, metrics.summary)
 
 
 def _pixels(image: ImageFrame | None) -> np.ndarray | None:

@@ -202,9 +202,9 @@ def test_an_unusable_calibration_stops_nothing_and_is_said_everywhere(
     assert main(['view', '--bag', str(place / 'tracked_scene' / 'tracks'), '--images',
                  str(place / bag), '--out', str(page)]) == 0
     assert page.stat().st_size > 10_000
-    code, figures, left_out = replay(place, tmp_path, bag)
+    code, metrics, left_out = replay(place, tmp_path, bag)
     assert code == 0
-    assert figures['summary']['precision'] is None
+    assert metrics['summary']['precision'] is None
     (line,) = left_out
     assert reason in line
 
@@ -223,12 +223,12 @@ def pose_file(path, place, offset_ns=0, part=slice(None)):
 
 def test_true_poses_of_another_time_give_no_score(place, tmp_path, capsys):
     truth = pose_file(tmp_path / 'later.txt', place, offset_ns=3 * 10**9)
-    code, figures, left_out = replay(place, tmp_path, 'scene', '--ground-truth', truth)
+    code, metrics, left_out = replay(place, tmp_path, 'scene', '--ground-truth', truth)
     assert code == 0
-    precision = figures['summary']['precision']
+    precision = metrics['summary']['precision']
     assert precision['matches'] == 0
     assert set(precision['within'].values()) == {None}
-    assert [d['accuracy'] for d in figures['distances']] == [None] * 4
+    assert [d['accuracy'] for d in metrics['distances']] == [None] * 4
     (line,) = left_out
     assert 'no image has a true pose: the poses are from' in line
     row = next(line for line in capsys.readouterr().out.splitlines() if ' klt ' in line)
@@ -237,11 +237,11 @@ def test_true_poses_of_another_time_give_no_score(place, tmp_path, capsys):
 
 def test_true_poses_of_half_the_bag_are_said_to_be_so(place, tmp_path):
     truth = pose_file(tmp_path / 'half.txt', place, part=slice(0, 4))
-    _, figures, (line,) = replay(place, tmp_path, 'scene', '--ground-truth', truth)
+    _, metrics, (line,) = replay(place, tmp_path, 'scene', '--ground-truth', truth)
     assert 'only 4 of 8 images have a true pose' in line
-    assert figures['summary']['precision']['matches'] > 0
-    assert [d['pairs'] for d in figures['distances']] == [3, 2, 0, 0]
-    assert figures['distances'][2]['accuracy'] is None
+    assert metrics['summary']['precision']['matches'] > 0
+    assert [d['pairs'] for d in metrics['distances']] == [3, 2, 0, 0]
+    assert metrics['distances'][2]['accuracy'] is None
 
 
 def test_a_truth_file_that_cannot_be_used_is_an_error(place, tmp_path, capsys):

@@ -24,7 +24,7 @@ from mdnet_ros.features.weights import save_weights
 from mdnet_ros.tracker.recording import read_tracks
 
 SCENE = SceneSettings(duration_s=0.4, rate_hz=20, width=192, height=144)
-FIGURES = {
+METRICS = {
     'frames_in', 'frames_processed', 'frames_dropped', 'fps', 'latency_ms', 'keypoints_per_frame',
     'matches_per_frame', 'track_length', 'inlier_ratio', 'precision',
 }  # fmt: skip
@@ -74,7 +74,7 @@ def test_every_frame_in_order_and_the_same_twice(place, capsys):
     assert contents(place / 'one' / 'tracks') == contents(place / 'two' / 'tracks')
     document = json.loads((place / 'one.json').read_text())
     assert document == json.loads((place / 'one' / 'summary.json').read_text())
-    assert set(document) >= FIGURES
+    assert set(document) >= METRICS
     assert set(document['latency_ms']) == {'p50', 'p95', 'p99'}
     assert set(document['track_length']) == {'mean', 'median', 'p90'}
     assert set(document['precision']) == {'1px', '2px', '3px'}
@@ -243,7 +243,7 @@ def test_a_video_that_cannot_be_written_costs_only_itself(place, capsys):
 
 
 def test_a_thermal_camera_is_tracked_when_it_is_named(place, capsys):
-    """16UC1 holds counts; a fixed range and the image's own both give tracks."""
+    """16UC1 holds raw values; a fixed range and the image's own both give tracks."""
     rng = np.random.default_rng(0)
     counts = (30000 + 200 * cv2.GaussianBlur(rng.normal(size=(120, 160)), (0, 0), 2)).astype('u2')
     with BagWriter(place / 'thermal') as bag:

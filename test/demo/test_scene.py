@@ -67,8 +67,9 @@ def test_images_are_where_poses_say_to_a_twentieth_of_a_pixel(scene):
     """Phase correlation of two renderings whose cameras differ by a known small turn."""
     pose = camera_pose(0.3)
     turned = cv2.Rodrigues(np.array([0.0, 2.0 / scene.camera.k[0, 0], 0.0]))[0]  # two pixels
-    first, _ = scene._instant(pose, (0.0, 0.0), 0.5)
-    second, _ = scene._instant(type(pose)(pose.rotation @ turned, pose.translation), (0, 0), 0.5)
+    first, _ = scene._render_sample(pose, (0.0, 0.0), 0.5)
+    turned_pose = type(pose)(pose.rotation @ turned, pose.translation)
+    second, _ = scene._render_sample(turned_pose, (0, 0), 0.5)
     middle = np.s_[60:180, 80:240]
     (dx, dy), _ = cv2.phaseCorrelate(
         first[middle].astype(np.float64), second[middle].astype(np.float64),

@@ -220,7 +220,7 @@ def test_there_is_never_a_second_track_on_the_same_point() -> None:
     assert len(again.features) == len(CORNERS)
 
 
-def test_no_track_is_carried_into_a_mask_or_over_the_border() -> None:
+def test_no_track_is_propagated_into_a_mask_or_over_the_border() -> None:
     mask = np.full((64, 64), 255, np.uint8)
     mask[:, 32:] = 0
     t = tracker(max_gap=3, border=100)

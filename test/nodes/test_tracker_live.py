@@ -322,7 +322,7 @@ def test_diagnostics_tell_rate_latency_counts_and_model(client, tracker):
     assert 'images are converted by' in tracker.log()
 
 
-def test_refinement_is_switched_live_and_its_fields_are_carried(client):
+def test_refinement_is_switched_live_and_its_fields_are_published(client):
     assert set_parameters(client, refinement='affine')[0][0] is False
     assert set_parameters(client, refinement='flow', max_gap=3) == [(True, ''), (True, '')]
     client.call(Trigger, 'tracker/reset', Trigger.Request())

@@ -25,7 +25,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def test_card_holds_the_figures(weights: Path, tmp_path: Path) -> None:
+def test_card_holds_the_metrics(weights: Path, tmp_path: Path) -> None:
     table = tmp_path / 'sources.csv'
     table.write_text('file,source,licence\na,github:x/y@1,MIT\nb,github:x/y@2,MIT\nc,z,CC0\n')
     # Of 20 matches 2, 4, 6, … are within 1, 2, 3, … px; the images share 16 keypoints.

@@ -1,4 +1,4 @@
-"""Figures that are watched during training, on photographs and the weights that ship."""
+"""Metrics that are watched during training, on photographs and the weights that ship."""
 
 from __future__ import annotations
 

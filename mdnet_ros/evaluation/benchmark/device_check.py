@@ -41,7 +41,7 @@ class Check:
     Attributes:
         name: of the check.
         passed: whether it holds.
-        detail: the figures behind it.
+        detail: the values behind it.
     """
 
     name: str

@@ -50,10 +50,10 @@ class SoakSample:
 
 @dataclass(frozen=True)
 class Check:
-    """Comparison of one figure at the beginning and at the end of a run.
+    """Comparison of one metric at the beginning and at the end of a run.
 
     Attributes:
-        name: name of the figure, with its unit.
+        name: name of the metric, with its unit.
         first: value at the beginning.
         last: value at the end.
         limit: how far the two may differ, in words.
@@ -134,7 +134,7 @@ class SoakRun:
         return all(check.held for check in self.checks())
 
     def windows(self, count: int = 12) -> list[dict[str, float]]:
-        """Cut the run into equal parts and return the figures of each, by name."""
+        """Cut the run into equal parts and return the metrics of each, by name."""
         edges = np.linspace(0.0, self.seconds, count + 1)
         rows = []
         for begin, end in zip(edges[:-1], edges[1:], strict=True):

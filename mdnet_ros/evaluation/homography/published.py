@@ -1,4 +1,4 @@
-"""Published figures on HPatches; reports show them beside measured ones, marked as such.
+"""Published results on HPatches; reports show them beside measured ones, marked as such.
 
 They are mean matching accuracy and matching score at 1, 2 and 3 px on the 108-sequence protocol,
 with mutual nearest neighbours. MD-2-Net and the methods with a matching score are from
@@ -17,11 +17,11 @@ _CURVES = 'result curves cached by feature repositories'
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """Figures of one method.
+    """Metrics of one method.
 
     Attributes:
         name: name of the method.
-        source: where the figures were published.
+        source: where the results were published.
         mma: MMA at 1, 2 and 3 px, by group (``viewpoint``, ``illumination``, ``overall``).
         ms: matching score at 1, 2 and 3 px, by group; empty where it was not published.
     """

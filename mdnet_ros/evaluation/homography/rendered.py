@@ -28,7 +28,7 @@ DENSITY = 2048 / (640 * 480)
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassMetrics:
     """One extractor on the pairs of one class; means over the pairs.
 
     Attributes:
@@ -58,7 +58,7 @@ def default_keypoints(side: int = SIDE) -> int:
 
 def measure(
     pool: ImagePool, specs: Sequence[ExtractorSpec], count: int, classes: Sequence[PairClass]
-) -> list[ClassFigures]:
+) -> list[ClassMetrics]:
     """Measure extractors on the same pairs.
 
     Args:
@@ -72,25 +72,25 @@ def measure(
         WeightsError: an extractor's weights are missing.
     """
     extractors = [(spec.name, spec.create()) for spec in specs]
-    figures = []
+    metrics = []
     progress = Progress(total=len(classes) * len(specs), unit='class')
     for kind in classes:
         pairs = pairs_of(pool, kind, count)
         for name, extractor in extractors:
             progress.set_postfix_str(f'{kind.name} {name}')
             results = [_pair(extractor, pairs, i) for i in range(count)]
-            figures.append(_figures(name, kind.name, results))
+            metrics.append(_metrics(name, kind.name, results))
             progress.update()
     progress.close()
-    return figures
+    return metrics
 
 
-def overall(figures: Sequence[ClassFigures]) -> list[ClassFigures]:
+def overall(metrics: Sequence[ClassMetrics]) -> list[ClassMetrics]:
     """Means over the classes, each with the same weight, one row per extractor."""
     rows = []
-    for name in dict.fromkeys(f.extractor for f in figures):
-        own = [f for f in figures if f.extractor == name]
-        rows.append(ClassFigures(
+    for name in dict.fromkeys(f.extractor for f in metrics):
+        own = [f for f in metrics if f.extractor == name]
+        rows.append(ClassMetrics(
             name, 'mean', sum(f.pairs for f in own), _mean([f.repeatability for f in own]),
             _mean([f.recall for f in own]),
             (_mean([f.mma[0] for f in own]), _mean([f.mma[1] for f in own]),
@@ -100,13 +100,13 @@ def overall(figures: Sequence[ClassFigures]) -> list[ClassFigures]:
     return rows
 
 
-def tables(figures: Sequence[ClassFigures]) -> list[Table]:
+def tables(metrics: Sequence[ClassMetrics]) -> list[Table]:
     """One table per class and one of their means, one row per extractor."""
     columns = (
         Column('extractor'), Column(f'Rep@{_SHOWN}', 3, 'max'), Column('recall', 3, 'max'),
         *(Column(f'MMA@{t}', 3, 'max') for t in (1, 2, 3)), Column(f'MS@{_SHOWN}', 3, 'max'),
     )
-    every = [*figures, *overall(figures)]
+    every = [*metrics, *overall(metrics)]
     shown = []
     for kind in dict.fromkeys(f.kind for f in every):
         own = [f for f in every if f.kind == kind]
@@ -126,13 +126,13 @@ def _pair(extractor: Extractor, pairs: ViewPair, number: int) -> PairCounts:
     return evaluate_pair(a, b, match_mutual_nearest(a, b), homography / homography[2, 2])
 
 
-def _figures(name: str, kind: str, results: Sequence[PairCounts]) -> ClassFigures:
+def _metrics(name: str, kind: str, results: Sequence[PairCounts]) -> ClassMetrics:
     recall = [
         2 * r.correct_shared[_SHOWN - 1] / r.repeated[_SHOWN - 1]
         for r in results if r.repeated[_SHOWN - 1]
     ]
     mma = tuple(_mean([r.mma(t) for r in results]) for t in (1, 2, 3))
-    return ClassFigures(
+    return ClassMetrics(
         name, kind, len(results), _mean([r.repeatability(_SHOWN) for r in results]),
         _mean(recall), (mma[0], mma[1], mma[2]),
         _mean([r.matching_score(_SHOWN) for r in results]),

@@ -18,9 +18,9 @@ from mdnet_ros.evaluation.homography.results import (
     HomographyResult,
     SequenceResult,
     average,
-    extractor_figures,
+    extractor_metrics,
     group_average,
-    sequence_figures,
+    sequence_metrics,
 )
 from mdnet_ros.evaluation.reports.html import HtmlPage
 from mdnet_ros.evaluation.reports.plots import PALETTE, bar_figure, draw_matches, new_figure
@@ -51,7 +51,7 @@ def group_table(result: HomographyResult, group: str, published: bool = False) -
     Args:
         result: result of the evaluation.
         group: ``viewpoint``, ``illumination`` or ``overall``.
-        published: append rows of published figures, marked as such.
+        published: append rows of published results, marked as such.
     """
     columns = (
         Column('extractor'),
@@ -214,7 +214,7 @@ def _add_pictures(
                 for i in (0, pair.number - 1)
             ]
             a, b = (extraction.features for extraction in source.features_of(images))
-        except MDNetError as error:  # changed since it was measured; the figures stand
+        except MDNetError as error:  # changed since it was measured; the results stand
             page.note(str(error))
             continue
         matches = match_mutual_nearest(
@@ -241,7 +241,7 @@ def build_page(
 
     Args:
         result: result to show.
-        published: show published figures beside, marked as such.
+        published: show published results beside, marked as such.
         data: data set and extractors, for pictures of the worst pairs; None: no pictures.
 
     Raises:
@@ -281,6 +281,6 @@ def build_page(
 
 
 REPORT_FORMAT = ReportFormat(
-    'homography', HomographyResult, extractor_figures, sequence_figures, sections, build_page,
+    'homography', HomographyResult, extractor_metrics, sequence_metrics, sections, build_page,
     PUBLISHED,
 )

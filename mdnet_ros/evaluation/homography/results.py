@@ -22,7 +22,7 @@ OVERALL = 'overall'
 
 @dataclass(frozen=True)
 class HomographySettings:
-    """Everything that decides the figures besides extractors and images.
+    """Everything that decides the results besides extractors and images.
 
     Attributes:
         max_keypoints: the most keypoints of one image.
@@ -96,18 +96,18 @@ def group_average(
     return average(s for s in extractor.parts if group in (OVERALL, s.group))
 
 
-def extractor_figures(extractor: ExtractorResult[SequenceResult]) -> dict[str, Any]:
+def extractor_metrics(extractor: ExtractorResult[SequenceResult]) -> dict[str, Any]:
     """Averages of each group, as the JSON shows them."""
     groups = (OVERALL, *GROUPS.values())
-    return {group: _figures(group_average(extractor, group)) for group in groups}
+    return {group: _metrics(group_average(extractor, group)) for group in groups}
 
 
-def sequence_figures(sequence: SequenceResult) -> dict[str, Any]:
+def sequence_metrics(sequence: SequenceResult) -> dict[str, Any]:
     """Averages of one sequence, as the JSON shows them."""
-    return _figures(average([sequence]))
+    return _metrics(average([sequence]))
 
 
-def _figures(summary: SequenceSummary) -> dict[str, Any]:
+def _metrics(summary: SequenceSummary) -> dict[str, Any]:
     metrics = summary.metrics
     return {
         'mma': _by_threshold(metrics.mma),

@@ -139,18 +139,18 @@ def average(parts: Sequence[SummaryT]) -> SummaryT:
     """Average sizes or scenes with the same weight, and add their counts.
 
     Args:
-        parts: at least one. A figure that is None in some parts is averaged over the others.
+        parts: at least one. A metric that is None in some parts is averaged over the others.
     """
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for name in (field.name for field in fields(parts[0])):
         values = [getattr(part, name) for part in parts]
         if name in _COUNTS:
-            figures[name] = sum(values)
+            metrics[name] = sum(values)
         elif isinstance(values[0], tuple):
-            figures[name] = tuple(_mean(column) for column in zip(*values, strict=True))
+            metrics[name] = tuple(_mean(column) for column in zip(*values, strict=True))
         else:
-            figures[name] = _mean(values)
-    return replace(parts[0], **figures)
+            metrics[name] = _mean(values)
+    return replace(parts[0], **metrics)
 
 
 def multiview_of(scene: SceneResult) -> MultiviewSummary | None:
@@ -170,7 +170,7 @@ def overall_multiview(extractor: MatchedExtractor) -> MultiviewSummary | None:
     return average(parts) if parts else None
 
 
-def extractor_figures(extractor: MatchedExtractor) -> dict[str, Any]:
+def extractor_metrics(extractor: MatchedExtractor) -> dict[str, Any]:
     """Averages over all scenes, as the JSON shows them."""
     multiview = overall_multiview(extractor)
     return {
@@ -180,7 +180,7 @@ def extractor_figures(extractor: MatchedExtractor) -> dict[str, Any]:
     }
 
 
-def scene_figures(scene: SceneResult) -> dict[str, Any]:
+def scene_metrics(scene: SceneResult) -> dict[str, Any]:
     """Averages of one scene, as the JSON shows them."""
     multiview = multiview_of(scene)
     by_size = multiview_by_size(scene)

@@ -35,7 +35,7 @@ class ViewFeatures:
 
 @dataclass(frozen=True)
 class StereoResult:
-    """Figures of one image pair; robust poses are estimated once for each of S seeds.
+    """Metrics of one image pair; robust poses are estimated once for each of S seeds.
 
     Attributes:
         names: names of the two images.

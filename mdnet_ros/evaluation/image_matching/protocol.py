@@ -170,9 +170,9 @@ def _choose(
                 ]
             )
             accuracy = float(np.mean([mean_average_accuracy(of_seed) for of_seed in errors.T]))
-            figure = (accuracy, -float(np.mean(np.minimum(errors, 10.0))))
-            if best is None or figure > best:
-                best = figure
+            score = (accuracy, -float(np.mean(np.minimum(errors, 10.0))))
+            if best is None or score > best:
+                best = score
                 choice = MatchingChoice(threshold, ratio, scene.name, accuracy)
     return choice
 

@@ -1,7 +1,7 @@
-"""Published figures of the Image Matching Benchmark with 2048 keypoints.
+"""Published results of the Image Matching Benchmark with 2048 keypoints.
 
 They are from F. Fraundorfer's lecture "Machine Learned Features". Reports show them beside measured
-figures, marked as such: they are of other scenes.
+metrics, marked as such: they are of other scenes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublishedImbRow:
-    """Figures of one method on one part of the benchmark; the benchmark's names in parentheses.
+    """Metrics of one method on one part of the benchmark; the benchmark's names in parentheses.
 
     Attributes:
         name: name of the method.
@@ -26,7 +26,7 @@ class PublishedImbRow:
         track_length: images that a point is seen in (TL).
         ate: absolute trajectory error.
         multiview_accuracy: mAA(10°) of the multiview task.
-        source: where the figures were published.
+        source: where the results were published.
     """
 
     name: str

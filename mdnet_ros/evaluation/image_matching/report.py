@@ -15,11 +15,11 @@ from mdnet_ros.evaluation.image_matching.averages import (
     DEGREES,
     MultiviewSummary,
     StereoSummary,
-    extractor_figures,
+    extractor_metrics,
     multiview_of,
     overall_multiview,
     overall_stereo,
-    scene_figures,
+    scene_metrics,
     stereo_of,
 )
 from mdnet_ros.evaluation.image_matching.data import find_scenes, load_scene
@@ -90,7 +90,7 @@ def overall_table(result: ImageMatchingResult, published: bool = False) -> Table
 
     Args:
         result: result of the evaluation.
-        published: append rows of published figures, marked as such.
+        published: append rows of published results, marked as such.
     """
     measured = [e for e in result.extractors if e.parts]
     rows: list[tuple[object, ...]] = [
@@ -226,7 +226,7 @@ def build_page(
 
     Args:
         result: result to show.
-        published: show published figures beside, marked as such.
+        published: show published results beside, marked as such.
         data: data set and extractors, for pictures of the worst pairs; None: no pictures.
 
     Raises:
@@ -264,6 +264,6 @@ def build_page(
 
 
 REPORT_FORMAT = ReportFormat(
-    'image-matching', ImageMatchingResult, extractor_figures, scene_figures, sections, build_page,
+    'image-matching', ImageMatchingResult, extractor_metrics, scene_metrics, sections, build_page,
     PUBLISHED_IMB,
 )

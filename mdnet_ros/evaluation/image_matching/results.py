@@ -13,7 +13,7 @@ from mdnet_ros.evaluation.reports.results import EvaluationResult, ExtractorResu
 
 @dataclass(frozen=True)
 class ImageMatchingSettings:
-    """Everything that decides the figures besides extractors and images.
+    """Everything that decides the results besides extractors and images.
 
     Attributes:
         max_keypoints: the most keypoints of one image.

@@ -24,7 +24,7 @@ MIN_CAMERAS = 3
 
 @dataclass(frozen=True)
 class SubsetResult:
-    """Figures of one reconstructed subset.
+    """Metrics of one reconstructed subset.
 
     Attributes:
         size: images in the subset.

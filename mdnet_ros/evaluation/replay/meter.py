@@ -55,7 +55,7 @@ class BagMeter:
                 odometry.add(frame.track_ids, rays, frame.stamp_ns, outlier)
 
     def result(self, milliseconds: Sequence[float], dropped: int) -> BagResult:
-        """Return the figures of the frames so far.
+        """Return the metrics of the frames so far.
 
         Args:
             milliseconds: time of each frame.

@@ -74,7 +74,7 @@ class RelativePoses:
         self._frames.append(frame)
 
     def results(self) -> tuple[DistanceResult, ...]:
-        """Return the figures so far."""
+        """Return the metrics so far."""
         results = []
         for distance, errors in self._errors.items():
             found = [error for error in errors if error is not None]

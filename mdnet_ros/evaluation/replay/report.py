@@ -10,7 +10,7 @@ import numpy as np
 from mdnet_ros.evaluation.replay.results import (
     BagResult,
     ReplayResult,
-    bag_figures,
+    bag_metrics,
     latency_percentiles,
     mean_rate,
 )
@@ -212,8 +212,8 @@ def build_page(result: ReplayResult) -> HtmlPage:
 
 
 REPORT_FORMAT = ReportFormat(
-    'replay', ReplayResult, lambda _: {}, bag_figures,
-    # No figures are published for bags, and no pictures are drawn.
+    'replay', ReplayResult, lambda _: {}, bag_metrics,
+    # No results are published for bags, and no pictures are drawn.
     sections=lambda result, published: sections(result),
     page=lambda result, published, data: build_page(result),
 )

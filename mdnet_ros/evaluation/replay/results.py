@@ -17,7 +17,7 @@ from mdnet_ros.evaluation.trajectory_errors import TrajectoryErrors
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """Everything that decides the figures besides front ends and bags.
+    """Everything that decides the results besides front ends and bags.
 
     Attributes:
         max_keypoints: the most keypoints of one image.
@@ -133,7 +133,7 @@ def mean_rate(bag: BagResult) -> float:
     return 1e3 / mean if mean > 0 else 0.0
 
 
-def bag_figures(bag: BagResult) -> dict[str, Any]:
+def bag_metrics(bag: BagResult) -> dict[str, Any]:
     """Averages over the frames of one bag, as the JSON shows them."""
     latency = latency_percentiles(bag)
     return {'hz': mean_rate(bag), 'latency_ms': {f'p{p}': v for p, v in latency.items()}}

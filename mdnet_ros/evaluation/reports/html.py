@@ -62,14 +62,14 @@ class HtmlPage:
 
         Args:
             omitted: a line for each thing that was left out.
-            definitions: definitions of the figures.
-            published: how the published figures that are shown are to be read; empty: none are.
+            definitions: definitions of the metrics.
+            published: how the published results that are shown are to be read; empty: none are.
         """
         for line in omitted:
             self.note(line)
         self.text(definitions)
         if published:
-            self.text(f'Rows in italics are published figures {published}')
+            self.text(f'Rows in italics are published results {published}')
 
     def licences(self, extractors: Iterable[tuple[str, str]]) -> None:
         """Add what every report ends with: the extractors' names and licences."""

@@ -1,4 +1,4 @@
-"""Provenance of figures: the command, the date, the machine, the versions and the weights."""
+"""Provenance of results: the command, the date, the machine, the versions and the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mdnet_ros.baselines.common import file_digest
 from mdnet_ros.baselines.registry import ExtractorSpec
 from mdnet_ros.data.plain import from_plain
 
-#: Distributions whose versions decide figures, besides OpenCV.
+#: Distributions whose versions decide results, besides OpenCV.
 _LIBRARIES = ('mdnet_ros', 'torch', 'numpy', 'kornia', 'poselib', 'pycolmap', 'evo')
 #: A path with folders, at the start of an argument or of an element of a list.
 _PATH = re.compile(r'(?:^|(?<=[,:=]))[~.]{0,2}/(?:[^,/]+/)*([^,/]+)/?')
@@ -27,7 +27,7 @@ _PATH = re.compile(r'(?:^|(?<=[,:=]))[~.]{0,2}/(?:[^,/]+/)*([^,/]+)/?')
 
 @dataclass(frozen=True)
 class Provenance:
-    """How one run came to its figures.
+    """How one run came to its results.
 
     Attributes:
         command: the command line, with paths cut to their last part.
@@ -61,7 +61,7 @@ class Provenance:
 def provenance(
     arguments: Sequence[str], specs: Iterable[ExtractorSpec], remark: str = ''
 ) -> Provenance:
-    """Record how a run that takes place now comes to its figures.
+    """Record how a run that takes place now comes to its results.
 
     Args:
         arguments: arguments of the command ``mdnet``.

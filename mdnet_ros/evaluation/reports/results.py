@@ -56,7 +56,7 @@ class EvaluationResult(Generic[SettingsT, ExtractorT]):
     """Everything that one evaluation measured.
 
     Attributes:
-        settings: everything that decides the figures besides extractors and data.
+        settings: everything that decides the results besides extractors and data.
         extractors: one entry for each, in the order they were asked for.
         omitted: what could not be measured and why, one line each.
     """
@@ -85,18 +85,18 @@ class ReportFormat:
     Attributes:
         name: name on the command line and in files.
         result: type of its results, an :class:`EvaluationResult` with its parameters.
-        extractor_figures: averages of an extractor, as the JSON shows them.
-        part_figures: averages of one part, as the JSON shows them.
-        sections: tables and lines of a result, with published figures beside or not.
-        page: builds the HTML report of a result, with published figures beside or not, and with
+        extractor_metrics: averages of an extractor, as the JSON shows them.
+        part_metrics: averages of one part, as the JSON shows them.
+        sections: tables and lines of a result, with published results beside or not.
+        page: builds the HTML report of a result, with published results beside or not, and with
             pictures from the measured data where there is some.
-        published: published figures, a dataclass each.
+        published: published results, a dataclass each.
     """
 
     name: str
     result: Any
-    extractor_figures: Callable[[Any], dict[str, Any]]
-    part_figures: Callable[[Any], dict[str, Any]]
+    extractor_metrics: Callable[[Any], dict[str, Any]]
+    part_metrics: Callable[[Any], dict[str, Any]]
     sections: Callable[[Any, bool], list[Section]]
     page: Callable[[Any, bool, Any], HtmlPage]
     published: tuple[Any, ...] = ()
@@ -111,7 +111,7 @@ class ReportFormat:
 
         Args:
             result: result of this protocol.
-            published: add the published figures, under a key of their own.
+            published: add the published results, under a key of their own.
         """
         document: dict[str, Any] = {
             'protocol': self.name,
@@ -121,10 +121,10 @@ class ReportFormat:
             'extractors': {
                 extractor.name: {
                     **_without(to_plain(extractor), 'name', 'parts'),
-                    'figures': self.extractor_figures(extractor),
+                    'figures': self.extractor_metrics(extractor),
                     'parts': {
                         part.name: {
-                            'figures': self.part_figures(part),
+                            'figures': self.part_metrics(part),
                             **_without(to_plain(part), 'name'),
                         }
                         for part in extractor.parts

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-#: Follows the best figure of a column in plain text, which has no bold letters.
+#: Follows the best value of a column in plain text, which has no bold letters.
 STAR = '*'
 #: Characters of a line in files: enough for every table.
 _FILE_WIDTH = 1000
@@ -55,7 +55,7 @@ class Table:
         rows: raw values, one for each column; None where there is none. Text may have several
             lines.
         caption: one line that says what the table shows.
-        marked: indices of rows that were not measured here (published figures); they are shown in
+        marked: indices of rows that were not measured here (published results); they are shown in
             italics and never as the best.
     """
 

@@ -40,7 +40,7 @@ class RunReport:
         fps: processed frames per second.
         latency: latency of a processed frame.
         latency_of: where the latency begins and ends, in words.
-        summary: figures of the tracks.
+        summary: metrics of the tracks.
         step_ms: median time of extraction and tracking alone; None: not known.
         about: further facts for the JSON: topics, weights, settings.
     """
@@ -76,7 +76,7 @@ class RunReport:
         }
 
     def table(self, title: str) -> Table:
-        """Return the report as a table, a row for each figure."""
+        """Return the report as a table, a row for each metric."""
         summary, latency, length = self.summary, self.latency, self.summary.track_length
         causes = ', '.join(f'{cause} {n}' for cause, n in self.drops.items() if n)
         rows = [
@@ -108,4 +108,4 @@ class RunReport:
                 '–' if share is None else f'{share:.3f}' for share in precision.within.values()
             )
             rows.append((f'precision within {limits} px\n(against the {kind})', shares))
-        return Table((Column('figure'), Column('value')), tuple(rows), title)
+        return Table((Column('metric'), Column('value')), tuple(rows), title)

@@ -1,4 +1,4 @@
-"""Figures of a tracked sequence: counts, track lengths, inliers, precision against the truth."""
+"""Metrics of a tracked sequence: counts, track lengths, inliers, precision against the truth."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class SequenceSummary:
-    """Figures of a tracked sequence; 0 where nothing was seen.
+    """Metrics of a tracked sequence; 0 where nothing was seen.
 
     Attributes:
         frames: number of tracked frames.
@@ -118,24 +118,24 @@ class SequenceSummary:
     precision: Precision | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the figures under the names of the commands' JSON reports."""
-        figures: dict[str, Any] = {
+        """Return the metrics under the names of the commands' JSON reports."""
+        metrics: dict[str, Any] = {
             'keypoints_per_frame': self.keypoints_per_frame,
             'matches_per_frame': self.matches_per_frame,
             'track_length': vars(self.track_length).copy(),
             'inlier_ratio': self.inlier_ratio,
         }
         if self.precision is not None:
-            figures['precision'] = {
+            metrics['precision'] = {
                 f'{px}px': share for px, share in self.precision.within.items()
             }
-            figures['precision_kind'] = self.precision.kind
-            figures['precision_matches'] = self.precision.matches
-        return figures
+            metrics['precision_kind'] = self.precision.kind
+            metrics['precision_matches'] = self.precision.matches
+        return metrics
 
 
 class SequenceStatistics:
-    """Accumulates figures over the frames of a sequence, in constant memory.
+    """Accumulates metrics over the frames of a sequence, in constant memory.
 
     Args:
         truth: measures errors of correspondences; None: no ground truth.
@@ -173,7 +173,7 @@ class SequenceStatistics:
             self._inliers_right += [int((known <= px).sum()) for px in THRESHOLDS_PX]
 
     def summary(self) -> SequenceSummary:
-        """Return the figures so far."""
+        """Return the metrics so far."""
         precision = None
         if self._truth is not None:
             precision = Precision(

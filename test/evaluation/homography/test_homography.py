@@ -79,21 +79,21 @@ def run_rootsift(root: Path, cache: Path | None = None, **settings: int | bool) 
 def test_known_warps_are_measured_as_such(root: Path) -> None:
     document = run_rootsift(root)
     values = document['extractors']['rootsift']
-    figures = values['figures']
+    metrics = values['figures']
     assert set(values['parts']) == {'v_face', 'v_man', 'i_face'}
-    assert figures['overall']['pairs'] == 6
-    assert figures['viewpoint']['pairs'] == 4
-    assert figures['illumination']['pairs'] == 2
+    assert metrics['overall']['pairs'] == 6
+    assert metrics['viewpoint']['pairs'] == 4
+    assert metrics['illumination']['pairs'] == 2
     for group in ('overall', 'viewpoint', 'illumination'):
-        assert list(figures[group]['mma']) == [str(t) for t in range(1, 11)]
-        assert figures[group]['mma']['3'] > 0.8
-        assert figures[group]['homography_auc']['5'] > 0.7
-        assert 0.2 < figures[group]['ms']['3'] <= 1.0
-        assert figures[group]['keypoints'] <= 300
-        assert figures[group]['ms_per_image'] > 0
+        assert list(metrics[group]['mma']) == [str(t) for t in range(1, 11)]
+        assert metrics[group]['mma']['3'] > 0.8
+        assert metrics[group]['homography_auc']['5'] > 0.7
+        assert 0.2 < metrics[group]['ms']['3'] <= 1.0
+        assert metrics[group]['keypoints'] <= 300
+        assert metrics[group]['ms_per_image'] > 0
     mean = np.mean([pair['correct'][2] / pair['matches'] for s in values['parts'].values()
                     for pair in s['pairs']])
-    assert figures['overall']['mma']['3'] == pytest.approx(mean, abs=1e-6)
+    assert metrics['overall']['mma']['3'] == pytest.approx(mean, abs=1e-6)
 
 
 def test_left_out_names_are_a_default(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rendered pairs: figures of extractors class by class, and the command that prints them."""
+"""Rendered pairs: metrics of extractors class by class, and the command that prints them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def pool() -> ImagePool:
 
 def test_harder_classes_are_harder(pool: ImagePool) -> None:
     chosen = [kind for kind in CLASSES if kind.name in ('small motion', 'scale 2-3')]
-    figures = measure(pool, [ExtractorSpec('md2net-light', 400, 'cpu')], 2, chosen)
-    easy, hard = figures
+    metrics = measure(pool, [ExtractorSpec('md2net-light', 400, 'cpu')], 2, chosen)
+    easy, hard = metrics
     assert (easy.kind, hard.kind) == ('small motion', 'scale 2-3')
     assert easy.repeatability > hard.repeatability
     assert easy.ms > hard.ms
     assert 0.5 < easy.mma[2] <= 1
     assert easy.mma[0] <= easy.mma[1] <= easy.mma[2]
-    mean = overall(figures)[0]
+    mean = overall(metrics)[0]
     assert mean.pairs == 4
     assert mean.ms == pytest.approx((easy.ms + hard.ms) / 2)
-    assert [table.caption for table in tables(figures)] == [
+    assert [table.caption for table in tables(metrics)] == [
         'small motion, 2 pairs', 'scale 2-3, 2 pairs', 'mean, 4 pairs'
     ]
 

@@ -378,7 +378,7 @@ def test_landmarks_are_triangulated_from_all_views():
     assert triangulate(views, np.arange(60), 80.0, 0.006) == {}  # too little parallax
 
 
-def test_sightings_are_grouped_by_landmark():
+def test_observations_are_grouped_by_landmark():
     rays = np.column_stack([np.arange(12).reshape(6, 2), np.ones(6)]) / 10
     a = View(0, np.array([1, 4, 7]), np.array([1, 4, 7]), rays[:3])
     b = View(1, np.array([4, 5, 7]), np.array([4, 5, 7]), rays[3:])

@@ -62,23 +62,23 @@ def test_end_to_end(bag, tmp_path, capsys):
     assert code == 0
     assert list(report['extractors']) == ['sift', 'klt']
     for values in report['extractors'].values():
-        figures = values['parts']['hall']
-        summary, milliseconds = figures['summary'], figures['milliseconds']
+        metrics = values['parts']['hall']
+        summary, milliseconds = metrics['summary'], metrics['milliseconds']
         assert summary['frames'] == len(milliseconds) == FRAMES
-        assert figures['input_rate'] == pytest.approx(12.0, rel=0.01)
-        assert figures['figures']['hz'] == pytest.approx(1e3 / np.mean(milliseconds))
-        assert figures['figures']['latency_ms'] == {
+        assert metrics['input_rate'] == pytest.approx(12.0, rel=0.01)
+        assert metrics['figures']['hz'] == pytest.approx(1e3 / np.mean(milliseconds))
+        assert metrics['figures']['latency_ms'] == {
             f'p{p}': pytest.approx(np.percentile(milliseconds, p)) for p in (50, 90, 99)
         }
         assert summary['matches_per_frame'] > 50
         assert summary['precision']['kind'] == 'epipolar'
         assert summary['precision']['within']['3'] > 0.6
-        assert figures['coverage'] > 0.3
-        assert [d['distance'] for d in figures['distances']] == [1, 2, 5, 10]
-        assert [d['pairs'] for d in figures['distances']] == [23, 22, 19, 14]
-        assert figures['distances'][2]['rotation'] < 1.0
-        assert figures['distances'][2]['translation'] < 10.0
-        first, second = figures['odometry']
+        assert metrics['coverage'] > 0.3
+        assert [d['distance'] for d in metrics['distances']] == [1, 2, 5, 10]
+        assert [d['pairs'] for d in metrics['distances']] == [23, 22, 19, 14]
+        assert metrics['distances'][2]['rotation'] < 1.0
+        assert metrics['distances'][2]['translation'] < 10.0
+        first, second = metrics['odometry']
         assert (first['seed'], second['seed']) == (0, 1)
         for run_ in (first, second):
             assert run_['located'] > 0.6
@@ -118,7 +118,7 @@ def test_pose_files_give_what_the_topic_gives(bag, scene, tmp_path):
         _, expected = run(tmp_path, *arguments, *part)
         assert of_kitti['omitted'] == []
         a, b = (r['extractors']['klt']['parts']['hall'] for r in (of_kitti, expected))
-        a, b = (figures['summary']['precision'] for figures in (a, b))
+        a, b = (metrics['summary']['precision'] for metrics in (a, b))
         assert a['matches'] == b['matches'] > 100
         assert a['within']['2'] == pytest.approx(b['within']['2'], abs=0.01)
     _, of_file = run(tmp_path, *arguments, '--ground-truth', tum)
@@ -165,11 +165,11 @@ def test_poses_of_a_body_become_those_of_its_camera(bag, scene, tmp_path, capsys
     other = tmp_path / 'camera.yaml'
     sensor.rename(other)
     _, told = run(tmp_path, *arguments, '--ground-truth', poses, '--extrinsics', other)
-    figures = [
+    metrics = [
         report['extractors']['klt']['parts']['hall']['summary']['precision']['within']['2']
         for report in (of_topic, beside, told)
     ]
-    assert figures[1:] == pytest.approx([figures[0]] * 2, abs=0.02)
+    assert metrics[1:] == pytest.approx([metrics[0]] * 2, abs=0.02)
     assert beside['omitted'] == []
     # Without the camera's place on the body the poses are not the camera's.
     code, without = run(tmp_path, *arguments, '--ground-truth', poses)
@@ -223,7 +223,7 @@ def test_refined_tracks_beside_those_as_detected_and_optical_flow(bag, tmp_path)
     plain, flow, klt, forward = (
         report['extractors'][name]['parts']['hall']['summary'] for name in names
     )
-    # More of its inliers are precise, and tracks are carried on between detections.
+    # More of its inliers are precise, and tracks are propagated between detections.
     assert flow['precision']['inliers_within']['1'] > plain['precision']['inliers_within']['1']
     assert flow['keypoints_per_frame'] > plain['keypoints_per_frame']
     assert flow['track_length']['mean'] > plain['track_length']['mean']
@@ -294,17 +294,17 @@ def test_nothing_to_see_gives_zeros(tmp_path):
     code, report = run(tmp_path, '--bag', tmp_path / 'gray', '--extractors', 'sift,klt')
     assert code == 0
     for values in report['extractors'].values():
-        figures = values['parts']['gray']
-        summary = figures['summary']
+        metrics = values['parts']['gray']
+        summary = metrics['summary']
         assert summary['keypoints_per_frame'] == summary['matches_per_frame'] == 0
-        assert figures['coverage'] == summary['track_length']['mean'] == 0
+        assert metrics['coverage'] == summary['track_length']['mean'] == 0
         assert summary['precision']['within'] == {'1': None, '2': None, '3': None}
         assert summary['precision']['matches'] == 0
-        first = figures['distances'][0]
+        first = metrics['distances'][0]
         assert (first['pairs'], first['failed'], first['accuracy']) == (3, 3, 0)
         assert first['rotation'] is None
-        assert figures['odometry'][0]['located'] == 0
-        assert figures['odometry'][0]['errors'] is None
+        assert metrics['odometry'][0]['located'] == 0
+        assert metrics['odometry'][0]['errors'] is None
 
 
 def test_klt_follows_a_shift():

@@ -1,4 +1,4 @@
-"""The figures of a tracked sequence against hand-made ones."""
+"""The metrics of a tracked sequence against hand-made ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of a tracked sequence, frame by frame."""
+"""Metrics of a tracked sequence, frame by frame."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mdnet_ros.features.types import TrackedFrame
 
 @dataclass
 class FrameSeries:
-    """Figures with one entry for each frame.
+    """Metrics with one entry for each frame.
 
     Attributes:
         stamps_ns: stamps, nanoseconds.
@@ -38,8 +38,8 @@ class FrameSeries:
     coverage: list[float] = field(default_factory=list)
 
 
-class SequenceFigures:
-    """Accumulates figures over the frames of a sequence."""
+class SequenceMetrics:
+    """Accumulates metrics over the frames of a sequence."""
 
     def __init__(self) -> None:
         self.series = FrameSeries()
@@ -61,7 +61,7 @@ class SequenceFigures:
 
     @property
     def summary(self) -> SequenceSummary:
-        """Figures of all frames together."""
+        """Metrics of all frames together."""
         return self._statistics.summary()
 
     def to_json(self) -> dict[str, Any]:
