@@ -186,7 +186,8 @@ class TrackerSettings:
         False, 'The images are rectified already: P of camera_info holds for them, not K and D.',
         read_only=True)
     count_low: int = _setting(
-        0, 'Raw value of a 16UC1 image (thermal camera) that becomes black.', 0, 65535, read_only=True)
+        0, 'Raw value of a 16UC1 image (thermal camera) that becomes black.', 0, 65535,
+        read_only=True)
     count_high: int = _setting(
         0, 'Raw value of a 16UC1 image that becomes white. Not above count_low: the 1st and 99th '
         'percentile of each image are used.', 0, 65535, read_only=True)
