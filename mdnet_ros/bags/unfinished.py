@@ -125,7 +125,7 @@ def finish_beside(path: Path) -> list[str]:
     cannot be completed stays where it is; of the same name it is moved to ``NAME.unreadable``.
 
     Args:
-        path: of the new bag.
+        path: path of the new bag.
 
     Returns:
         One line on each recording found.
@@ -157,7 +157,7 @@ def finish_at(path: Path) -> Path:
     """Complete the unfinished recording that a user names, if that is what the path names.
 
     Args:
-        path: of a bag: ``NAME``, ``NAME.unfinished`` or something else.
+        path: path of a bag: ``NAME``, ``NAME.unfinished`` or something else.
 
     Returns:
         The path to read: the completed recording, or the path as it was given.

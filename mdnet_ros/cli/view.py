@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--colour-by', choices=COLOUR_BY, default=default.colour_by,
-        help=f'what the colour of a track tells [{default.colour_by}]',
+        help=f'what the colour of a track shows [{default.colour_by}]',
     )
 
 

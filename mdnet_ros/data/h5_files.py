@@ -15,7 +15,7 @@ def open_h5(path: Path) -> Iterator[Any]:
     """Open an h5 file for reading, and read it within the block.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         DataError: if the file, or what is read from it, is missing or damaged: h5py raises errors

@@ -60,7 +60,7 @@ class _Encoding:
     """How pixels lie in memory and which OpenCV calls convert them (None: nothing to do).
 
     Attributes:
-        dtype: of one value, in the byte order of the message.
+        dtype: type of one value, in the byte order of the message.
         channels: values per pixel.
         to_gray: OpenCV's conversion to gray.
         to_bgr: OpenCV's conversion to colour.
@@ -136,7 +136,7 @@ def check_image(
 
 
 def check_compressed(format: str, data: Any) -> tuple[int, int]:
-    """Read the (width, height) that a JPEG or PNG tells of itself, without decoding it.
+    """Read the (width, height) from the header of a JPEG or PNG, without decoding it.
 
     Raises:
         ImageError: unless the data begins and ends as a JPEG or PNG of an accepted size. Damage

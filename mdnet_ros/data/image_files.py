@@ -26,7 +26,7 @@ def image_name(name: str) -> str:
     """Drop an image's suffix, and nothing else: names may hold dots (``1305031102.175304.png``).
 
     Args:
-        name: of a file or of an entry in a data set, perhaps without a suffix.
+        name: name of a file or of an entry in a data set, perhaps without a suffix.
     """
     stem, dot, suffix = name.rpartition('.')
     return stem if f'{dot}{suffix.lower()}' in IMAGE_SUFFIXES else name
@@ -36,7 +36,7 @@ def decode_image(content: bytes, colour: bool = False) -> np.ndarray | None:
     """Decode the content of an image file.
 
     Args:
-        content: of the file.
+        content: content of the file.
         colour: decode colours.
 
     Returns:
@@ -54,7 +54,7 @@ def read_image(path: Path, colour: bool = False) -> np.ndarray:
     """Read an image file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         colour: read colours.
 
     Returns:

@@ -57,7 +57,7 @@ def from_plain(kind: Any, value: Any, where: str) -> Any:
         kind: a dataclass (its fields with a default may be left out), ``X | None``,
             ``tuple[X, ...]``, ``tuple[X, Y]``, ``dict[K, X]``, ``np.ndarray`` (of float64),
             ``float``, ``int``, ``str`` or ``bool``.
-        value: of a parsed JSON or YAML file.
+        value: value of a parsed JSON or YAML file.
         where: what the error names, such as ``config 'a.yaml'``.
 
     Raises:

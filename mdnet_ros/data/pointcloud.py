@@ -23,7 +23,7 @@ class CloudField:
     """One field of a PointCloud2, as in ``sensor_msgs/PointField``.
 
     Attributes:
-        name: of the field.
+        name: name of the field.
         offset: bytes from the start of a point.
         datatype: type of its numbers, as numbered in ``sensor_msgs/PointField``.
         count: how many numbers it has.

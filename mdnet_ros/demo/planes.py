@@ -31,7 +31,7 @@ class Plane:
         atlas: the texture and its halvings side by side.
         starts: (L,) float32, the column of the atlas where each halving begins.
         scales: (L,) float32, texels per metre of each halving.
-        texels_per_metre: of the texture itself.
+        texels_per_metre: resolution of the texture itself.
         size: lengths of the sides along ``u`` and ``v``, metres.
     """
 

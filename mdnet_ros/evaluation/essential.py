@@ -29,7 +29,7 @@ def estimate_by_opencv(
         focal: focal length of the images, pixels; the sampler's tables of errors are made for
             pixels, so it is not given rays.
         max_error: Sampson distance up to which a match agrees, pixels.
-        seed: of the random sampling.
+        seed: seed of the random sampling.
 
     Returns:
         ``b_from_a`` with a translation of length 1 and (M,) bool, which matches agree; None if no

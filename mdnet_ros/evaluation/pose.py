@@ -69,7 +69,7 @@ def estimate_relative_pose(
         points_a, points_b: (M, 2) matched pixels.
         intrinsics_a, intrinsics_b: (3, 3) pinhole matrices.
         max_error: epipolar (Sampson) distance up to which a match agrees, pixels.
-        seed: of the random sampling.
+        seed: seed of the random sampling.
 
     Returns:
         The pose, or None with fewer than ``MIN_MATCHES`` matches or inliers.
@@ -141,7 +141,7 @@ def estimate_absolute_pose(
         intrinsics: (3, 3) pinhole matrix, to weigh errors in pixels.
         max_error: reprojection error up to which a point agrees, pixels.
         min_inliers: with fewer there is no pose.
-        seed: of the random sampling.
+        seed: seed of the random sampling.
 
     Raises:
         MissingDependencyError: without poselib.
@@ -183,7 +183,7 @@ def direction_error_deg(truth: np.ndarray, estimate: np.ndarray, signed: bool = 
     Args:
         truth: 3 numbers, any length.
         estimate: 3 numbers, any length.
-        signed: tell a direction from its opposite. The Image Matching Benchmark does not.
+        signed: distinguish a direction from its opposite. The Image Matching Benchmark does not.
 
     Returns:
         In [0, 180], or [0, 90] if not signed. 0 where the true translation vanishes, because

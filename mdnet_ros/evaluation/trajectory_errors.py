@@ -22,7 +22,7 @@ class TrajectoryErrors:
 
     Attributes:
         frames: number of poses compared.
-        length: of the true path, metres.
+        length: length of the true path, metres.
         scale: factor by which the estimate was multiplied.
         ate: absolute trajectory error, root mean square of the positions, metres.
         rpe_translation: relative pose error from frame to frame, root mean square, metres.

@@ -172,7 +172,7 @@ class SaliencyHead(nn.Sequential):
 
     Args:
         c_in: channels of the pyramid.
-        width: of the hidden layers.
+        width: width of the hidden layers.
         num_sets: K.
     """
 

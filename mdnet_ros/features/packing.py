@@ -15,7 +15,7 @@ def pack(features: PaddedFeatures, *extra: torch.Tensor) -> torch.Tensor:
     """Put features, and further values of each slot, into one tensor on their device.
 
     Args:
-        features: of B images.
+        features: features of B images.
         extra: E tensors (B, K, M); integers below 2**24 stay exact.
 
     Returns:

@@ -1,6 +1,6 @@
 """Refinement of tracks by optical flow: precise positions, and tracks between detections.
 
-A detector decides in every image anew where a keypoint lies, so matched positions scatter by most
+A detector decides in every image afresh where a keypoint lies, so matched positions scatter by most
 of a pixel. Aligning the patch of the track's position in the last image measures the motion
 several times as precisely, and goes on measuring it where the keypoint is not detected.
 """

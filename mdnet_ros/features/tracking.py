@@ -300,7 +300,7 @@ class FrameTracker:
         if settings.refinement == 'flow' and refined.sum() >= MIN_REFINED:
             trusted = refined[known]
         inlier = np.zeros(len(known), bool)
-        # Stamps cannot tell the frames apart, because they may repeat.
+        # Stamps do not identify the frames, because they may repeat.
         frames_ago = table.frames_ago[tracks]
         for ago in np.unique(frames_ago):
             rows = np.nonzero(trusted & (frames_ago == ago))[0]

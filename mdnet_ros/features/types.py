@@ -66,7 +66,8 @@ class PaddedFeatures:
         descriptors: (B, K, M, D) float, unit norm where valid.
         valid: (B, K, M) bool.
         host: the same on the host, if it was downloaded already.
-        matches: of each image to the one before it, if the same pass found them; else empty.
+        matches: matches of each image to the one before it, if the same pass found them; else
+            empty.
     """
 
     keypoints: torch.Tensor

@@ -14,7 +14,7 @@ _THERMAL = Path('/sys/class/thermal')
 
 
 def resident_memory(pid: int | str = 'self') -> int:
-    """Return the resident memory of a process in bytes; 0 where the system does not tell it.
+    """Return the resident memory of a process in bytes; 0 where the system does not report it.
 
     Args:
         pid: process id; ``self`` for this process.
@@ -27,7 +27,7 @@ def resident_memory(pid: int | str = 'self') -> int:
 
 
 def open_files(pid: int | str = 'self') -> int:
-    """Return how many files a process has open; 0 where the system does not tell it."""
+    """Return how many files a process has open; 0 where the system does not report it."""
     try:
         return len(os.listdir(_PROCESSES / str(pid) / 'fd'))
     except OSError:

@@ -105,7 +105,7 @@ class BagPlayer:
         node: whose publishers are used; its remappings hold.
         bag: open.
         settings: how to play.
-        on_publish: told of each message just before it is published, with the reading of
+        on_publish: called with each message just before it is published, with the reading of
             ``time.perf_counter_ns``.
 
     Raises:

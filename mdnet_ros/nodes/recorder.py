@@ -79,7 +79,7 @@ class TopicRecorder:
         node: whose subscriptions are used.
         bag: not yet entered; it is opened, written and closed in a thread of its own.
         topics: to record; they are resolved as the node's own (namespace, remappings).
-        on_message: told of each message as it arrives: topic as given, bytes, reading of
+        on_message: called with each message as it arrives: topic as given, bytes, reading of
             ``time.perf_counter_ns``.
 
     Attributes:
@@ -186,7 +186,7 @@ class TopicRecorder:
                 recorded.transient_local and not transient_local
             ):
                 _log.warning(
-                    "topic '%s': a publisher offers less than those before; subscribing anew",
+                    "topic '%s': a publisher offers less than those before; subscribing again",
                     recorded.given,
                 )
                 self._node.destroy_subscription(recorded.subscription)
@@ -300,7 +300,7 @@ def qos_of_profile(profile: QoSProfile) -> TopicQos:
     return TopicQos(
         reliable=profile.reliability != ReliabilityPolicy.BEST_EFFORT,
         transient_local=profile.durability == DurabilityPolicy.TRANSIENT_LOCAL,
-        # Discovery does not tell the depth on every middleware: 0 then.
+        # Discovery does not report the depth on every middleware: 0 then.
         depth=max(1, profile.depth),
     )
 
@@ -351,10 +351,10 @@ def main(args: list[str] | None = None) -> int:
             TopicRecorder(node, bag, options.topics) as recorder,
             spinning(executor_of(node), stop=stop),
         ):
-            told = False
+            announced = False
             while not recorder.failed and time.monotonic() < deadline and not stop.wait(0.05):
-                if recorder.subscribed and not told:
-                    told = True
+                if recorder.subscribed and not announced:
+                    announced = True
                     print(SUBSCRIBED, flush=True)  # the replay launch file waits for it
         node.destroy_node()
         listing = ', '.join(f'{topic} {count}' for topic, count in recorder.counts.items())

@@ -167,7 +167,7 @@ class TrackerSettings:
     overlay: bool = _setting(
         True, 'Draw the tracks on the overlay topic while somebody subscribes to it.')
     overlay_colour_by: ColourBy = _setting(
-        'age', 'What the colour of a track on the overlay tells.', choices=COLOUR_BY)
+        'age', 'What the colour of a track on the overlay shows.', choices=COLOUR_BY)
     overlay_trail: int = _setting(
         12, 'How many frames the trails on the overlay reach back.', 0, 200)
     overlay_max_rate: float = _setting(

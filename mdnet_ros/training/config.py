@@ -149,7 +149,7 @@ def load_config(path: str | Path | None, overrides: dict[str, Any]) -> TrainingC
     """Read a YAML file and let some values replace its own.
 
     Args:
-        path: of the file; None for the defaults.
+        path: path of the file; None for the defaults.
         overrides: top-level values, and ``'losses.peaky'``-like dotted ones.
 
     Raises:

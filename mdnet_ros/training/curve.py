@@ -24,8 +24,8 @@ class Curve:
     """The validations of a run in their order.
 
     Attributes:
-        name: of the run's folder.
-        pairs: of views seen up to each, those of the weights it started from included.
+        name: name of the run's folder.
+        pairs: number of view pairs seen up to each, those of the weights it started from included.
         metrics: name -> value at each.
     """
 

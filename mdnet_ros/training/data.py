@@ -21,9 +21,9 @@ def step_generator(
     """The random numbers of one step: the same whether or not the run was interrupted before.
 
     Args:
-        seed: of the run.
+        seed: seed of the run.
         step: number of the step.
-        rank: of this process.
+        rank: rank of this process.
         stream: what the numbers are for; different streams are independent.
         device: where the numbers are drawn; None means the CPU.
     """
@@ -48,10 +48,10 @@ class Prefetcher:
 
     Args:
         pool: photographs to draw from.
-        config: of the run.
+        config: configuration of the run.
         first: step of the first batch.
         steps: length of the schedule.
-        rank: of this process among those that train together.
+        rank: rank of this process among those that train together.
         ahead: how many batches may wait.
     """
 

@@ -53,7 +53,7 @@ def correspondences(
     test time nothing distinguishes them from the others.
 
     Args:
-        outputs: of the network for the two views.
+        outputs: outputs of the network for the two views.
         keypoints: detected in the two views.
         shared: the overlap as the first and as the second view see it.
         random_points: (B, R, 2) pixels of the first view.

@@ -122,7 +122,7 @@ def read_images(
     Args:
         path: what to read.
         topic: the bag's image topic; None takes the only one there is.
-        part: of a bag's frames in order of time, e.g. (0.0, 0.5) the first half.
+        part: part of a bag's frames in order of time, e.g. (0.0, 0.5) the first half.
         wanted: says by an image's name whether to read it; the others are not decoded.
 
     Raises:

@@ -14,7 +14,7 @@ class Journal:
     """Scalars and pictures of a run.
 
     Args:
-        folder: of the TensorBoard log.
+        folder: folder of the TensorBoard log.
         step: the last step a resumed run keeps; what was logged past it is hidden.
 
     Raises:

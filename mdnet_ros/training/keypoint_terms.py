@@ -68,7 +68,7 @@ def find_keypoints(
 
     Args:
         logits: (B, K, S, S) of one view.
-        output: of the network for that view, for the descriptors.
+        output: output of the network for that view, for the descriptors.
         on_photo: (B, 1, S, S) bool.
         shared: the overlap as this view sees it.
         count: M, keypoints of each set.

@@ -54,7 +54,8 @@ def _starting_network(
     """Build the network to train, and say where its weights came from.
 
     Args:
-        config: of the run; a number of sets that it asks for must be that of the weights.
+        config: configuration of the run; a number of sets that it asks for must be that of the
+            weights.
         weights: a shipped name or a file; None starts from random numbers. The shape is that of
             the weights. A saliency head that they lack and the run's network has begins at zero,
             where it changes nothing.
@@ -85,7 +86,7 @@ class Trainer:
     """One training run, alone or as one of several processes under ``torchrun``.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         training: photographs to train on.
         validation: photographs held back.
         out: folder of the run.

@@ -129,7 +129,7 @@ def intersection_loss(
         logits: (B, K, N, P) windows with P = side².
         valid: (B, 1, N, P) bool.
         weight: (B, 1, N) of each window.
-        side: of a window, pixels.
+        side: side of a window, pixels.
     """
     b, k, n, _ = logits.shape
     if k < 2:

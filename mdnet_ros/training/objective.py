@@ -119,9 +119,9 @@ def objective(
     """Compute all loss terms of a batch; both views have a part in each.
 
     Args:
-        output: of the network on ``pair.images`` (2B views).
+        output: output of the network on ``pair.images`` (2B views).
         pair: the views and the map between them.
-        weights: of the terms; those of weight 0 are not computed where that saves time.
+        weights: weights of the terms; those of weight 0 are not computed where that saves time.
         temperature: τ of the triplet's soft maximum over negatives; small means the hardest.
         reliability_share: in [0, 1]; ramps the weight of the reliability term in, since at the
             start no descriptor matches and every score would be pushed down.

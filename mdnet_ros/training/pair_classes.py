@@ -74,8 +74,8 @@ def pairs_of(
     Args:
         pool: the photographs, on the CPU; best large ones that nobody was trained on.
         kind: the class.
-        count: of pairs; each photograph is used equally often, give or take one.
-        side: of the views, pixels; a multiple of 16.
+        count: number of pairs; each photograph is used equally often, give or take one.
+        side: side of the views, pixels; a multiple of 16.
 
     Raises:
         DataError: no photograph is large enough.

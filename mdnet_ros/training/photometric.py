@@ -26,7 +26,8 @@ class PhotometricRanges:
         motion: longest motion blur, pixels.
         noise: largest standard deviation; the image spans [0, 1].
         jpeg: coarsest quantisation as a factor on the standard table (8: quality near 6).
-        probability: of each single change but contrast and brightness, which always happen.
+        probability: probability of each single change but contrast and brightness, which always
+            happen.
     """
 
     contrast: float = 1.5

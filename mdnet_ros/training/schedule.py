@@ -11,7 +11,7 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
     """Linear warm-up, then a half cosine down to ``final_rate`` of the peak.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         step: the step about to be made, from 0.
         steps: length of the schedule.
     """

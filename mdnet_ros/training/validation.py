@@ -119,7 +119,7 @@ def validate(network: MDNet, pairs: ViewPair, precision: torch.dtype) -> Validat
     Args:
         network: left in evaluation mode.
         pairs: from :func:`validation_pairs`.
-        precision: of the autocast; float32 for none.
+        precision: precision of the autocast; float32 for none.
     """
     network.eval()
     count = len(pairs.to_second)
@@ -156,8 +156,8 @@ def steadiness(
     Args:
         network: in evaluation mode.
         image: (1, 1, S, S) in [0, 1].
-        precision: of the autocast; float32 for none.
-        shift: of the window along both axes, pixels; less than ``SIZE_MULTIPLE``.
+        precision: precision of the autocast; float32 for none.
+        shift: shift of the window along both axes, pixels; less than ``SIZE_MULTIPLE``.
     """
     side = image.shape[-1] - SIZE_MULTIPLE
     windows = [image[..., at : at + side, at : at + side] for at in (0, shift)]

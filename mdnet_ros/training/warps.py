@@ -150,7 +150,7 @@ def span_of(sizes: torch.Tensor, side: int, minimum_scale: float) -> torch.Tenso
 
     Args:
         sizes: (B, 2) width and height of the photographs, pixels.
-        side: of the crops, pixels.
+        side: side of the crops, pixels.
         minimum_scale: photo pixels per crop pixel of the nearest view.
     """
     largest = (sizes.float().amin(1) / side).log()

@@ -73,7 +73,7 @@ def similarity_and_peaky(
         logits: (B, K, S, S) of the view.
         other: (B, K, S, S) of the other view.
         shared: the overlap as the view sees it.
-        keypoints: of the view.
+        keypoints: keypoints of the view.
         quality: (B, K, M) of their matches; the peaky loss weighs windows by it.
     """
     heatmap = logits.sigmoid()

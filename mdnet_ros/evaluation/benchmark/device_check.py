@@ -39,7 +39,7 @@ class Check:
     """One thing that was checked.
 
     Attributes:
-        name: of the check.
+        name: name of the check.
         passed: whether it holds.
         detail: the values behind it.
     """
@@ -57,7 +57,7 @@ class StepTiming:
         network: name of the weights.
         size: (width, height), pixels.
         batch: images of a pass.
-        precision: of the network.
+        precision: precision of the network.
         bare: the network alone, as one graph on CUDA.
         whole: uint8 images on the host in, features on the host out, matched to the images before.
         ratio: the whole's median over the bare network's.
@@ -91,7 +91,7 @@ class DeviceCheck:
         images: (H, W) uint8 gray images, real ones if at hand; None: synthetic ones.
         sizes: (width, height) of the images that are timed.
         keypoints: budgets that are timed.
-        repetitions: of each timing.
+        repetitions: repetitions of each timing.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class Point:
     """An extractor in the picture.
 
     Attributes:
-        name: of the extractor.
+        name: name of the extractor.
         milliseconds: median time to extract features from one image.
         mma: group of sequences -> mean matching accuracy at :data:`THRESHOLD` pixels.
     """

@@ -34,8 +34,8 @@ _FARTHEST = 100.0
 _MAX_TRACKS = 50_000
 #: Number of steps whose median length is taken for the usual one.
 _STEPS = 10
-#: A step of a length that two views alone tell is at most this many times the usual one, or its
-#: inverse: a handful of landmarks can be wrong together, but the camera has inertia.
+#: A step whose length is known from two views alone is at most this many times the usual one, or
+#: its inverse: a handful of landmarks can be wrong together, but the camera has inertia.
 _ACCELERATION = 3.0
 #: A camera turns at most so far from one frame to the next, degrees. Few points, or points on one
 #: plane, may fit a pose that looks the other way.

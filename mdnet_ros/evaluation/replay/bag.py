@@ -28,10 +28,10 @@ class BagSequence:
     """A bag's images, calibration and ground truth, without the pixels.
 
     Attributes:
-        name: of the bag.
-        path: of the bag.
-        topic: of the images.
-        info_topic: of the camera_info, or None.
+        name: name of the bag.
+        path: path of the bag.
+        topic: topic of the images.
+        info_topic: topic of the camera_info, or None.
         first: how many images to pass over.
         stamps_ns: (N,) int64, of the images to replay.
         camera: the calibration for these images; None: none that can be used.
@@ -59,13 +59,13 @@ def open_bag(
     """Read everything but the images' pixels.
 
     Args:
-        path: of the bag.
+        path: path of the bag.
         name: what reports call it.
         truth_file: the true poses; None: the bag's own topic.
         extrinsics: file with camera-to-body extrinsics, where the ground truth is of the body, see
             :func:`mdnet_ros.evaluation.replay.ground_truth.read_extrinsics`; None: the bag's
             static transforms, or what lies beside EuRoC's file.
-        settings: of the protocol.
+        settings: settings of the protocol.
         omitted: a line is appended for everything that has to be left out.
 
     Raises:
@@ -100,7 +100,7 @@ def open_bag(
 
 
 def check_truth_files(files: Sequence[Path], extrinsics: Sequence[Path]) -> None:
-    """Read files of ground truth, so that one that cannot be used is told before the work.
+    """Read files of ground truth, so that one that cannot be used is reported before the work.
 
     Raises:
         GroundTruthError: a file cannot be used.

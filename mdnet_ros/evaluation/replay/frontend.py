@@ -55,7 +55,7 @@ class ExtractorFrontend:
         max_gap: through how many frames a track may be missing.
         max_error: distance to the geometric model up to which a match is an inlier, pixels.
         exact: compare descriptors in float32, as the node does with ``precision:=fp32``.
-        refinement: of the tracks, ``none`` or ``flow``.
+        refinement: refinement of the tracks, ``none`` or ``flow``.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class FrontendSpec:
         licence: licence of its code and weights.
         max_keypoints: the most keypoints of one image.
         source: extracts the features; None: KLT.
-        refinement: of the tracks, ``none`` or ``flow``.
+        refinement: refinement of the tracks, ``none`` or ``flow``.
     """
 
     name: str

@@ -34,8 +34,8 @@ class PoseFile:
     """The poses in a text file.
 
     Attributes:
-        path: of the file.
-        stamps: of each pose, in the unit of the file; None: the format has none (KITTI).
+        path: path of the file.
+        stamps: stamps of each pose, in the unit of the file; None: the format has none (KITTI).
         poses: body to map; None where the file says that there is none (NaN, zero quaternion).
         of_body: the poses are, by the format (EuRoC), those of the body that carries the camera.
     """
@@ -51,8 +51,8 @@ def load_ground_truth(path: Path, stamps_ns: Sequence[int] | np.ndarray) -> Traj
 
     Args:
         path: the file, see :func:`read_pose_file`.
-        stamps_ns: of all images of the bag. They tell the unit of the file's stamps, and the
-            times of KITTI's poses, which have none.
+        stamps_ns: stamps of all images of the bag. They decide the unit of the file's stamps, and
+            the times of KITTI's poses, which have none.
 
     Returns:
         The poses, sorted; their ``body_frame`` is empty unless they are EuRoC's, whose poses are
@@ -204,7 +204,7 @@ def _is_rotation(matrix: np.ndarray, tolerance: float) -> bool:
 def _nanoseconds(stamps: Sequence[Decimal], images: np.ndarray) -> np.ndarray:
     """Convert stamps to nanoseconds, in the unit that makes their range most like the images'.
 
-    Where no unit makes the ranges overlap, the stamps' size tells it, as of times since 1970.
+    Where no unit makes the ranges overlap, the stamps' size decides, as for times since 1970.
     """
     low, high = (int(images.min()), int(images.max())) if len(images) else (0, 0)
     first, last = float(min(stamps)), float(max(stamps))
@@ -231,7 +231,7 @@ def euroc_extrinsics(path: Path, image_topic: str) -> Path | None:
     IMU) and ``mav0/cam0/sensor.yaml``, ``mav0/cam1/sensor.yaml`` for the cameras.
 
     Args:
-        path: of the ground truth.
+        path: path of the ground truth.
         image_topic: the camera's number is read from it; 0 where it has none.
     """
     number = re.search(r'cam(?:era)?_?(\d)', image_topic)

@@ -37,10 +37,10 @@ class FrameStep:
     Args:
         network: an MDNet on the device, or its equivalent.
         shape: (B, H, W) of the images.
-        settings: of the detection.
+        settings: settings of the detection.
         masked: whether a mask is given with each batch.
         device: where the network is.
-        dtype: of PyTorch's autocast; float32: none.
+        dtype: type of PyTorch's autocast; float32: none.
         capture: make a CUDA graph of the pass.
     """
 
@@ -154,7 +154,7 @@ class FrameSteps:
     Args:
         network: an MDNet on the device, or its equivalent.
         device: where the network is.
-        dtype: of PyTorch's autocast; float32: none.
+        dtype: type of PyTorch's autocast; float32: none.
         capture: make CUDA graphs.
     """
 

@@ -61,7 +61,7 @@ class WeightsBackend:
         if self.device.type == 'cpu':
             return CpuNetwork(network, dtype), torch.float32
         fused = fuse(network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # Autocast would cast these weights anew for each frame. The projection of the descriptors
+        # Autocast would cast these weights again for each frame. The projection of the descriptors
         # is applied in float32.
         for module in fused.modules():
             if isinstance(module, nn.Conv2d) and module is not fused.descriptor_head[2]:
