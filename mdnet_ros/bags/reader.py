@@ -36,14 +36,14 @@ CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 _log = logging.getLogger(__name__)
 
-#: Messages of a topic that are looked at to find out what it holds: the first may be broken.
+#: Messages of a topic that are read to find out what it holds: the first may be broken.
 _LOOKED_AT = 10
 ODOMETRY = 'nav_msgs/msg/Odometry'
 #: Types of poses as motion capture and simulators publish them.
 _MEASURED_POSES = ('geometry_msgs/msg/PoseStamped', 'geometry_msgs/msg/TransformStamped')
 POSE_TYPES = (*_MEASURED_POSES, 'geometry_msgs/msg/PoseWithCovarianceStamped', ODOMETRY)
-#: Words in the names of topics that hold where a robot should go or is told to be.
-_NO_POSES = ('goal', 'initialpose', 'initial_pose', 'setpoint', 'target', 'waypoint')
+#: Words in topic names that mark goals or commands, not measured poses.
+_GOAL_WORDS = ('goal', 'initialpose', 'initial_pose', 'setpoint', 'target', 'waypoint')
 _COMPRESSED_SUFFIX = '/compressed'
 
 
@@ -72,13 +72,13 @@ class ImageFrame:
         stamp_ns: the header's, nanoseconds.
         frame_id: the header's.
         message: the deserialised Image or CompressedImage.
-        counts: range of the counts of ``16UC1``.
+        raw_range: range of the raw values of ``16UC1``.
     """
 
     stamp_ns: int
     frame_id: str
     message: Any = field(repr=False)
-    counts: RawValueRange = RawValueRange()
+    raw_range: RawValueRange = RawValueRange()
 
     @cached_property
     def image(self) -> np.ndarray:
@@ -89,9 +89,9 @@ class ImageFrame:
         """
         m = self.message
         if hasattr(m, 'format'):
-            return decode_compressed(m.format, m.data, self.counts)
+            return decode_compressed(m.format, m.data, self.raw_range)
         return decode_gray(
-            m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data, self.counts
+            m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data, self.raw_range
         )
 
     @cached_property
@@ -99,17 +99,18 @@ class ImageFrame:
         """(H, W, 3) uint8 BGR; errors as :attr:`image`."""
         m = self.message
         if hasattr(m, 'format'):
-            return decode_compressed_bgr(m.format, m.data, self.counts)
+            return decode_compressed_bgr(m.format, m.data, self.raw_range)
         return decode_bgr(
-            m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data, self.counts
+            m.encoding, m.height, m.width, m.step, m.is_bigendian, m.data, self.raw_range
         )
 
 
 class BagReader:
     """Reads a bag, as a context manager.
 
-    A recording that was not ended (``NAME.unfinished``) is completed first; an mcap file without
-    its end, a folder without ``metadata.yaml`` and a database with a journal beside it are read.
+    An unfinished recording (``NAME.unfinished``) is completed first; truncated files can be read as
+    well: an mcap without its end, a folder without ``metadata.yaml``, a database with a journal
+    beside it.
 
     Args:
         path: a rosbag2 folder, a single ``.mcap`` or ``.db3`` file, or a ROS 1 ``.bag``.
@@ -175,15 +176,18 @@ class BagReader:
         return self._storage.fields(type)
 
     def image_topics(self) -> list[str]:
-        """Return the topics of images that can be decoded, without those of depth maps."""
+        """Return the topics that carry camera images; depth is excluded.
+
+        They are judged by the encoding of the first readable messages; nothing is decoded.
+        """
         return [topic for topic, kind in self.topics.items() if self._holds_images(topic, kind)]
 
     def image_topic(self, requested: str | None = None) -> str:
         """Return the topic to read images from.
 
         Args:
-            requested: name of the topic, if the user gave one. None: the only topic that can be
-                decoded; an uncompressed topic is preferred to its own compressed copy.
+            requested: the topic that the user named; None: the only one of :meth:`image_topics`
+                (an uncompressed topic goes before its own compressed copy).
 
         Raises:
             DataError: if it is not there, holds no images, or the choice is not clear.
@@ -245,7 +249,7 @@ class BagReader:
         if not found:
             found = [
                 t for t, kind in kinds.items()
-                if kind in _MEASURED_POSES and not any(word in t.lower() for word in _NO_POSES)
+                if kind in _MEASURED_POSES and not any(word in t.lower() for word in _GOAL_WORDS)
             ]
         return found[0] if len(found) == 1 else None
 
@@ -254,20 +258,20 @@ class BagReader:
         return [topic for topic, kind in self.topics.items() if kind in POSE_TYPES]
 
     def images(
-        self, topic: str | None = None, counts: RawValueRange = RawValueRange()  # noqa: B008
+        self, topic: str | None = None, raw_range: RawValueRange = RawValueRange()  # noqa: B008
     ) -> Iterator[ImageFrame]:
         """Read the images of a topic in the order they were recorded.
 
         Args:
             topic: as for :meth:`image_topic`.
-            counts: range of the counts of ``16UC1``.
+            raw_range: range of the raw values of ``16UC1``.
 
         Raises:
             DataError: as :meth:`image_topic`, or if the bag is damaged.
         """
         for message in self.messages(self.image_topic(topic)):
             header = message.header
-            yield ImageFrame(stamp_nanoseconds(header), header.frame_id, message, counts)
+            yield ImageFrame(stamp_nanoseconds(header), header.frame_id, message, raw_range)
 
     def poses(self, topic: str) -> Trajectory:
         """Return the poses of a topic, sorted by stamp; of several with one stamp the first.
@@ -378,9 +382,9 @@ class BagReader:
         """Return the encoding of a topic's first readable image, before compression.
 
         Returns:
-            The encoding. It is the ``format`` for a compressed image that gives no encoding, and
-            always a depth encoding for ``compressedDepth``. Raw images are read until one has a
-            known encoding, a few at most. None if no message can be read.
+            Compressed: the format's encoding, else the format. ``compressedDepth``: a depth
+            encoding. Raw: the first known encoding among the first 10 messages, else that of the
+            last of them. None if no message can be read.
         """
         encoding = None
         with suppress(DataError):
@@ -411,7 +415,7 @@ class BagReader:
 
 
 def is_called_ground_truth(topic: str) -> bool:
-    """Tell whether a topic's name says that it holds the ground truth."""
+    """Return whether a topic's name says that it holds the ground truth."""
     return 'groundtruth' in topic.lower().replace('_', '').replace('-', '')
 
 

@@ -95,11 +95,11 @@ class Inputs:
         )
         take: Any = self._take  # rclpy's annotation lacks callbacks that take the message's info
         self._sequence: int | None = None
-        # A slow parameter or service callback must not delay images.
         self._subscriptions = [
             node.create_subscription(
                 CompressedImage if self._compressed else Image, self.topic, take,
                 QoSProfile(depth=settings.qos_depth, reliability=reliability),
+                # A slow parameter or service callback must not delay images.
                 callback_group=QuickGroup(),
                 event_callbacks=SubscriptionEventCallbacks(
                     incompatible_qos=self._incompatible, use_default_callbacks=False
