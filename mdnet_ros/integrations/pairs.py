@@ -65,8 +65,8 @@ class PairFinder:
         Returns:
             Its pairs with earlier images, or None if the frame is not an image.
         """
-        links = frame.correspondences
-        for track in frame.track_ids[links.indices[~links.inlier]].tolist():
+        matches = frame.correspondences
+        for track in frame.track_ids[matches.indices[~matches.inlier]].tolist():
             self._outlier_steps[track] = self._outlier_steps.get(track, 0) + 1
         self._frames += 1
         if (self._frames - 1) % self._every:

@@ -95,22 +95,22 @@ class PositionTruth:
 
     def errors(self, frame: TrackedFrame) -> np.ndarray:
         """(M,) pixels; NaN where pose or depth of the earlier observation is not known."""
-        links = frame.correspondences
-        errors = np.full(len(links), np.nan)
+        matches = frame.correspondences
+        errors = np.full(len(matches), np.nan)
         now = self._poses.interpolated_at(frame.stamp_ns)
         self._advance(frame.stamp_ns)
         if now is None:
             return errors
-        for stamp in np.unique(links.stamps_prev):
+        for stamp in np.unique(matches.stamps_prev):
             then, depth = self._poses.interpolated_at(int(stamp)), self._kept.get(int(stamp))
             if then is None or depth is None:
                 continue
-            rows = np.nonzero(links.stamps_prev == stamp)[0]
-            before = links.keypoints_prev[rows]
+            rows = np.nonzero(matches.stamps_prev == stamp)[0]
+            before = matches.keypoints_prev[rows]
             truth = reproject(
                 self._camera, now.inverse() @ then, before, depth_at(depth, before)
             )
-            got = frame.features.keypoints[links.indices[rows]]
+            got = frame.features.keypoints[matches.indices[rows]]
             errors[rows] = np.linalg.norm(truth - got, axis=1)
         return errors
 

@@ -49,23 +49,23 @@ class EpipolarTruth:
 
     def errors(self, frame: TrackedFrame) -> np.ndarray:
         """Return (M,) distances, pixels; NaN where a pose is missing or the camera did not move."""
-        links = frame.correspondences
-        errors = np.full(len(links), np.nan)
+        matches = frame.correspondences
+        errors = np.full(len(matches), np.nan)
         now = self._poses.interpolated_at(frame.stamp_ns)
         if now is None:
             return errors
-        for stamp in np.unique(links.stamps_prev):
+        for stamp in np.unique(matches.stamps_prev):
             then = self._poses.interpolated_at(int(stamp))
             if then is None:
                 continue
             motion = now.inverse() @ then
             if np.linalg.norm(motion.translation) < MIN_BASELINE:
                 continue
-            rows = np.nonzero(links.stamps_prev == stamp)[0]
-            points = frame.features.keypoints[links.indices[rows]]
+            rows = np.nonzero(matches.stamps_prev == stamp)[0]
+            points = frame.features.keypoints[matches.indices[rows]]
             errors[rows] = epipolar_distance(
                 self._camera, motion.rotation, motion.translation,
-                links.keypoints_prev[rows], points,
+                matches.keypoints_prev[rows], points,
             )
         return errors
 
