@@ -22,3 +22,9 @@ def tune_allocator() -> None:
     libc.mallopt(_MMAP_MAX, 0)
     libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(_TOP_PAD, 64 * 2**20)
+
+
+def return_memory() -> None:
+    """Give memory that is free in this process back to the system, once (glibc)."""
+    if platform.libc_ver()[0] == 'glibc':
+        ctypes.CDLL(None).malloc_trim(0)

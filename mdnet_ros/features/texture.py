@@ -12,7 +12,9 @@ noise alone would leave of it:
   compression spread over neighbouring pixels.
 
 Noise of independent pixels has L / S1 = 1, and in practice never 3; keypoints of ordinary images
-have 4 to 200. Both estimates are limited, because fine texture looks like noise to them.
+have 4 to 200. Both estimates are limited, because fine texture looks like noise to them. Where S1 is
+hardly above what rounding to gray levels leaves, compression may have taken the fine noise away
+and left the coarse noise: there L must be above what compression leaves.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _CELL = 4
 _WHITE, _SHARED = 3.0, 3.3
 #: Standard deviations that sensors have, gray levels: rounding alone gives the least; above the
 #: greatest it is texture.
-_LEAST, _GREATEST_WHITE, _GREATEST_SHARED = 0.5, 12.0, 4.0
+_LEAST, _GREATEST_WHITE, _GREATEST_SHARED = 0.5, 8.0, 4.0
+#: Where S1 is below the first number, L must be above the second, gray levels.
+_SMOOTHED, _LEFT_BY_COMPRESSION = 0.4, 6.0
 #: Standard deviation of the noise for each unit of the mean absolute value of Immerkaer's operator.
 _IMMERKAER = (torch.pi / 2) ** 0.5 / 6
 
@@ -56,6 +60,7 @@ def find_texture(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         _WHITE * white.clamp(_LEAST, _GREATEST_WHITE),
         _SHARED * shared.clamp(_LEAST, _GREATEST_SHARED),
     )
+    least = torch.where(white < _SMOOTHED, least.clamp(min=_LEFT_BY_COMPRESSION), least)
     found = (contrast > least).float()
     found = F.interpolate(found, scale_factor=_CELL, mode='nearest')
     padding = (0, width - columns, 0, height - rows)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mdnet_ros.allocator import tune_allocator
+from mdnet_ros.allocator import return_memory, tune_allocator
 from mdnet_ros.errors import DataError
 from mdnet_ros.features.network import MDNet, count_parameters
 from mdnet_ros.features.weights import load_weights, save_weights
@@ -146,6 +146,7 @@ class Trainer:
                 self.steps = max(new_length, self.step)
         self.pool = training.to(device)
         self.pairs = validation_pairs(validation, config.validation_pairs, device)
+        return_memory()  # reading and rendering needed more at once than a step does
         self.model: nn.Module = self.network
         if self.world > 1:
             self.model = DistributedDataParallel(self.network)

@@ -23,6 +23,8 @@ from mdnet_ros.training.warps import (
 #: Pyramid levels are chosen finer by this than the area says. Without it trilinear filtering blurs
 #: twice as much as the mean over the area does.
 _SHARPER = 0.5
+#: Crops that a CPU renders at once: each needs 10 MB at 256 x 256 pixels until it is done.
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def _bilinear(
 def render_views(
     pool: ImagePool, index: torch.Tensor, to_photo: torch.Tensor, side: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Resample photographs into crops, anti-aliased.
+    """Resample photographs into crops, anti-aliased; on a CPU a few at once, to save memory.
 
     Each crop pixel is interpolated in the two pyramid levels on either side of the area that it
     covers in the photograph (trilinear filtering, Williams 1983).
@@ -89,6 +91,18 @@ def render_views(
     Returns:
         (B, 1, S, S) float32 in [0, 1], and (B, 1, S, S) bool, inside the photograph.
     """
+    count = _AT_ONCE if to_photo.device.type == 'cpu' else max(1, len(index))
+    parts = [
+        _render(pool, *part, side)
+        for part in zip(index.split(count), to_photo.split(count), strict=True)
+    ]
+    return torch.cat([crops for crops, _ in parts]), torch.cat([inside for _, inside in parts])
+
+
+def _render(
+    pool: ImagePool, index: torch.Tensor, to_photo: torch.Tensor, side: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Resample photographs all at once, as :func:`render_views`."""
     b = len(index)
     grid = pixel_grid(side, to_photo.device).reshape(1, -1, 2).expand(b, -1, -1)
     points = apply_homography(to_photo, grid)

@@ -67,6 +67,13 @@ def test_there_are_no_keypoints_where_there_is_nothing(extract, name):
     assert features.descriptors.shape == (len(features), extract.dim)
 
 
+@pytest.mark.parametrize('quality', [70, 50])
+def test_compression_makes_little_texture_of_noise(quality):
+    """JPEG takes the fine noise away, by which the coarse noise that it leaves is judged."""
+    for sigma in (2, 4, 8):
+        assert textured(jpeg(seen(WALL, sigma), quality)).mean() < 0.15
+
+
 def test_a_covered_lens_gives_no_tracks(extract):
     tracker = FrameTracker(max_gap=2, verification='fundamental')
     for i in range(3):
@@ -83,7 +90,7 @@ def test_ordinary_images_keep_their_keypoints(extract, name):
         output = extract.backend.run_network(batch)
         free = detect(output, extract.settings, image.shape)
     points = free.keypoints[free.valid].round().long().numpy()
-    assert found[points[:, 1], points[:, 0]].mean() > 0.8
+    assert found[points[:, 1], points[:, 0]].mean() > 0.83
 
 
 def test_texture_on_a_noisy_wall_is_found():

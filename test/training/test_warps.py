@@ -34,6 +34,21 @@ def pairs(difficulty: float, seed: int = 1, ranges: WarpRanges = WarpRanges()): 
     )
 
 
+def test_many_views_are_each_what_they_are_alone() -> None:
+    """A CPU renders a few at once; nothing of that is seen in them."""
+    photos, count = pool(), 19
+    index = torch.arange(count) % 2
+    generator = torch.Generator().manual_seed(3)
+    sizes = photos.sizes[index, 0]
+    motion = draw_motion(sizes, SIDE, WarpRanges(), 1.0, generator)
+    to_photo, _ = place_views(sizes, SIDE, WarpRanges().minimum_scale, motion, generator)
+    together = render_views(photos, index, to_photo, SIDE)
+    for i in range(count):
+        alone = render_views(photos, index[i : i + 1], to_photo[i : i + 1], SIDE)
+        for whole, part in zip(together, alone, strict=True):
+            torch.testing.assert_close(whole[i : i + 1], part, rtol=0, atol=1e-6)
+
+
 def test_homography_equals_opencv() -> None:
     rng = np.random.default_rng(0)
     h = np.eye(3) + rng.normal(0, 0.05, (3, 3)) * [[1, 1, 100], [1, 1, 100], [1e-3, 1e-3, 0]]
