@@ -12,8 +12,8 @@ noise alone would leave of it:
   compression spread over neighbouring pixels.
 
 Noise of independent pixels has L / S1 = 1, and in practice never 3; keypoints of ordinary images
-have 4 to 200. Both estimates are limited, because fine texture looks like noise to them. Where S1 is
-hardly above what rounding to gray levels leaves, compression may have taken the fine noise away
+have 4 to 200. Both estimates are limited, because fine texture looks like noise to them. Where S1
+is hardly above what rounding to gray levels leaves, compression may have taken the fine noise away
 and left the coarse noise: there L must be above what compression leaves.
 """
 
