@@ -237,10 +237,12 @@ class Files:
             '  - [0.0, 0.0, 1.0, 0.3]\n  - [0.0, 0.0, 0.0, 1.0]\n  rostopic: /cam0/image_raw\n',
         ]
         self._config = yaml.safe_dump(TrainingConfig().to_dict())
-        figures = dict.fromkeys(curve._FIGURES, (0.5, 0.75))
+        metrics = dict.fromkeys(
+            ('mma_1px', 'mma_3px', 'ms_3px', 'repeatability_1px'), (0.5, 0.75)
+        )
         self._documents = [
             json.dumps({'protocol': 'pairs', 'photographs': 3, 'figures': {'a': [1, 2.5, None]}}),
-            json.dumps({'curves': [curve.Curve('run', (10, 20), figures).to_json()]}),
+            json.dumps({'curves': [curve.Curve('run', (10, 20), metrics).to_json()]}),
         ]
         np.savez(folder / 'good.npz', keypoints=np.ones((3, 2)), descriptors=np.eye(3),
                  scores=np.ones(3), imsize=np.array([64, 48]))
