@@ -1,20 +1,21 @@
 """Where an image has contrast above the noise of its sensor.
 
-A network finds its strongest responses in any image, also in a black one or in a blank wall. The
-test here compares, around every cell of 4 x 4 pixels, the contrast of the averaged image with what
-noise alone would leave of it:
+A cell of 4 x 4 pixels has texture where contrast > 3 x noise. Without this test a network finds
+keypoints in any image, also in a black one or on a blank wall.
 
-- contrast L: root mean square over 3 x 3 cells of the cells' means, less their mean over 5 x 5
-  cells, which removes shading; times 4, so that white noise of standard deviation s has L = s;
-- noise S1: standard deviation of the noise around the cell, estimated by the mean absolute value
+- Contrast L: root mean square over 3 x 3 cells of the cells' means, less their mean over 5 x 5
+  cells, which removes shading; times 4, so that white noise of standard deviation s has L = s.
+- Noise S1: standard deviation of the noise around the cell, estimated by the mean absolute value
   of the difference of two Laplacians (Immerkaer, CVIU 1996, eq. 3), which is blind to shading and
-  to straight edges; S2: the same at half the resolution, times 2, for noise that demosaicing or
-  compression spread over neighbouring pixels.
+  to straight edges.
+- Noise S2: the same at half the resolution, times 2, for noise that demosaicing or compression
+  spread over neighbouring pixels. L must be above 3.3 x S2, too.
 
 Noise of independent pixels has L / S1 = 1, and in practice never 3; keypoints of ordinary images
-have 4 to 200. Both estimates are limited, because fine texture looks like noise to them. Where S1
-is hardly above what rounding to gray levels leaves, compression may have taken the fine noise away
-and left the coarse noise: there L must be above what compression leaves.
+have 4 to 200. S1 and S2 are clamped to the range that real sensors have, because fine texture looks
+like noise to them. Where S1 is hardly above what rounding to gray levels leaves, compression may
+have removed the fine noise and left the coarse noise: there L must be above what compression
+leaves.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from torch.nn import functional as F
 
 #: Side of a cell, pixels.
 _CELL = 4
-#: Least contrast in units of the noise: of independent pixels, and of neighbours that share it.
+#: Contrast-to-noise thresholds for white and for correlated noise.
 _WHITE, _SHARED = 3.0, 3.3
-#: Standard deviations that sensors have, gray levels: rounding alone gives the least; above the
-#: greatest it is texture.
+#: Range of the standard deviations that sensors have, gray levels: rounding alone gives the least;
+#: above the greatest it is texture.
 _LEAST, _GREATEST_WHITE, _GREATEST_SHARED = 0.5, 8.0, 4.0
 #: Where S1 is below the first number, L must be above the second, gray levels.
 _SMOOTHED, _LEFT_BY_COMPRESSION = 0.4, 6.0
@@ -50,7 +51,7 @@ def find_texture(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     fine = images[..., :rows, :columns].float()
     half = _halved(fine)
     cells = _halved(half)
-    # Continued as a mirror would, but upside down: shading goes on beyond the edge of the image.
+    # Odd (anti-symmetric) reflection padding: shading continues beyond the edge of the image.
     beyond = 2.0 * F.pad(cells, (2,) * 4, mode='replicate') - F.pad(cells, (2,) * 4, mode='reflect')
     band = cells - _mean(beyond, 5)
     contrast = _box(band * band, 3).sqrt() * _CELL
@@ -68,17 +69,17 @@ def find_texture(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _halved(maps: torch.Tensor) -> torch.Tensor:
-    """Mean of each 2 x 2 places."""
+    """Return the 2 x 2 average pooling of maps."""
     pairs = maps[..., ::2, :] + maps[..., 1::2, :]
     return (pairs[..., ::2] + pairs[..., 1::2]) * 0.25
 
 
 def _noise(images: torch.Tensor, cell: int) -> torch.Tensor:
-    """Standard deviation of the noise around each cell, (B, 1, rows, columns) of cells.
+    """Return the standard deviation of the noise around each cell, (B, 1, rows, columns) of cells.
 
     Args:
         images: (B, 1, H, W) float32.
-        cell: side of a cell, pixels of these images. One row of each is looked at.
+        cell: side of a cell, pixels of these images. One row of each cell is used.
     """
     padded = F.pad(images, (1, 1, 1, 1), mode='replicate')
     above, row, below = (padded[..., 1 + i : padded.shape[-2] - 1 : cell, :] for i in range(-1, 2))
@@ -91,12 +92,12 @@ def _noise(images: torch.Tensor, cell: int) -> torch.Tensor:
 
 
 def _box(maps: torch.Tensor, side: int) -> torch.Tensor:
-    """Mean over the window of an odd side length around each place; the edge is repeated."""
+    """Return the mean over a window of an odd side length around each value; edges are repeated."""
     return _mean(F.pad(maps, (side // 2,) * 4, mode='replicate'), side)
 
 
 def _mean(maps: torch.Tensor, side: int) -> torch.Tensor:
-    """Mean over every window of a side length that lies inside: (..., H - side + 1, W - side + 1).
+    """Return the mean over every window inside the maps: (..., H - side + 1, W - side + 1).
 
     Sums of shifted maps are several times faster here than ``avg_pool2d`` on the CPU.
     """
