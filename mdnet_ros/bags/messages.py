@@ -30,7 +30,10 @@ _DEPTH_HEADER = bytes(12)
 
 
 class BagTopics:
-    """Writes typed messages to the topics of a bag, at the stamps of their headers.
+    """Writes typed messages to the topics of a bag, recorded at the stamps of their headers.
+
+    Where a stamp goes back, the message is recorded right after the one before it, so that the
+    bag is read in the order it was written.
 
     Args:
         bag: an open writer.
@@ -39,6 +42,7 @@ class BagTopics:
     def __init__(self, bag: BagWriter) -> None:
         self._bag = bag
         self._types = bag.types
+        self._header_stamp = self._recorded_at = 0
 
     def image(self, topic: str, stamp_ns: int, frame_id: str, image: np.ndarray) -> None:
         """Write an (H, W) uint8 image as ``mono8`` or an (H, W, 3) uint8 one as ``bgr8``."""
@@ -48,7 +52,7 @@ class BagTopics:
             'mono8' if image.ndim == 2 else 'bgr8', 0, image.size // height,
             np.ascontiguousarray(image).reshape(-1),
         )  # fmt: skip
-        self._bag.write(topic, IMAGE, stamp_ns, message)
+        self._write(topic, IMAGE, stamp_ns, message)
 
     def depth(self, topic: str, stamp_ns: int, frame_id: str, depth: np.ndarray) -> None:
         """Write an (H, W) depth map in metres as a PNG of millimetres (``compressedDepth``)."""
@@ -58,7 +62,7 @@ class BagTopics:
             self._header(stamp_ns, frame_id), '16UC1; compressedDepth png',
             np.frombuffer(_DEPTH_HEADER + png.tobytes(), np.uint8),
         )
-        self._bag.write(topic, COMPRESSED_IMAGE, stamp_ns, message)
+        self._write(topic, COMPRESSED_IMAGE, stamp_ns, message)
 
     def camera_info(
         self, topic: str, stamp_ns: int, frame_id: str, camera: CameraModel
@@ -71,7 +75,7 @@ class BagTopics:
             camera.distortion_model, camera.d, camera.k.reshape(-1), np.eye(3).reshape(-1),
             projection.reshape(-1), 0, 0, region,
         )  # fmt: skip
-        self._bag.write(topic, CAMERA_INFO, stamp_ns, message)
+        self._write(topic, CAMERA_INFO, stamp_ns, message)
 
     def pose(self, topic: str, stamp_ns: int, frame_id: str, pose: Pose) -> None:
         """Write a pose, camera to the frame ``frame_id``, as ``geometry_msgs/PoseStamped``."""
@@ -80,7 +84,7 @@ class BagTopics:
         message = self._types[POSE_STAMPED](
             self._header(stamp_ns, frame_id), self._types['geometry_msgs/msg/Pose'](point, turn)
         )
-        self._bag.write(topic, POSE_STAMPED, stamp_ns, message)
+        self._write(topic, POSE_STAMPED, stamp_ns, message)
 
     def cloud(self, topic: str, stamp_ns: int, frame_id: str, table: np.ndarray) -> None:
         """Write a structured array as ``sensor_msgs/PointCloud2`` with the same fields."""
@@ -93,7 +97,7 @@ class BagTopics:
             self._header(stamp_ns, frame_id), 1, len(table), fields, False, step,
             step * len(table), np.frombuffer(table.tobytes(), np.uint8), True,
         )  # fmt: skip
-        self._bag.write(topic, POINT_CLOUD2, stamp_ns, message)
+        self._write(topic, POINT_CLOUD2, stamp_ns, message)
 
     def points(
         self,
@@ -113,7 +117,15 @@ class BagTopics:
             [point(*(float(v) for v in p)) for p in points],
             [channel(name, values) for name, values in channels],
         )
-        self._bag.write(topic, POINT_CLOUD, stamp_ns, message)
+        self._write(topic, POINT_CLOUD, stamp_ns, message)
+
+    def _write(self, topic: str, type: str, stamp_ns: int, message: Any) -> None:
+        if stamp_ns > self._recorded_at:
+            self._recorded_at = stamp_ns
+        elif stamp_ns != self._header_stamp:
+            self._recorded_at += 1
+        self._header_stamp = stamp_ns
+        self._bag.write(topic, type, self._recorded_at, message)
 
     def _header(self, stamp_ns: int, frame_id: str) -> Any:
         seconds, nanoseconds = divmod(int(stamp_ns), 1_000_000_000)

@@ -6,13 +6,14 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
 from mdnet_ros.bags.qos import TopicQos, profile_of_qos
+from mdnet_ros.bags.storage import Storage as StoredBag
 from mdnet_ros.bags.storage import parts_of_types
 from mdnet_ros.bags.unfinished import (
     METADATA_VERSION,
@@ -44,6 +45,8 @@ class BagWriter:
         path: the bag's folder.
         storage: ``sqlite3`` (every ROS 2 reads it) or ``mcap`` (Humble needs a plugin).
         overwrite: replace a bag that is there, finished or not.
+        outputs: with ``overwrite``, a bag is replaced only if all its topics are among these, so
+            that no recording of another kind is lost; None: any bag.
 
     Raises:
         DataError: if something is there already, or on entering if it cannot be written.
@@ -51,7 +54,11 @@ class BagWriter:
     """
 
     def __init__(
-        self, path: str | Path, storage: Storage = 'sqlite3', overwrite: bool = False
+        self,
+        path: str | Path,
+        storage: Storage = 'sqlite3',
+        overwrite: bool = False,
+        outputs: Collection[str] | None = None,
     ) -> None:
         if storage not in STORAGES:
             raise DataError(f"bag storage '{storage}': expected {' or '.join(STORAGES)}")
@@ -61,6 +68,12 @@ class BagWriter:
         if self.path.exists() and not (overwrite and (self.path / 'metadata.yaml').is_file()):
             wanted = 'a bag or nothing' if overwrite else 'nothing'
             raise DataError(f"bag '{self.path}': is there already, expected {wanted}")
+        self._outputs = None if outputs is None else frozenset(outputs)
+        if self.path.exists() and (foreign := self._foreign_topic(self.path)) is not None:
+            raise DataError(
+                f"bag '{self.path}': is another recording ({foreign}), which would be lost: "
+                'expected another output folder'
+            )
         try:
             from rosbags.typesys import Stores, get_typestore
         except ImportError:
@@ -275,8 +288,25 @@ class BagWriter:
             BlockingIOError: if another process writes it.
         """
         FolderLock(self.unfinished).close()
-        if self._overwrite:
+        if self._overwrite and self._foreign_topic(self.unfinished / self.path.name) is None:
             shutil.rmtree(self.unfinished)
+        else:
+            for line in finish_beside(self.path):
+                _log.warning('%s', line)
+
+    def _foreign_topic(self, bag: Path) -> str | None:
+        """Return a topic of a bag that is none of the outputs, or why the bag cannot be read.
+
+        Returns:
+            None if the bag may be replaced.
+        """
+        if self._outputs is None:
+            return None
+        try:
+            with closing(StoredBag(bag)) as found:
+                return next((topic for topic in found.topics if topic not in self._outputs), None)
+        except DataError as error:
+            return str(error)
 
     def _release(self) -> None:
         if self._lock is not None:

@@ -13,6 +13,7 @@ from mdnet_ros.bags.calibration import read_calibration
 from mdnet_ros.bags.reader import BagReader
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.cli.tracking import (
+    TRACKER_OUTPUTS,
     add_tracker_arguments,
     changed_from_default,
     finish,
@@ -110,7 +111,9 @@ def run(args: argparse.Namespace) -> int:
     from mdnet_ros.nodes.harness.live import run_live  # rclpy takes the process over from here
 
     with BagReader(folder / 'scene') as bag, TemporaryDirectory() as logs:
-        recording = BagWriter(folder / 'tracks', args.storage, overwrite=True)
+        recording = BagWriter(
+            folder / 'tracks', args.storage, overwrite=True, outputs=TRACKER_OUTPUTS
+        )
         live = run_live(
             bag, IMAGE_TOPIC, CAMERA_INFO_TOPIC, settings, recording,
             Path(logs) / 'tracker.log', lockstep=args.lockstep, progress=True,

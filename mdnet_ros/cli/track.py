@@ -13,6 +13,7 @@ from mdnet_ros.bags.messages import BagTopics
 from mdnet_ros.bags.reader import BagReader, ImageFrame
 from mdnet_ros.bags.writer import STORAGES, BagWriter
 from mdnet_ros.cli.tracking import (
+    TRACKER_OUTPUTS,
     add_image_topic_arguments,
     add_tracker_arguments,
     changed_from_default,
@@ -83,7 +84,9 @@ def run(args: argparse.Namespace) -> int:
         count = bag.counts[image_topic]
         stamps: list[int] = []
         with (
-            BagWriter(folder / 'tracks', args.storage, overwrite=True) as writer,
+            BagWriter(
+                folder / 'tracks', args.storage, overwrite=True, outputs=TRACKER_OUTPUTS
+            ) as writer,
             RunPictures(folder, count, _rate(bag, image_topic)) as pictures,
         ):
 

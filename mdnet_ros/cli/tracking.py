@@ -69,6 +69,10 @@ def changed_from_default(settings: TrackerSettings) -> dict[str, Any]:
     return {name: value for name, value in vars(settings).items() if value != default[name]}
 
 
+#: Topics of a bag of tracks. A bag with other topics is another recording and is not replaced.
+TRACKER_OUTPUTS = ('/keypoints', '/correspondences', '/tracks', '/diagnostics')
+
+
 def output_folder(path: str) -> Path:
     """Return the folder of a command's outputs, created if it does not exist.
 

@@ -33,13 +33,14 @@ def write_scene(
         path: where the bag goes.
         storage: format of the bag.
         depth: write the depth images, too, most of the bag's size.
-        overwrite: replace a bag that is there; otherwise that is an error.
+        overwrite: replace a bag of a scene that is there; otherwise that is an error.
         progress: show a progress bar.
 
     Raises:
         DataError: if the bag cannot be written.
     """
-    with BagWriter(path, storage, overwrite=overwrite) as bag:
+    outputs = (CAMERA_INFO_TOPIC, IMAGE_TOPIC, DEPTH_TOPIC, POSE_TOPIC)
+    with BagWriter(path, storage, overwrite=overwrite, outputs=outputs) as bag:
         topics = BagTopics(bag)
         frames: Iterable = Progress(
             scene, 'rendering', scene.settings.frame_count, unit='frame', disable=not progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -80,19 +81,28 @@ class Recording:
     def __iter__(self) -> Iterator[tuple[TrackedFrame, ImageFrame | None]]:
         """Yield the frames as they were recorded, each with the image of the same stamp.
 
-        Images are searched forwards only: a frame whose stamp went back has none.
+        The clock may go back or stand still: of several images with one stamp, a frame has the
+        first that no earlier frame has passed.
         """
-        images = self._images()
-        image = next(images, None)
+        places: dict[int, deque[int]] = {}
+        for place, stamp in enumerate(image.stamp_ns for image in self._images()):
+            places.setdefault(stamp, deque()).append(place)
+        images = enumerate(self._images())
+        reached = -1
         frames = read_tracks(
             self.tracks, self.image_size, f'{self.namespace}/keypoints',
             f'{self.namespace}/correspondences',
         )
         for frame in frames:
-            while image is not None and image.stamp_ns < frame.stamp_ns:
-                image = next(images, None)
-            found = image is not None and image.stamp_ns == frame.stamp_ns
-            yield frame, image if found else None
+            waiting = places.get(frame.stamp_ns, deque())
+            while waiting and waiting[0] <= reached:
+                waiting.popleft()
+            if not waiting:
+                yield frame, None
+                continue
+            while reached < waiting[0]:
+                reached, image = next(images)
+            yield frame, image
 
     def _images(self) -> Iterator[ImageFrame]:
         if self.source is None or self.image_topic is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -272,3 +273,24 @@ def test_a_thermal_camera_is_tracked_when_it_is_named(place, capsys):
     assert own > 0
     assert fixed > 0
     assert wrong == 0  # white everywhere
+
+
+def test_a_recording_of_the_user_is_never_replaced(place, tmp_path, capsys):
+    shutil.copytree(place / 'scene', tmp_path / 'tracks')  # the input itself, or another recording
+    files = {path: path.read_bytes() for path in (tmp_path / 'tracks').iterdir()}
+    for bag in (tmp_path / 'tracks', place / 'scene'):
+        code = main(['track', '--bag', str(bag), '--out', str(tmp_path), '--weights',
+                     str(place / 'random.safetensors'), '--no-pictures'])
+        assert code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert 'is another recording (/camera/camera_info)' in line
+    assert {path: path.read_bytes() for path in (tmp_path / 'tracks').iterdir()} == files
+
+
+def test_an_unfinished_recording_of_the_user_is_completed_beside(place, tmp_path, caplog):
+    (tmp_path / 'tracks.unfinished').mkdir()
+    shutil.copytree(place / 'scene', tmp_path / 'tracks.unfinished' / 'tracks')
+    assert track(place, '--no-pictures', out=tmp_path) == 0
+    with BagReader(tmp_path / 'tracks_recovered') as bag, BagReader(place / 'scene') as scene:
+        assert bag.counts == scene.counts
+    assert track(place, '--no-pictures', out=tmp_path) == 0  # its own outputs it does replace

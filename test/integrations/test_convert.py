@@ -341,3 +341,45 @@ def test_frames_are_given_with_their_images(flight):
     for i, (frame, image) in enumerate(pairs):
         assert (image is None) == (i == 5)
         assert image is None or image.stamp_ns == frame.stamp_ns
+
+
+def stamps_of(kind):
+    """Stamps of six frames, in nanoseconds."""
+    start, step = 1_700_000_000_000_000_000, 50_000_000
+    regular = [start + i * step for i in range(6)]
+    return {
+        'never set': [0] * 6,
+        'two of each': [start + i // 2 * step for i in range(6)],
+        'one far ahead': [*regular[:2], start + 10**13, *regular[3:]],
+        'goes back': [*regular[3:], *regular[:3]],
+        'starts again': [*regular[:3], *regular[:3]],
+    }[kind]
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+@pytest.mark.parametrize(
+    'kind', ['never set', 'two of each', 'one far ahead', 'goes back', 'starts again']
+)
+def test_a_clock_that_stands_still_or_jumps_costs_no_frame_its_image(
+    flight, tmp_path, kind, storage
+):
+    pictures = [np.full((240, 320, 3), 40 * i, np.uint8) for i in range(6)]
+    with (
+        BagWriter(tmp_path / 'tracks', storage) as tracks,
+        BagWriter(tmp_path / 'images', storage) as images,
+    ):
+        to_tracks, to_images = BagTopics(tracks), BagTopics(images)
+        for i, stamp in enumerate(stamps_of(kind)):
+            to_images.image('/cam/image', stamp, 'cam', pictures[i])
+            if i == 1:  # the tracker dropped this frame
+                continue
+            table = correspondence_table(flight.frames[i])
+            to_tracks.cloud('/cam/correspondences', stamp, 'cam', table)
+            to_tracks.cloud('/cam/keypoints', stamp, 'cam', keypoint_table(flight.frames[i]))
+    with BagReader(tmp_path / 'tracks') as tracks, BagReader(tmp_path / 'images') as images:
+        pairs = list(find_recording(tracks, images))
+    seen = [stamp for i, stamp in enumerate(stamps_of(kind)) if i != 1]
+    assert [frame.stamp_ns for frame, _ in pairs] == seen
+    shown = [int(image.bgr[0, 0, 0]) // 40 for _, image in pairs]
+    # Images with one stamp cannot be told apart: frames have the first of them, in their order.
+    assert shown == ([0, 1, 2, 3, 4] if kind == 'never set' else [0, 2, 3, 4, 5])
