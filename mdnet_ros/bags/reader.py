@@ -22,6 +22,7 @@ from mdnet_ros.data.image_decoding import (
     DEPTH_ENCODINGS,
     ENCODINGS,
     RawValueRange,
+    check_compressed,
     decode_bgr,
     decode_compressed,
     decode_compressed_bgr,
@@ -79,6 +80,16 @@ class ImageFrame:
     frame_id: str
     message: Any = field(repr=False)
     raw_range: RawValueRange = RawValueRange()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels, by the message; nothing is decoded.
+
+        Raises:
+            ImageError: if a compressed image is damaged.
+        """
+        m = self.message
+        return check_compressed(m.format, m.data) if hasattr(m, 'format') else (m.width, m.height)
 
     @cached_property
     def image(self) -> np.ndarray:
@@ -215,8 +226,8 @@ class BagReader:
 
         Returns:
             The requested topic, else ``camera_info`` in the namespace of the images (the ROS
-            convention), else the only topic of this type in the bag; None where the choice is
-            not clear.
+            convention), else the only topic of this type in the bag, unless it is another
+            camera's by its namespace or ``frame_id``; None where the choice is not clear.
 
         Raises:
             DataError: if the requested topic is not in the bag or has another type.
@@ -227,7 +238,28 @@ class BagReader:
         sibling = image_topic.removesuffix(_COMPRESSED_SUFFIX).rpartition('/')[0] + '/camera_info'
         if sibling in infos:
             return sibling
-        return infos[0] if len(infos) == 1 else None
+        if len(infos) != 1 or self._of_another_camera(infos[0], image_topic):
+            return None
+        return infos[0]
+
+    def _of_another_camera(self, info_topic: str, image_topic: str) -> bool:
+        """Tell whether a ``camera_info`` belongs to other images, depth included."""
+        namespace = info_topic.rpartition('/')[0]
+        for topic, kind in self.topics.items():
+            beside = topic.removesuffix(_COMPRESSED_SUFFIX).rpartition('/')[0]
+            if kind in IMAGE_TYPES and topic != image_topic and beside == namespace:
+                return True
+        if image_topic not in self.topics:
+            return False
+        frames = {self._frame_id(topic) for topic in (info_topic, image_topic)} - {''}
+        return len(frames) == 2
+
+    def _frame_id(self, topic: str) -> str:
+        """Return the ``frame_id`` of a topic's first readable message, or an empty string."""
+        with suppress(DataError):
+            for message in self.messages(topic):
+                return str(message.header.frame_id).lstrip('/')
+        return ''
 
     def pose_topic(self, requested: str | None = None) -> str | None:
         """Return the topic of the ground truth, or None where the choice is not clear.

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
             camera, problem = camera_for_colmap(recording.camera, recording.image_size)
             problem = problem or recording.calibration_problem
             recording = replace(recording, camera=camera)
+        width, height = recording.image_size
         done = convert(recording, out, _FORMATS[args.to], args.window, args.every, progress=True)
     print(
         f'{done.images} images, {done.keypoints} keypoints; {done.pairs} pairs with '
@@ -49,6 +50,9 @@ def run(args: argparse.Namespace) -> int:
     )
     for line in (
         f'{problem}: the focal length is a guess' if problem else '',
+        recording.calibration_note,
+        f'{done.other_size} images of another size than {width}x{height} are left out'
+        if done.other_size else '',
         f'{done.broken} images cannot be decoded and are left out' if done.broken else '',
         f'{done.images - done.pictures - done.broken} images without pixels: name the bag that '
         'has them by --images' if done.pictures + done.broken < done.images else '',

@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         )
     elif calibration.problem and info_topic is not None:
         problems.append(f'calibration not used: {calibration.problem}')
+    problems.append(calibration.note)
     if offline.without_ray:
         problems.append(
             f'{offline.without_ray} observations left out of /tracks: their pixels have no ray '

@@ -10,6 +10,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from mdnet_ros.bags.reader import ImageFrame
 from mdnet_ros.data.camera import CameraModel
 from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.features.types import Features
@@ -59,6 +60,8 @@ class Conversion:
         matches: number of matches in all pairs.
         inliers: number of matches without an outlier step between the images.
         repeated: number of frames left out because an earlier one has the same stamp.
+        other_size: number of frames left out because their image has another size than the
+            recording's first, which the calibration is for.
     """
 
     images: int
@@ -69,6 +72,7 @@ class Conversion:
     matches: int
     inliers: int
     repeated: int
+    other_size: int
 
 
 def convert(
@@ -101,7 +105,7 @@ def convert(
     counts: list[int] = []
     listed: list[str] = []
     stamps: set[int] = set()
-    pictures = broken = pairs = matches = inliers = repeated = 0
+    pictures = broken = pairs = matches = inliers = repeated = other_size = 0
     with (
         new_folder(out) as folder,
         closing(make_target(folder, recording.camera, recording.image_size)) as target,
@@ -113,6 +117,9 @@ def convert(
                 repeated += 1
                 continue
             stamps.add(frame.stamp_ns)
+            if _size(image) not in (None, recording.image_size):
+                other_size += 1
+                continue
             found = finder.add(frame)
             if found is None:
                 continue
@@ -137,7 +144,17 @@ def convert(
         if not names:
             raise DataError(f"bag '{recording.tracks.path}': holds no tracked frames")
         (folder / 'pairs.txt').write_text(''.join(listed), encoding='utf-8')
-    return Conversion(len(names), pictures, broken, sum(counts), pairs, matches, inliers, repeated)
+    return Conversion(
+        len(names), pictures, broken, sum(counts), pairs, matches, inliers, repeated, other_size
+    )
+
+
+def _size(image: ImageFrame | None) -> tuple[int, int] | None:
+    """Return an image's (width, height); None if it cannot be read."""
+    try:
+        return None if image is None else image.size
+    except ImageError:
+        return None
 
 
 def _write_jpeg(path: Path, image: np.ndarray) -> None:

@@ -64,6 +64,7 @@ class Recording:
         camera: calibration for the images as they are; None: none that can be used.
         calibration_problem: why there is no calibration, on one line; empty with one.
         image_size: (width, height) in pixels.
+        calibration_note: what may be wrong with the calibration, on one line; or empty.
     """
 
     tracks: BagReader
@@ -73,6 +74,7 @@ class Recording:
     camera: CameraModel | None
     calibration_problem: str
     image_size: tuple[int, int]
+    calibration_note: str = ''
 
     def __len__(self) -> int:
         """Return how many frames there are at most."""
@@ -150,7 +152,9 @@ def find_recording(
             f"bag '{tracks.path}': expected images or a camera_info, to know the size of the "
             'images; name the bag that has them'
         )
-    return Recording(tracks, found_namespace, source, topic, camera, calibration.problem, size)
+    return Recording(
+        tracks, found_namespace, source, topic, camera, calibration.problem, size, calibration.note
+    )
 
 
 def _namespace(tracks: BagReader, requested: str | None) -> str:

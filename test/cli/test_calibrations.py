@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from mdnet_ros.bags.reader import CAMERA_INFO, BagReader
+from mdnet_ros.bags.reader import CAMERA_INFO, IMAGE, BagReader
 from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.cli.main import main
 from mdnet_ros.data.colmap import open_database
@@ -257,3 +258,119 @@ def test_a_truth_file_that_cannot_be_used_is_an_error(place, tmp_path, capsys):
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith('mdnet: error: ')
         assert 'line 2: expected 8 numbers' in error or "no topic '/nope'" in error
+
+
+def said(capsys):
+    return ' '.join(capsys.readouterr().err.split())
+
+
+def test_a_calibration_that_changes_is_said_everywhere(place, tmp_path, capsys):
+    count = iter(range(100))
+
+    def zoomed(info):
+        if next(count) >= 4:
+            info.k[[0, 4]] *= 1.5
+
+    bag = with_camera_info(place, 'zoomed', zoomed)
+    assert track(place, bag) == 0
+    line = "camera_info '/camera/camera_info' changes: 2 different calibrations, number 1 is used"
+    assert line in said(capsys)
+    np.testing.assert_allclose(tracks_of(place, bag), tracks_of(place, 'scene'), atol=1e-6)
+    colmap_camera_of(place, bag, tmp_path)
+    assert line in said(capsys)
+    _, _, omitted = replay(place, tmp_path, bag)
+    assert any(line in entry for entry in omitted)
+
+
+def test_the_calibration_that_fits_the_images_is_taken(place, capsys):
+    count = iter(range(100))
+
+    def late(info):  # the resolution was changed just before the first image
+        if next(count) == 0:
+            full_size(info)
+
+    bag = with_camera_info(place, 'late', late)
+    assert track(place, bag) == 0
+    assert 'number 2 is used' in said(capsys)
+    np.testing.assert_allclose(tracks_of(place, bag), tracks_of(place, 'scene'), atol=1e-6)
+
+
+def renamed(place, name, names, frame_ids=None, extra=(), every_second=False):
+    """A copy of the scene's images and camera_info under other names of topics."""
+    with BagReader(place / 'scene') as a, BagWriter(place / name, overwrite=True) as b:
+        for index, (topic, message) in enumerate(a.typed(list(names))):
+            kind = a.topics[topic]
+            fields = {f: getattr(message, f) for f in b.types[kind].__dataclass_fields__
+                      if f != '__msgtype__'}
+            stamp = message.header.stamp
+            frame = (frame_ids or {}).get(topic, message.header.frame_id)
+            fields['header'] = b.types['std_msgs/msg/Header'](
+                b.types['builtin_interfaces/msg/Time'](stamp.sec, stamp.nanosec), frame
+            )
+            if 'roi' in fields:
+                fields['roi'] = b.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+                fields['d'] = np.array([-0.3, 0.1, 0.0, 0.0, 0.0])
+            if every_second and kind == IMAGE and index // 2 % 2:
+                height, width = message.height // 2, message.width // 2
+                pixels = message.data.reshape(message.height, -1)[:height, :width]
+                fields |= {'height': height, 'width': width, 'step': width,
+                           'data': np.ascontiguousarray(pixels).reshape(-1)}
+            for as_topic in (names[topic], *(extra if kind == IMAGE else ())):
+                b.write(as_topic, kind, index, b.types[kind](**fields))
+    return name
+
+
+INFO, PICTURES = '/camera/camera_info', '/camera/image_raw'
+
+
+@pytest.mark.parametrize(
+    ('info', 'frame_ids', 'extra'),
+    [
+        ('/right/camera_info', None, ['/right/image_raw']),
+        ('/depth/camera_info', {INFO: 'depth', PICTURES: 'color'}, []),
+    ],
+)
+def test_the_calibration_of_another_camera_is_not_taken(
+    place, tmp_path, capsys, info, frame_ids, extra
+):
+    bag = renamed(place, 'other', {INFO: info, PICTURES: '/left/image_raw'}, frame_ids, extra)
+    assert track(place, bag, '--image-topic', '/left/image_raw') == 0
+    assert f"no camera_info of '/left/image_raw', only {info}" in said(capsys)
+    assert tracks_of(place, bag) is None
+    _, _, omitted = replay(place, tmp_path, bag, '--image-topic', '/left/image_raw')
+    assert any(f'only {info}' in entry for entry in omitted)
+    assert track(  # named, it is taken
+        place, bag, '--image-topic', '/left/image_raw', '--camera-info-topic', info
+    ) == 0
+    assert tracks_of(place, bag) is not None
+
+
+def test_the_only_calibration_of_one_camera_is_taken_from_any_namespace(place):
+    bag = renamed(place, 'apart', {INFO: '/calibration/camera_info', PICTURES: PICTURES})
+    assert track(place, bag) == 0
+    assert tracks_of(place, bag) is not None
+
+
+def test_rectified_images_by_name_with_raw_calibration_are_said(place, capsys):
+    bag = renamed(place, 'rect', {INFO: INFO, PICTURES: '/camera/image_rect_color'})
+    line = "'/camera/image_rect_color' holds rectified images by its name"
+    assert track(place, bag) == 0
+    assert line in said(capsys)
+    assert track(place, bag, '--set', 'rectified=true') == 0
+    assert line not in said(capsys)
+
+
+def test_images_of_another_size_than_the_first_are_left_out_of_colmap(place, tmp_path, capsys):
+    bag = renamed(place, 'sizes', {INFO: INFO, PICTURES: PICTURES}, every_second=True)
+    assert track(place, bag) == 0
+    capsys.readouterr()
+    code = main(['convert', '--bag', str(place / 'tracked_sizes' / 'tracks'), '--images',
+                 str(place / bag), '--to', 'colmap', '--out', str(tmp_path / 'colmap')])
+    assert code == 0
+    assert 'images of another size than 192x144 are left out' in said(capsys)
+    database = open_database(tmp_path / 'colmap' / 'database.db')
+    images = database.read_all_images()
+    database.close()
+    assert 0 < len(images) < 8
+    sizes = {cv2.imread(str(file)).shape for file in (tmp_path / 'colmap' / 'images').iterdir()}
+    assert sizes == {(144, 192, 3)}

@@ -95,6 +95,8 @@ def open_bag(
         notes.append('no ground truth: no precision or errors of poses')
     elif problem := truth.overlap_problem(stamps):
         notes.append(problem)
+    if calibration.note:
+        notes.append(calibration.note)
     omitted += [f'{name}: {note}' for note in notes]
     return BagSequence(name, path, topic, info_topic, first, stamps, calibration.camera, truth)
 
