@@ -308,34 +308,31 @@ class BagReader:
     def poses(self, topic: str) -> Trajectory:
         """Return the poses of a topic, sorted by stamp; of several with one stamp the first.
 
-        Poses that are not finite, or whose quaternion is zero, are left out and counted.
+        Poses that are not finite, or whose quaternion is zero, are left out and counted, and so
+        are those with the stamp of an earlier one and another value.
 
         Raises:
-            DataError: if the topic is not there or holds no poses.
+            DataError: if the topic is not there, holds no poses, or those of several bodies.
         """
         self._checked(topic, POSE_TYPES, 'poses')
-        stamps, rotations, translations = [], [], []
-        frame_id, body_frame, skipped = 'map', '', 0
+        stamps, poses = [], []
+        frame_id, body_frame = 'map', None
         for message in self.messages(topic):
             p, q = _position_and_orientation(message)
             pose = pose_of_quaternion((p.x, p.y, p.z), (q.x, q.y, q.z, q.w))
-            if pose is None:
-                skipped += 1
-                continue
             stamps.append(stamp_nanoseconds(message.header))
-            rotations.append(pose.rotation)
-            translations.append(pose.translation)
+            poses.append(pose)
+            if pose is None:
+                continue
             frame_id = message.header.frame_id
-            body_frame = getattr(message, 'child_frame_id', '').lstrip('/')
-        unique, rows = np.unique(np.array(stamps, np.int64), return_index=True)
-        return Trajectory(
-            unique,
-            np.array(rotations, np.float64).reshape(-1, 3, 3)[rows],
-            np.array(translations, np.float64).reshape(-1, 3)[rows],
-            frame_id,
-            body_frame,
-            skipped,
-        )
+            body = getattr(message, 'child_frame_id', '').lstrip('/')
+            if body_frame is not None and body != body_frame:
+                raise DataError(
+                    f"bag '{self.path}': topic '{topic}': expected the poses of one body, got "
+                    f"those of '{body_frame}' and '{body}'"
+                )
+            body_frame = body
+        return Trajectory.of_poses(stamps, poses, frame_id, body_frame or '')
 
     def messages(self, topic: str) -> Iterator[Any]:
         """Read the deserialised messages of a topic; errors as :meth:`typed`."""

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         info_topic = bag.camera_info_topic(image_topic, args.camera_info_topic)
         calibration = read_calibration(bag, image_topic, info_topic, settings.rectified)
         camera = calibration.camera
-        to_body = read_extrinsics(args.extrinsics) if args.extrinsics else None
+        to_body = read_extrinsics(args.extrinsics, image_topic) if args.extrinsics else None
         truth = camera_poses(bag, image_topic, args.pose_topic, to_body)
         statistics = SequenceStatistics(truth_of_bag(bag, image_topic, camera, truth.poses))
         engine = Engine(load_configuration(settings))

@@ -10,6 +10,8 @@ import numpy as np
 
 #: Poses are interpolated over at most this time, nanoseconds.
 MAX_GAP_NS = 500_000_000
+#: Poses of one stamp differ if a number differs by more than this, metres for positions.
+_SAME = 1e-4
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Trajectory:
         frame_id: name of the map's frame.
         body_frame: name of the body's frame; empty: not known.
         skipped: how many poses were left out because they are not finite.
+        conflicting: how many poses were left out because an earlier one has the same stamp, and
+            another value.
     """
 
     stamps_ns: np.ndarray
@@ -97,6 +101,48 @@ class Trajectory:
     frame_id: str = 'map'
     body_frame: str = ''
     skipped: int = 0
+    conflicting: int = 0
+
+    @classmethod
+    def of_poses(
+        cls,
+        stamps_ns: Sequence[int] | np.ndarray,
+        poses: Sequence[Pose | None],
+        frame_id: str = 'map',
+        body_frame: str = '',
+    ) -> Trajectory:
+        """Sort poses by stamp; of several with one stamp the first is kept.
+
+        Args:
+            stamps_ns: (N,) in any order.
+            poses: N poses; None where there is no finite one.
+            frame_id: name of the map's frame.
+            body_frame: name of the body's frame; empty: not known.
+        """
+        kept = [i for i, pose in enumerate(poses) if pose is not None]
+        finite = [pose for pose in poses if pose is not None]
+        rotations = np.array([pose.rotation for pose in finite], np.float64).reshape(-1, 3, 3)
+        translations = np.array([pose.translation for pose in finite], np.float64).reshape(-1, 3)
+        stamps = np.asarray(stamps_ns, np.int64)[kept]
+        unique, first, group = np.unique(stamps, return_index=True, return_inverse=True)
+        origin = first[group]
+        same = np.isclose(rotations, rotations[origin], atol=_SAME).all((1, 2))
+        same &= np.isclose(translations, translations[origin], atol=_SAME).all(1)
+        return cls(
+            unique, rotations[first], translations[first], frame_id, body_frame,
+            skipped=len(poses) - len(finite), conflicting=int((~same).sum()),
+        )
+
+    @property
+    def left_out(self) -> str:
+        """A line on the poses that were left out, empty if there are none."""
+        reasons = (
+            (self.skipped, 'are not finite'),
+            (self.conflicting, 'have the stamp of an earlier one and another value'),
+        )
+        return '; '.join(
+            f'{count} poses {reason} and are left out' for count, reason in reasons if count
+        )
 
     def __len__(self) -> int:
         return len(self.stamps_ns)

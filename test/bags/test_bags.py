@@ -205,6 +205,23 @@ def test_poses_of_every_type(tmp_path):
             np.testing.assert_allclose(back * np.sign(quaternion[3]), quaternion, atol=1e-9)
 
 
+def test_poses_of_two_bodies_on_one_topic_are_refused(tmp_path):
+    with BagWriter(tmp_path / 'bag') as bag:
+        t = bag.types
+        for stamp, body in ((10, 'camera'), (10, 'drone'), (20, 'camera')):  # as of a motion capture
+            transform = t['geometry_msgs/msg/Transform'](
+                t['geometry_msgs/msg/Vector3'](1.0, 2.0, 3.0),
+                t['geometry_msgs/msg/Quaternion'](0.0, 0.0, 0.0, 1.0),
+            )
+            bag.write(
+                '/mocap', TRANSFORM, stamp, t[TRANSFORM](header(t, stamp, 'world'), body, transform)
+            )
+    with BagReader(tmp_path / 'bag') as bag, pytest.raises(
+        DataError, match="poses of one body, got those of 'camera' and 'drone'"
+    ):
+        bag.poses('/mocap')
+
+
 def test_poses_between_stamps_are_interpolated():
     turn = np.array([0.0, 0.0, np.sin(0.25), np.cos(0.25)])  # 0.5 rad about z
     track = Trajectory(

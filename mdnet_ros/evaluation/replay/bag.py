@@ -83,7 +83,7 @@ def open_bag(
             raise DataError(f"bag '{path}': expected at least 2 images on {topic}")
         info_topic = reader.camera_info_topic(topic)
         calibration = read_calibration(reader, topic, info_topic, settings.rectified)
-        to_body = _read_extrinsics(extrinsics)
+        to_body = _read_extrinsics(extrinsics, topic)
         if truth_file is not None:
             found = _of_file(truth_file, to_body, topic, every)
         else:
@@ -113,9 +113,9 @@ def check_truth_files(files: Sequence[Path], extrinsics: Sequence[Path]) -> None
         _read_extrinsics(file)
 
 
-def _read_extrinsics(path: Path | None) -> Pose | None:
+def _read_extrinsics(path: Path | None, image_topic: str | None = None) -> Pose | None:
     try:
-        return None if path is None else read_extrinsics(path)
+        return None if path is None else read_extrinsics(path, image_topic)
     except DataError as error:
         raise GroundTruthError(str(error)) from None
 
@@ -134,8 +134,5 @@ def _of_file(
                 "camera's), or a cam0/sensor.yaml beside"
             )
         to_body = _read_extrinsics(beside)
-    notes = (
-        (f"'{path.name}': {poses.skipped} poses are not finite and are left out",)
-        if poses.skipped else ()
-    )
+    notes = (f"'{path.name}': {poses.left_out}",) if poses.left_out else ()
     return CameraPoses(poses if to_body is None else poses.seen_from(to_body), notes)

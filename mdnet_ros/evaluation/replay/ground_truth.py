@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ _COMMENTS = ('#', '%', '//')
 _SEPARATOR = re.compile(r'[,;\s]+')
 #: Nanoseconds in a second, a nanosecond, a microsecond and a millisecond.
 _UNITS_NS = (10**9, 1, 10**3, 10**6)
+#: Names of columns of a quaternion, such as qw, q_RS_w, orientation.w and rot_w.
+_QUATERNION = re.compile(r'q|(.*[._])?(quat|orient|rot)')
 #: No clock's numbers have more digits before the point, in any unit.
 _DIGITS = 19
 #: How far a quaternion's length, or a matrix from a rotation, may be off by rounding.
@@ -73,16 +76,7 @@ def load_ground_truth(path: Path, stamps_ns: Sequence[int] | np.ndarray) -> Traj
             f"ground truth '{path}': expected as many poses as the bag has images, "
             f'{len(images)}, got {len(file.poses)}'
         )
-    rows = [row for row, pose in enumerate(file.poses) if pose is not None]
-    poses = [pose for pose in file.poses if pose is not None]
-    unique, first = np.unique(stamps[rows], return_index=True)
-    return Trajectory(
-        unique,
-        np.array([pose.rotation for pose in poses])[first],
-        np.array([pose.translation for pose in poses])[first],
-        body_frame='body' if file.of_body else '',
-        skipped=len(file.poses) - len(poses),
-    )
+    return Trajectory.of_poses(stamps, file.poses, body_frame='body' if file.of_body else '')
 
 
 def read_pose_file(path: Path) -> PoseFile:
@@ -104,6 +98,7 @@ def read_pose_file(path: Path) -> PoseFile:
     """
     where = f"ground truth '{path}'"
     lines = _lines(path, where)
+    whole = _stamps_are_whole(lines)
     head, stamps, poses = '', [], []
     width, comma, w_first, of_body = 0, False, False, False
     for number, line in enumerate(lines, 1):
@@ -119,7 +114,7 @@ def read_pose_file(path: Path) -> PoseFile:
             width, comma = len(tokens), ',' in text or ';' in text
             if width not in (8, 12, 16) and not (comma and width > 8):
                 raise GroundTruthError(f'{where}, line {number}: {_FORMATS}, got {width}')
-            of_body = comma and width not in (12, 16) and tokens[0].lstrip('+-').isdecimal()
+            of_body = comma and width not in (12, 16) and whole
             w_first = _w_first(head, of_body)
         if len(tokens) != width:
             raise GroundTruthError(
@@ -155,6 +150,12 @@ def _lines(path: Path, where: str) -> list[str]:
     return data.decode('utf-16' if wide else 'utf-8-sig', errors='replace').splitlines()
 
 
+def _stamps_are_whole(lines: Sequence[str]) -> bool:
+    """Tell whether every line begins with an integer, as the nanoseconds of EuRoC are."""
+    first = [_SEPARATOR.split(line.strip())[0] for line in lines if line.strip()]
+    return all(token.lstrip('+-').isdecimal() for token in first if _is_number(token))
+
+
 def _is_number(token: str) -> bool:
     try:
         float(token)
@@ -165,9 +166,10 @@ def _is_number(token: str) -> bool:
 
 def _w_first(head: str, default: bool) -> bool:
     """Tell whether a quaternion begins with its scalar part, by the names in the header."""
-    names = re.findall(r'[a-z_]+', head.lower())
+    names = re.findall(r'[a-z_.]+', head.lower())
     places = [
-        [i for i, name in enumerate(names) if name[0] == 'q' and name[-1] == last] for last in 'wx'
+        [i for i, name in enumerate(names) if _QUATERNION.match(name) and name[-1] == last]
+        for last in 'wx'
     ]
     return places[0][0] < places[1][0] if all(places) else default
 
@@ -234,17 +236,25 @@ def euroc_extrinsics(path: Path, image_topic: str) -> Path | None:
         path: path of the ground truth.
         image_topic: the camera's number is read from it; 0 where it has none.
     """
-    number = re.search(r'cam(?:era)?_?(\d)', image_topic)
-    found = path.resolve().parent.parent / f'cam{number[1] if number else 0}' / 'sensor.yaml'
+    number = _camera_number(image_topic) or '0'
+    found = path.resolve().parent.parent / f'cam{number}' / 'sensor.yaml'
     return found if found.is_file() else None
 
 
-def read_extrinsics(path: Path) -> Pose:
+def _camera_number(image_topic: str) -> str:
+    """Return the number of the camera in a topic's name, or an empty string."""
+    number = re.search(r'cam(?:era)?_?(\d)', image_topic)
+    return number[1] if number else ''
+
+
+def read_extrinsics(path: Path, image_topic: str | None = None) -> Pose:
     """Read the transform from a camera's frame to its body's.
 
     Args:
         path: YAML with ``T_BS``, 16 numbers row by row (EuRoC's ``sensor.yaml``), or with
-            ``T_cam_imu`` of ``cam0`` (Kalibr's ``camchain``, which goes from body to camera).
+            ``T_cam_imu`` (Kalibr's ``camchain``, which goes from body to camera). Of several
+            cameras, the one whose ``rostopic`` is the image topic, or whose number is in it.
+        image_topic: topic of the camera's images; None: not known, any camera will do.
 
     Raises:
         DataError: if the file cannot be read or does not hold a rigid motion.
@@ -253,7 +263,9 @@ def read_extrinsics(path: Path) -> Pose:
         text = path.read_text(encoding='utf-8').removeprefix('%YAML:1.0')
         values = parse_yaml(text, f"extrinsics '{path}'")
         kalibr = 'T_BS' not in values
-        found = values.get('cam0', values)['T_cam_imu'] if kalibr else values['T_BS']
+        if kalibr:
+            values = _camera_of_chain(values, path, image_topic)
+        found = values['T_cam_imu' if kalibr else 'T_BS']
         found = found['data'] if isinstance(found, dict) else found
         matrix = np.array(found, np.float64).reshape(4, 4)
     except (
@@ -263,5 +275,36 @@ def read_extrinsics(path: Path) -> Pose:
         raise DataError(f"extrinsics '{path}': expected T_BS, 16 numbers: {reason}") from None
     if not np.isfinite(matrix).all() or not _is_rotation(matrix[:3, :3], 1e-3):
         raise DataError(f"extrinsics '{path}': expected a rotation in T_BS")
+    if not np.allclose(matrix[3], [0, 0, 0, 1]):
+        raise DataError(
+            f"extrinsics '{path}': expected 0, 0, 0, 1 in the last row of the matrix (is it "
+            'transposed?)'
+        )
     pose = Pose(matrix[:3, :3], matrix[:3, 3])
     return pose.inverse() if kalibr else pose
+
+
+def _camera_of_chain(
+    values: dict[str, Any], path: Path, image_topic: str | None
+) -> dict[str, Any]:
+    """Choose the camera of an image topic in Kalibr's ``camchain``.
+
+    Raises:
+        DataError: if there are several and none is the topic's.
+    """
+    cameras = {name: entry for name, entry in values.items() if str(name).startswith('cam')}
+    if not cameras:
+        return values
+    if len(cameras) == 1 or image_topic is None:
+        return cameras[min(cameras)]
+    topic = image_topic.removesuffix('/compressed')
+    for entry in cameras.values():
+        if str(entry.get('rostopic', '')).removesuffix('/compressed') == topic:
+            return entry
+    number = _camera_number(image_topic)
+    if f'cam{number}' not in cameras:
+        raise DataError(
+            f"extrinsics '{path}': holds {', '.join(cameras)}: expected one with the rostopic "
+            f"'{image_topic}'"
+        )
+    return cameras[f'cam{number}']

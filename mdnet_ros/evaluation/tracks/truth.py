@@ -75,8 +75,8 @@ def camera_poses(
         if pose_topic is not None:
             raise GroundTruthError(str(error)) from None
         return CameraPoses(None, (str(error),))
-    if poses.skipped:
-        notes += (f"'{topic}': {poses.skipped} poses are not finite and are left out",)
+    if poses.left_out:
+        notes += (f"'{topic}': {poses.left_out}",)
     return CameraPoses(poses, notes)
 
 

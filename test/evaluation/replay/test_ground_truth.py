@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import yaml
 from evo.tools import file_interface
 
 from mdnet_ros.data.poses import Pose, Trajectory, quaternion_of_rotation, rotation_of_quaternion
@@ -62,6 +63,12 @@ FILES = {
     'commas_and_seconds': '\n'.join(tum(separator=', ')),
     'scalar_first_by_its_header': '#timestamp tx ty tz qw qx qy qz\n' + '\n'.join(
         tum(w_first=True)
+    ),
+    'scalar_first_by_the_names_of_ros': ','.join([
+        'time', *(f'position.{n}' for n in 'xyz'), *(f'orientation.{n}' for n in 'wxyz')
+    ]) + '\n' + '\n'.join(tum(separator=',', w_first=True)),
+    'euroc_scalar_last_by_its_header': 't,x,y,z,rot_x,rot_y,rot_z,rot_w\n' + '\n'.join(
+        tum(stamp=str, separator=',')
     ),
     'nanoseconds': '\n'.join(tum(stamp=str)),
     'microseconds': '\n'.join(tum(stamp=lambda s: f'{s // 1000}.{s % 1000:03d}')),
@@ -209,3 +216,51 @@ def test_extrinsics_of_kalibr_go_the_other_way(tmp_path):
     (tmp_path / 'a.yaml').write_text('just text')
     with pytest.raises(DataError, match='expected T_BS'):
         read_extrinsics(tmp_path / 'a.yaml')
+
+
+def test_the_camera_of_a_chain_is_that_of_the_images(tmp_path):
+    path = tmp_path / 'chain.yaml'
+    chain = {}
+    for number in range(2):
+        matrix = np.eye(4)
+        matrix[0, 3] = -(number + 1)
+        topic = '/left/image' if number else '/right/image'
+        chain[f'cam{number}'] = {'T_cam_imu': matrix.tolist(), 'rostopic': topic}
+    path.write_text(yaml.safe_dump(chain))
+    for topic, x in (
+        ('/right/image', 1), ('/left/image', 2), ('/left/image/compressed', 2),
+        ('/cam1/image_raw', 2), ('/cam0/image_raw', 1),
+    ):
+        assert read_extrinsics(path, topic).translation[0] == x
+    with pytest.raises(DataError, match="holds cam0, cam1: expected one with the rostopic '/third'"):
+        read_extrinsics(path, '/third')
+
+
+def test_a_transposed_matrix_is_refused(tmp_path):
+    matrix = np.eye(4)
+    matrix[3, :3] = 0.1
+    (tmp_path / 'a.yaml').write_text(f'T_BS: {matrix.tolist()}')
+    with pytest.raises(DataError, match='is it transposed'):
+        read_extrinsics(tmp_path / 'a.yaml')
+
+
+def test_two_values_at_one_time_are_counted(tmp_path):
+    lines = tum()
+    path = tmp_path / 'truth.txt'
+    path.write_text('\n'.join([*lines, f'{lines[3].split()[0]} 9 9 9 0 0 0 1', lines[4]]))
+    found = load_ground_truth(path, STAMPS)
+    np.testing.assert_allclose(found.translations, TRUTH.translations)
+    assert (found.conflicting, found.skipped) == (1, 0)
+    assert found.left_out == (
+        '1 poses have the stamp of an earlier one and another value and are left out'
+    )
+
+
+def test_seconds_with_commas_that_begin_at_zero_are_not_those_of_euroc(tmp_path):
+    path = tmp_path / 'truth.csv'
+    lines = tum(stamp=lambda s: f'{(s - START) / 1e9:g}', separator=',')
+    assert lines[0].startswith('0,')
+    path.write_text('\n'.join(lines))
+    found = load_ground_truth(path, np.array(STAMPS) - START)
+    assert found.body_frame == ''
+    np.testing.assert_allclose(found.rotations, TRUTH.rotations, atol=1e-9)
