@@ -14,6 +14,7 @@ import numpy as np
 from mdnet_ros.bags.reader import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from mdnet_ros.bags.writer import BagWriter
 from mdnet_ros.data.camera import CameraModel
+from mdnet_ros.data.image_decoding import parts_of_format
 from mdnet_ros.data.pointcloud import cloud_fields
 from mdnet_ros.data.poses import Pose, quaternion_of_rotation
 from mdnet_ros.errors import DataError
@@ -170,8 +171,8 @@ def depth_of_message(message: Any) -> np.ndarray | None:
 
 def _compressed_depth(described: str, data: np.ndarray) -> np.ndarray | None:
     """Decode a compressed depth map; arguments are the message's ``format`` and data."""
-    encoding, _, compression = (part.strip() for part in described.partition(';'))
-    by_depth_transport = 'compressedDepth' in described
+    encoding, compression = parts_of_format(described)
+    by_depth_transport = 'compresseddepth' in described.lower()
     if not by_depth_transport and encoding not in _DEPTH_TYPES:
         return None
     if 'rvl' in compression or 'jp' in compression:

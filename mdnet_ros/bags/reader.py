@@ -27,6 +27,7 @@ from mdnet_ros.data.image_decoding import (
     decode_compressed,
     decode_compressed_bgr,
     decode_gray,
+    parts_of_format,
 )
 from mdnet_ros.data.poses import Trajectory, pose_of_quaternion
 from mdnet_ros.errors import DataError
@@ -419,8 +420,9 @@ class BagReader:
         with suppress(DataError):
             for message in islice(self.messages(topic), _LOOKED_AT):
                 if hasattr(message, 'format'):
-                    name, _, how = message.format.partition(';')
-                    return DEPTH_ENCODINGS[0] if 'compressedDepth' in how else name.strip()
+                    if 'compresseddepth' in message.format.lower():
+                        return DEPTH_ENCODINGS[0]
+                    return parts_of_format(message.format)[0]
                 encoding = message.encoding
                 if encoding in ENCODINGS or encoding in DEPTH_ENCODINGS:
                     break

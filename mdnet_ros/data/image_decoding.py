@@ -121,6 +121,20 @@ ENCODINGS = tuple(sorted(_ENCODINGS))
 DEPTH_ENCODINGS = ('16UC1', '32FC1', '64FC1')
 
 
+_BY_LOWER_CASE = {name.lower(): name for name in (*DEPTH_ENCODINGS, *ENCODINGS)}
+
+
+def parts_of_format(format: str) -> tuple[str, str]:
+    """Split the ``format`` of a CompressedImage, such as ``bayer_rggb8; png compressed``.
+
+    Returns:
+        The encoding before compression, as ROS spells it if it is known, and what stands after
+        the semicolon, in lower case.
+    """
+    encoding, _, how = (part.strip() for part in format.partition(';'))
+    return _BY_LOWER_CASE.get(encoding.lower(), encoding), how.lower()
+
+
 def to_8bit(image: np.ndarray) -> np.ndarray:
     """Scale uint16 as cv_bridge does, rint(x · 255 / 65535); uint8 is returned as it is."""
     if image.dtype == np.uint16:
@@ -287,12 +301,12 @@ def _decode_raw(
     compressed_image_transport writes ``ENCODING; png compressed TARGET``. With a target such as
     ``bgr8`` the image was converted before it was compressed.
     """
-    encoding, _, how = (part.strip() for part in format.partition(';'))
+    encoding, how = parts_of_format(format)
     known = _ENCODINGS.get(encoding)
     if known is None or not (known.raw_values or encoding.startswith('bayer_')):
         return None
     _, _, target = how.partition('compressed')
-    if target.strip() not in ('', encoding):
+    if target.strip() not in ('', encoding.lower()):
         return None
     # The number of channels shows whether an older transport converted it without saying so.
     pixels = _decode_file(format, data, cv2.IMREAD_UNCHANGED, scale=False)

@@ -208,7 +208,7 @@ def test_poses_of_every_type(tmp_path):
 def test_poses_of_two_bodies_on_one_topic_are_refused(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         t = bag.types
-        for stamp, body in ((10, 'camera'), (10, 'drone'), (20, 'camera')):  # as of a motion capture
+        for stamp, body in ((10, 'camera'), (10, 'drone'), (20, 'camera')):
             transform = t['geometry_msgs/msg/Transform'](
                 t['geometry_msgs/msg/Vector3'](1.0, 2.0, 3.0),
                 t['geometry_msgs/msg/Quaternion'](0.0, 0.0, 0.0, 1.0),

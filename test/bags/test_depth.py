@@ -41,6 +41,7 @@ def raw(encoding, values, step=None, is_bigendian=False):
         ('16UC1; png compressed', 0),
         ('16UC1; compressedDepth png', 12),
         ('16UC1; compressedDepth', 12),
+        ('16uc1;COMPRESSEDDEPTH PNG', 12),
     ],
 )
 def test_millimetres_in_a_png(described, header):

@@ -366,6 +366,7 @@ def test_depth_is_not_taken_for_a_camera(tmp_path):
         encoded(bag, '/depth/metres', '32FC1', np.float32)
         compressed(bag, '/depth/image/compressed', '16UC1; png compressed')
         compressed(bag, '/depth/image/compressedDepth', '16UC1; compressedDepth png')
+        compressed(bag, '/shout/compressedDepth', '16uc1; COMPRESSEDDEPTH PNG')
         compressed(bag, '/depth/metres/compressedDepth', '32FC1; compressedDepth')
         BagTopics(bag).image('/camera', START, 'camera', np.zeros((48, 64), 'u1'))
     with BagReader(path) as bag:

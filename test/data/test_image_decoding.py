@@ -172,7 +172,10 @@ def png(image):
 def test_compressed_bayer_is_debayered_like_raw_bayer(pattern, bits):
     encoding = f'bayer_{pattern}{bits}'
     raw, _, _ = source(encoding)
-    for format in (f'{encoding}; png compressed ', f'{encoding}; png compressed {encoding}'):
+    for format in (
+        f'{encoding}; png compressed ', f'{encoding}; png compressed {encoding}',
+        f'{encoding.upper()};PNG Compressed', f'{encoding}; PNG compressed {encoding.upper()}',
+    ):
         np.testing.assert_array_equal(
             decode_compressed(format, png(raw)), decode_gray(encoding, *message(raw))
         )

@@ -232,7 +232,7 @@ def test_the_camera_of_a_chain_is_that_of_the_images(tmp_path):
         ('/cam1/image_raw', 2), ('/cam0/image_raw', 1),
     ):
         assert read_extrinsics(path, topic).translation[0] == x
-    with pytest.raises(DataError, match="holds cam0, cam1: expected one with the rostopic '/third'"):
+    with pytest.raises(DataError, match="cam0, cam1: expected one with the rostopic '/third'"):
         read_extrinsics(path, '/third')
 
 
