@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, write the run to ``--out`` and show a table."""
     if not 0.0 <= args.part[0] < args.part[1] <= 1.0:
         raise DataError(f'part: expected 0 <= FROM < TO <= 1, got {args.part}')
-    if args.minutes is not None and args.minutes <= 0:
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
         raise DataError(f'minutes: expected more than 0, got {args.minutes}')
     import torch
     import torch.distributed as dist

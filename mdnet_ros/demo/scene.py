@@ -62,7 +62,7 @@ class SceneSettings:
     steady_light: bool = False
 
     def __post_init__(self) -> None:
-        if self.duration_s <= 0 or self.rate_hz <= 0:
+        if not (0 < self.duration_s < np.inf and 0 < self.rate_hz < np.inf):
             raise DataError(
                 f'demo scene: expected a duration and rate above 0, '
                 f'got {self.duration_s:g} s and {self.rate_hz:g} Hz'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,12 @@ class TrainingConfig:
     light: PhotometricRanges = field(default_factory=PhotometricRanges)
 
     def __post_init__(self) -> None:
+        for name, value in _numbers(to_plain(self)):
+            if not math.isfinite(value):
+                raise DataError(f'{name}: expected a finite number, got {value}')
+        for name in ('learning_rate', 'weight_decay', 'clip'):
+            if getattr(self, name) < 0:
+                raise DataError(f'{name}: expected 0 or more, got {getattr(self, name)}')
         if self.network not in CONFIGS:
             raise DataError(f"network '{self.network}': expected one of {sorted(CONFIGS)}")
         if self.side < 64 or self.side % 16:
@@ -133,6 +141,18 @@ class TrainingConfig:
         """Return the plain values that the file would hold."""
         plain: dict[str, Any] = to_plain(self)
         return plain
+
+
+def _numbers(plain: Any, name: str = '') -> Iterator[tuple[str, float]]:
+    """Yield every number of a table of settings with its dotted name."""
+    if isinstance(plain, dict):
+        for key, value in plain.items():
+            yield from _numbers(value, f'{name}.{key}'.lstrip('.'))
+    elif isinstance(plain, list):
+        for value in plain:
+            yield from _numbers(value, name)
+    elif isinstance(plain, int | float):
+        yield name, plain
 
 
 def config_from_dict(values: dict[str, Any]) -> TrainingConfig:

@@ -180,6 +180,10 @@ def test_long_blur_has_no_gaps():
 def test_wrong_settings_are_named():
     with pytest.raises(DataError, match='above 0'):
         SceneSettings(duration_s=0)
+    with pytest.raises(DataError, match='above 0'):
+        SceneSettings(duration_s=float('nan'))
+    with pytest.raises(DataError, match='above 0'):
+        SceneSettings(duration_s=float('inf'))
     with pytest.raises(DataError, match='16x16'):
         SceneSettings(width=8)
     with pytest.raises(DataError, match='speed above 0'):

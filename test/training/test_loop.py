@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -277,6 +278,24 @@ def test_configuration_file_and_overrides(tmp_path: Path) -> None:
     assert config_from_dict(config.to_dict()) == config
     with pytest.raises(DataError, match='unknown key'):
         load_config(file, {'losses.nothing': 1})
+
+
+@pytest.mark.parametrize(('name', 'value'), [
+    ('learning_rate', math.nan), ('clip', -1.0), ('weight_decay', math.inf),
+    ('losses.peaky', math.nan), ('warps.scale', math.inf),
+])
+def test_settings_that_are_no_numbers_are_named(name: str, value: float) -> None:
+    with pytest.raises(DataError, match=name):
+        load_config(None, {name: value})
+
+
+@pytest.mark.parametrize('minutes', ['nan', 'inf', '-1', '0'])
+def test_a_time_that_cannot_be_is_named(photos: Path, tmp_path: Path, capsys, minutes) -> None:
+    out = tmp_path / 'run'
+    code = main(['train', '--images', str(photos), '--out', str(out), f'--minutes={minutes}'])
+    assert code == 2
+    assert 'minutes: expected more than 0' in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_shipped_configuration_is_the_default() -> None:
