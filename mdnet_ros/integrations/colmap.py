@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,27 +58,41 @@ class ColmapDatabase:
         kinds = self._pycolmap.TwoViewGeometryConfiguration
         self._kind = kinds.UNCALIBRATED if camera is None else kinds.CALIBRATED
         converted = colmap_camera(camera, image_size)
-        self._database = open_database(folder / 'database.db')
-        self._camera_id = self._database.write_camera(converted)
+        with _one_line_errors():
+            self._database = open_database(folder / 'database.db')
+            self._camera_id = self._database.write_camera(converted)
         self._ids: dict[str, int] = {}
 
     def close(self) -> None:
         """Close the database."""
-        self._database.close()
+        with _one_line_errors():
+            self._database.close()
 
     def image(self, name: str, features: Features) -> None:
         """Write an image and its keypoints."""
         image = self._pycolmap.Image(name=name, camera_id=self._camera_id)
-        self._ids[name] = self._database.write_image(image)
         points = np.asarray(features.keypoints, np.float32) + np.float32(COLMAP_OFFSET)
-        self._database.write_keypoints(self._ids[name], points)
+        with _one_line_errors():
+            self._ids[name] = self._database.write_image(image)
+            self._database.write_keypoints(self._ids[name], points)
 
     def pair(self, name_a: str, name_b: str, pair: ImagePair, features: tuple[int, int]) -> None:
         """Write the matches of two images and their two-view geometry."""
         a, b = self._ids[name_a], self._ids[name_b]
         rows = pair.rows.astype(np.uint32)
-        self._database.write_matches(a, b, rows)
         geometry = self._pycolmap.TwoViewGeometry()
         geometry.config = self._kind
         geometry.inlier_matches = rows[pair.inlier]
-        self._database.write_two_view_geometry(a, b, geometry)
+        with _one_line_errors():
+            self._database.write_matches(a, b, rows)
+            self._database.write_two_view_geometry(a, b, geometry)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Raise a DataError where pycolmap cannot write, for example because the disk is full."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise DataError(f'COLMAP database: cannot be written: {reason}') from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -330,6 +332,22 @@ def test_mistakes_are_named_in_one_line(flight, tmp_path, capsys, more, complain
     (line,) = lines
     assert complaint in line
     assert not list(tmp_path.iterdir())  # nothing half written
+
+
+@pytest.mark.parametrize('blocks', [16, 200])  # of 512 bytes or a kilobyte: in the tables, later
+def test_a_full_disk_is_named_in_one_line(flight, tmp_path, blocks):
+    arguments = ['convert', '--bag', flight.tracks, '--images', flight.images, '--to', 'colmap',
+                 '--out', tmp_path / 'out']
+    done = subprocess.run(  # the limit holds for each file, as a full disk does for all
+        ['sh', '-c', f'ulimit -f {blocks}; exec "$@"', 'sh', sys.executable, '-m',
+         'mdnet_ros.cli.main', *arguments],
+        capture_output=True, text=True,
+    )
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith('mdnet:')]
+    assert 'COLMAP database: cannot be written' in line
+    assert 'Traceback' not in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_frames_are_given_with_their_images(flight):
