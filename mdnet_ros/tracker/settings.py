@@ -53,7 +53,8 @@ class Setting:
         kind: type = type(self.default)
         number: Any = value
         if type(value) is not kind:
-            example = f', for example {float(value)}' if kind is float and value == value else ''
+            whole = kind is float and type(value) is int
+            example = f', for example {value}.0' if whole else ''
             raise SettingError(
                 f'{self.name}: expected {_TYPE_NAMES[kind]}{example}, got {value!r}'
             )

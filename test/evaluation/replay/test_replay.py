@@ -385,6 +385,14 @@ def test_alignment_undoes_a_similarity():
     assert align_similarity(np.ones((5, 3)), target[:5]) is None
 
 
+@pytest.mark.parametrize('count', ['0', '-3', 'many'])
+def test_a_number_of_keypoints_that_cannot_be_is_named(capsys, count):
+    with pytest.raises(SystemExit) as ended:
+        main(['evaluate', 'replay', '--bag', 'none', f'--max-keypoints={count}'])
+    assert ended.value.code == 2
+    assert f"'{count}': expected an integer of at least 1" in capsys.readouterr().err
+
+
 def test_trajectory_errors_by_hand():
     stamps = np.arange(4) * 10**8
     square = np.array([[0.0, 0, 0], [2, 0, 0], [2, 2, 0], [0, 2, 0]])
