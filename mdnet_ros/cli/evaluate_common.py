@@ -19,13 +19,6 @@ from mdnet_ros.evaluation.reports.tables import markdown_of, print_sections, tex
 from mdnet_ros.files import write_json, write_text
 
 
-def _positive(text: str) -> int:
-    """Parse an integer above 0."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}': expected an integer of at least 1")
-    return int(text)
-
-
 def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that choose extractors."""
     parser.add_argument(
@@ -33,9 +26,7 @@ def add_extractor_arguments(parser: argparse.ArgumentParser) -> None:
         help=f'which to measure: {", ".join(extractor_names())}, .safetensors paths, '
         'precomputed:PATH',
     )
-    parser.add_argument(
-        '--max-keypoints', type=_positive, default=2048, help='keypoints per image'
-    )
+    parser.add_argument('--max-keypoints', type=int, default=2048, help='keypoints per image')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--weights-dir', type=Path, help="folder with weights of baselines")
     parser.add_argument('--cache', type=Path, default=default_cache(), help='folder for features')

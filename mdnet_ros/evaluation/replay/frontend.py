@@ -15,6 +15,7 @@ from mdnet_ros.baselines.registry import (
     parse_extractors,
     split_refinement,
 )
+from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.extraction import FeatureSource, LoadedImage, image_key
 from mdnet_ros.evaluation.klt import KltTracker
 from mdnet_ros.features.refinement import Refinement
@@ -150,10 +151,13 @@ def frontend_specs(
     An extractor's name with ``+flow`` after it has its tracks refined by optical flow.
 
     Raises:
-        DataError: if a name is unknown, missing, or two would be reported under one name.
+        DataError: if a name is unknown, missing, or two would be reported under one name, or
+            ``max_keypoints`` is below 1.
         WeightsError: if weights are missing.
         MissingDependencyError: if a library is not installed.
     """
+    if max_keypoints < 1:  # the extractors say so, too, but not KLT
+        raise DataError(f'max keypoints: expected at least 1, got {max_keypoints}')
     names = [part.strip() for part in text.split(',') if part.strip()]
     extractors = [split_refinement(name)[0] for name in names if name not in KLT]
     baselines = list(dict.fromkeys(extractors))
