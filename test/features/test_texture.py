@@ -90,7 +90,7 @@ def test_ordinary_images_keep_their_keypoints(extract, name):
         output = extract.backend.run_network(batch)
         free = detect(output, extract.settings, image.shape)
     points = free.keypoints[free.valid].round().long().numpy()
-    assert found[points[:, 1], points[:, 0]].mean() > 0.83
+    assert found[points[:, 1], points[:, 0]].mean() > 0.8
 
 
 def test_texture_on_a_noisy_wall_is_found():
