@@ -11,15 +11,63 @@ matches.h5, by pair     group ``IMAGE/IMAGE``: matches0 (N,) int16 or int32, the
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mdnet_ros.data.camera import CameraModel
-from mdnet_ros.errors import MissingDependencyError
+from mdnet_ros.errors import DataError, MissingDependencyError
 from mdnet_ros.features.types import Features
 from mdnet_ros.integrations.pairs import ImagePair
+
+
+class _KeptError(io.FileIO):
+    """A file for HDF5 that keeps its first error instead of raising it.
+
+    HDF5 crashes the process when it closes a file that could not be written, for example because
+    the disk is full. After an error nothing is written any more, and all looks well to HDF5.
+
+    Attributes:
+        error: the first error; None: all was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, 'w+')
+        self.path = path
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast('B')
+        done = 0
+        while self.error is None and done < len(view):
+            try:
+                done += super().write(view[done:])
+            except OSError as error:
+                self.error = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        if self.error is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self.error = error
+        return size or 0
+
+    def readinto(self, buffer: Any) -> int:
+        """Read; zeros where an error left nothing to read."""
+        view = memoryview(buffer).cast('B')
+        count = super().readinto(view) or 0
+        view[count:] = bytes(len(view) - count)
+        return len(view)
+
+    def check(self) -> None:
+        """Raise DataError if there was an error."""
+        if self.error is not None:
+            reason = self.error.strerror or self.error
+            raise DataError(f"'{self.path}': cannot be written: {reason}")
 
 
 class HlocFiles:
@@ -32,6 +80,7 @@ class HlocFiles:
 
     Raises:
         MissingDependencyError: h5py is not installed.
+        DataError: a file cannot be written; also raised by the methods.
     """
 
     def __init__(
@@ -42,13 +91,22 @@ class HlocFiles:
         except ImportError:
             raise MissingDependencyError('h5py', 'evaluate', 'writing h5 files') from None
         self._size = np.array(image_size)
-        self._features: Any = h5py.File(folder / 'features.h5', 'w')
-        self._matches: Any = h5py.File(folder / 'matches.h5', 'w')
+        try:
+            self._files = [_KeptError(folder / f'{name}.h5') for name in ('features', 'matches')]
+        except OSError as error:
+            raise DataError(f"'{folder}': cannot be written: {error.strerror}") from None
+        self._features: Any = h5py.File(self._files[0], 'w')
+        self._matches: Any = h5py.File(self._files[1], 'w')
 
     def close(self) -> None:
         """Close the files."""
-        for file in (self._features, self._matches):
-            file.close()
+        for opened in (self._features, self._matches, *self._files):
+            opened.close()
+        self._check()
+
+    def _check(self) -> None:
+        for file in self._files:
+            file.check()
 
     def image(self, name: str, features: Features) -> None:
         """Write an image's features."""
@@ -57,6 +115,7 @@ class HlocFiles:
         group.create_dataset('descriptors', data=features.descriptors.T)
         group.create_dataset('scores', data=features.scores)
         group.create_dataset('image_size', data=self._size)
+        self._check()
 
     def pair(self, name_a: str, name_b: str, pair: ImagePair, features: tuple[int, int]) -> None:
         """Write the matches of two images."""
@@ -69,3 +128,4 @@ class HlocFiles:
         scores[pair.rows[:, 0]] = pair.similarity
         group.create_dataset('matches0', data=partner)
         group.create_dataset('matching_scores0', data=scores)
+        self._check()

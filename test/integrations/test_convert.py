@@ -334,9 +334,13 @@ def test_mistakes_are_named_in_one_line(flight, tmp_path, capsys, more, complain
     assert not list(tmp_path.iterdir())  # nothing half written
 
 
-@pytest.mark.parametrize('blocks', [16, 200])  # of 512 bytes or a kilobyte: in the tables, later
-def test_a_full_disk_is_named_in_one_line(flight, tmp_path, blocks):
-    arguments = ['convert', '--bag', flight.tracks, '--images', flight.images, '--to', 'colmap',
+@pytest.mark.parametrize(
+    ('target', 'complaint'),
+    [('colmap', 'COLMAP database: cannot be written'), ('hloc', ".h5': cannot be written")],
+)
+@pytest.mark.parametrize('blocks', [1, 16, 200])  # of 512 bytes or a kilobyte: earlier, later
+def test_a_full_disk_is_named_in_one_line(flight, tmp_path, target, complaint, blocks):
+    arguments = ['convert', '--bag', flight.tracks, '--images', flight.images, '--to', target,
                  '--out', tmp_path / 'out']
     done = subprocess.run(  # the limit holds for each file, as a full disk does for all
         ['sh', '-c', f'ulimit -f {blocks}; exec "$@"', 'sh', sys.executable, '-m',
@@ -345,7 +349,7 @@ def test_a_full_disk_is_named_in_one_line(flight, tmp_path, blocks):
     )
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith('mdnet:')]
-    assert 'COLMAP database: cannot be written' in line
+    assert complaint in line
     assert 'Traceback' not in done.stderr
     assert not list(tmp_path.iterdir())
 
