@@ -275,10 +275,9 @@ def decode_compressed(
     Raises:
         ImageError: if the data cannot be decoded.
     """
-    raw = _decode_raw(format, data, raw_range)
+    raw = _decode_raw(format, data, raw_range, bgr=False)
     if raw is not None:
-        pixels, known, encoding = raw
-        return to_8bit(_convert(pixels, known.to_gray, encoding))
+        return raw
     return _decode_file(format, data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
 
 
@@ -286,17 +285,16 @@ def decode_compressed_bgr(
     format: str, data: Any, raw_range: RawValueRange = RawValueRange()  # noqa: B008
 ) -> np.ndarray:
     """Decode the colours, (H, W, 3) uint8 BGR; otherwise as :func:`decode_compressed`."""
-    raw = _decode_raw(format, data, raw_range)
+    raw = _decode_raw(format, data, raw_range, bgr=True)
     if raw is not None:
-        pixels, known, encoding = raw
-        return to_8bit(_convert(pixels, known.to_bgr, encoding))
+        return raw
     return _decode_file(format, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
 
 
 def _decode_raw(
-    format: str, data: Any, raw_range: RawValueRange
-) -> tuple[np.ndarray, _Encoding, str] | None:
-    """Decode a file that holds a sensor's raw values; None if this one does not.
+    format: str, data: Any, raw_range: RawValueRange, bgr: bool
+) -> np.ndarray | None:
+    """Decode a file that holds a sensor's raw values, to gray or BGR; None if it holds others.
 
     compressed_image_transport writes ``ENCODING; png compressed TARGET``. With a target such as
     ``bgr8`` the image was converted before it was compressed.
@@ -318,7 +316,7 @@ def _decode_raw(
         pixels = raw_range.to_8bit(pixels)
     elif pixels.shape[0] < 2 or pixels.shape[1] < 2:
         return None
-    return pixels, known, encoding
+    return to_8bit(_convert(pixels, known.to_bgr if bgr else known.to_gray, encoding))
 
 
 def _decode_file(format: str, data: Any, flags: int, scale: bool = True) -> np.ndarray:
