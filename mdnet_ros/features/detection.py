@@ -77,6 +77,10 @@ def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
         (B, K, H, W) bool.
     """
     h, w = logits.shape[-2:]
+    if logits.device.type == 'cuda':
+        z = logits + _ramp(h, w, logits.device, logits.dtype)
+        rows = F.max_pool2d(z, (1, 2 * radius + 1), 1, (0, radius))
+        return z == F.max_pool2d(rows, (2 * radius + 1, 1), 1, (radius, 0))
     if logits.device.type != 'cpu' or torch.jit.is_tracing():
         z = logits + _ramp(h, w, logits.device, logits.dtype)
         return z == slide_max(z, radius)

@@ -17,7 +17,7 @@ from mdnet_ros.features.backends.base import PRECISIONS
 from mdnet_ros.features.backends.choice import load_backend
 from mdnet_ros.features.detection import DetectionSettings
 from mdnet_ros.features.network import MIN_SIDE
-from mdnet_ros.features.packing import pack, unpack
+from mdnet_ros.features.packing import Packing, pack
 from mdnet_ros.features.types import Features, HostTables, PaddedFeatures
 from mdnet_ros.features.weights import WeightsInfo
 
@@ -298,7 +298,7 @@ def _on_host(features: PaddedFeatures) -> HostTables:
         return features.host
     if features.keypoints.device.type == 'cpu':
         return HostTables(*(tensor.numpy() for tensor in features.tensors()))
-    return unpack(pack(features).cpu().numpy())[0]
+    return Packing.of(features).unpack_on_host(pack(features).cpu().numpy())[0]
 
 
 def _enlarged(

@@ -70,6 +70,8 @@ def find_texture(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def _halved(maps: torch.Tensor) -> torch.Tensor:
     """Return the 2 x 2 average pooling of maps."""
+    if maps.device.type == 'cuda':
+        return F.avg_pool2d(maps, 2)
     pairs = maps[..., ::2, :] + maps[..., 1::2, :]
     return (pairs[..., ::2] + pairs[..., 1::2]) * 0.25
 
@@ -99,8 +101,11 @@ def _box(maps: torch.Tensor, side: int) -> torch.Tensor:
 def _mean(maps: torch.Tensor, side: int) -> torch.Tensor:
     """Return the mean over every window inside the maps: (..., H - side + 1, W - side + 1).
 
-    Sums of shifted maps are several times faster here than ``avg_pool2d`` on the CPU.
+    Sums of shifted maps are several times faster here than ``avg_pool2d`` on the CPU; on a GPU
+    each of them is a kernel more.
     """
+    if maps.device.type == 'cuda':
+        return F.avg_pool2d(maps, side, 1)
     for axis in (-2, -1):
         count = maps.shape[axis] - side + 1
         total = maps.narrow(axis, 0, count)

@@ -63,6 +63,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         values = torch.load(path, map_location='cpu', weights_only=True)
+        # Files of version 0.1.0 hold the average as PyTorch's AveragedModel has it.
+        values['average'] = {
+            name.removeprefix('module.'): value
+            for name, value in values['average'].items() if name != 'n_averaged'
+        }
         return Checkpoint(**{f.name: values[f.name] for f in fields(Checkpoint)})
     except Exception as error:  # torch.load raises many kinds for a damaged file
         reason = ' '.join(str(error).split())[:160]

@@ -17,7 +17,6 @@ import torch.distributed as dist
 import yaml
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mdnet_ros.allocator import return_memory, tune_allocator
 from mdnet_ros.errors import DataError
@@ -35,6 +34,7 @@ from mdnet_ros.training.schedule import learning_rate
 from mdnet_ros.training.summary import RunSummary, describe_device
 from mdnet_ros.training.validation import ValidationMetrics, validate, validation_pairs
 from mdnet_ros.training.views import ViewPair
+from mdnet_ros.training.weight_average import WeightAverage
 
 #: Steps timed to find how many fit into a time budget, after as many to warm up.
 _TIMED_STEPS = 10
@@ -131,11 +131,10 @@ class Trainer:
         torch.manual_seed(config.seed)
         network, self.origin = _starting_network(config, from_weights)
         self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(
-            self.network, multi_avg_fn=get_ema_multi_avg_fn(config.averaging), use_buffers=True
-        )
+        self.average = WeightAverage(self.network, config.averaging)
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay,
+            fused=device.type == 'cuda',
         )
         self.step, self.steps = 0, config.steps
         self.seconds = self.waited = 0.0
@@ -159,6 +158,8 @@ class Trainer:
             write_text(
                 self.out / 'config.yaml', yaml.safe_dump(self.config.to_dict(), sort_keys=False)
             )
+        # Shapes never change: cuDNN times its kernels once, and takes the fastest.
+        torch.backends.cudnn.benchmark = True
         if self.minutes is not None and self.step == 0:
             self.steps = self._steps_that_fit(self.minutes)
         batches = Prefetcher(self.pool, self.config, self.step, self.steps, self.rank)
@@ -223,7 +224,7 @@ class Trainer:
         terms.total.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.optimiser.step()
-        self.average.update_parameters(self.network)
+        self.average.update()
         return terms
 
     def _steps_that_fit(self, minutes: float) -> int:
@@ -265,7 +266,7 @@ class Trainer:
 
     def _exported(self) -> MDNet:
         """The averaged network."""
-        return self.average.module  # type: ignore[return-value]
+        return self.average.network
 
     def _measure(self) -> ValidationMetrics:
         return validate(self._exported(), self.pairs, self.precision)
@@ -313,13 +314,13 @@ class Trainer:
         optimiser['state'] = {i: copied(s) for i, s in optimiser['state'].items()}
         return Checkpoint(
             self.config.to_dict(), copied(self.network.state_dict()),
-            copied(self.average.state_dict()), optimiser, self.step, self.steps,
+            copied(self.average.network.state_dict()), optimiser, self.step, self.steps,
             self.seconds, self.waited, self.best, self.origin,
         )
 
     def _restore(self, state: Checkpoint) -> None:
         self.network.load_state_dict(state.network)
-        self.average.load_state_dict(state.average)
+        self.average.network.load_state_dict(state.average)
         self.optimiser.load_state_dict(state.optimiser)
         self.step, self.steps = state.step, state.steps
         self.seconds, self.waited, self.best = state.seconds, state.waited, state.best

@@ -137,8 +137,8 @@ def intersection_loss(
     p = logits.masked_fill(~valid, -1e4).softmax(-1)
     near = slide_max(p.reshape(b * k, n, side, side), 1).reshape_as(p)
     overlap = torch.einsum('bknp,bmnp->bkmn', near, p)
-    first, second = torch.triu_indices(k, k, 1)
-    return (k - 1) * masked_mean(overlap[:, first, second], weight)
+    pairs = [overlap[:, i, j] for i in range(k) for j in range(i + 1, k)]
+    return (k - 1) * masked_mean(torch.stack(pairs, 1), weight)
 
 
 def reliability_loss(

@@ -58,7 +58,7 @@ def test_no_value_is_asked_of_the_device(masked: bool) -> None:
         found = detect(network(images), DetectionSettings(256), (120, 200), mask)
         packed = pack(found)
         _enlarged(found, (120, 200), (240, 400))
-    assert packed.shape == (2, 2, 128, 4 + 64)
+    assert packed.shape == (2 * 2 * 128 * (4 + 64),)
     assert crossings.found == literals.found == []
     with crossings, literals:  # both would be seen
         torch.ones(2).to('meta')

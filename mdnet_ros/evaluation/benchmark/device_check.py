@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.benchmark.protocol import Benchmark, BenchmarkSettings, make_frames
-from mdnet_ros.evaluation.benchmark.timing import Timing, measure
+from mdnet_ros.evaluation.benchmark.timing import Timing, as_graph, measure
 from mdnet_ros.features.backends.frame_step import FrameSteps
 from mdnet_ros.features.backends.pytorch import WeightsBackend
 from mdnet_ros.features.extractor import MDNetExtractor
@@ -260,7 +261,7 @@ class _Extractor(MDNetExtractor):
     def use_steps(self) -> None:
         """Use the pass of fixed shapes without a graph, as a CPU can."""
         self._weights_backend.steps = FrameSteps(
-            self._weights_backend.network, self.device, torch.float32, capture=False
+            self._weights_backend.network, self.device, capture=False
         )
 
     def use_kernels(self) -> None:
@@ -269,13 +270,5 @@ class _Extractor(MDNetExtractor):
 
     def bare_network(self, images: Sequence[np.ndarray]) -> Callable[[], object]:
         """Return work that runs the network alone on images that are on the device."""
-        backend = self._weights_backend
         batch = torch.from_numpy(np.stack(images))[:, None].to(self.device)
-        if self.device.type != 'cuda':
-            return lambda: backend.run_network(batch)
-        for _ in range(3):
-            backend.run_network(batch)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._kept = backend.run_network(batch)
-        return graph.replay
+        return as_graph(partial(self._weights_backend.run_network, batch), self.device)

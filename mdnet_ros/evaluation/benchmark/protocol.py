@@ -20,6 +20,7 @@ from mdnet_ros.errors import MDNetError
 from mdnet_ros.evaluation.benchmark.timing import (
     Rates,
     Timing,
+    as_graph,
     measure,
     measure_in_turn,
     measure_rates,
@@ -75,7 +76,8 @@ class ExtractorRow:
         keypoints: keypoint budget.
         found: number of keypoints found in the last frame.
         precision: precision of the network; empty for baselines.
-        network: time of the network alone; None for baselines and exported files.
+        network: time of the network alone, on CUDA as one graph; None for baselines and exported
+            files.
         extraction: time from an image to its features; None for KLT, which has no features.
         step: time of extraction, matching and tracking.
         fps: frames per second that the step allows.
@@ -264,8 +266,8 @@ class Benchmark:
                 lambda: _step(extract, tracker, frames),
             ]
             if isinstance(extract, MDNetExtractor) and isinstance(extract.backend, WeightsBackend):
-                image = torch.from_numpy(pictures[0])[None, None]
-                works.append(partial(extract.backend.run_network, image))
+                image = torch.from_numpy(pictures[0])[None, None].to(self.device)
+                works.append(as_graph(partial(extract.backend.run_network, image), self.device))
             extraction, step, *rest = measure_in_turn(works, self.device, repetitions)
             network = rest[0] if rest else None
             found = len(extract(pictures[0]))

@@ -61,7 +61,6 @@ def run_network(
     network: Callable[[torch.Tensor], NetworkOutput],
     images: torch.Tensor,
     shape: tuple[int, int, int],
-    dtype: torch.dtype = torch.float32,
 ) -> NetworkOutput:
     """Scale and pad images, and run the network on them.
 
@@ -69,14 +68,14 @@ def run_network(
         network: an MDNet, or a function that does the same.
         images: (B, 1, H, W) uint8 on the network's device.
         shape: (B, H, W) as Python numbers, which are constants for a tracer.
-        dtype: type for PyTorch's autocast.
     """
     batch, height, width = shape
     right, bottom = -width % SIZE_MULTIPLE, -height % SIZE_MULTIPLE
-    x = F.pad(images.float() / 255.0, (0, right, 0, bottom), mode='replicate')
+    x = images.float() / 255.0
+    if right or bottom:
+        x = F.pad(x, (0, right, 0, bottom), mode='replicate')
     x = x.reshape(batch, 1, height + bottom, width + right)  # the ONNX tracer loses the shape
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
-        return network(x.contiguous(memory_format=torch.channels_last))
+    return network(x.contiguous(memory_format=torch.channels_last))
 
 
 def find_keypoints(
@@ -85,19 +84,19 @@ def find_keypoints(
     shape: tuple[int, int, int],
     settings: DetectionSettings,
     mask: torch.Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
 ) -> PaddedFeatures:
     """Detect keypoints in textured regions; all work stays on the device.
 
     Args:
-        network, images, shape, dtype: as for :func:`run_network`.
+        network, images, shape: as for :func:`run_network`.
         settings: settings of the detection.
         mask: (B, 1, H, W) bool on the same device, or None.
     """
-    output = run_network(network, images, shape, dtype)
+    output = run_network(network, images, shape)
     _, height, width = shape
     allowed = find_texture(images, (height, width))
     if mask is not None:
         allowed = allowed & mask
-    allowed = F.pad(allowed, (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE))
+    if width % SIZE_MULTIPLE or height % SIZE_MULTIPLE:
+        allowed = F.pad(allowed, (0, -width % SIZE_MULTIPLE, 0, -height % SIZE_MULTIPLE))
     return detect(output, settings, (height, width), allowed)

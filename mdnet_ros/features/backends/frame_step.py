@@ -22,7 +22,7 @@ from mdnet_ros.features.backends.base import find_keypoints
 from mdnet_ros.features.detection import DetectionSettings
 from mdnet_ros.features.matching import mutual_nearest
 from mdnet_ros.features.network import NetworkOutput
-from mdnet_ros.features.packing import pack, unpack
+from mdnet_ros.features.packing import Packing, pack
 from mdnet_ros.features.types import PaddedFeatures, StepMatches
 
 #: Passes before a capture: cuDNN and cuBLAS choose their kernels in the first ones.
@@ -40,7 +40,6 @@ class FrameStep:
         settings: settings of the detection.
         masked: whether a mask is given with each batch.
         device: where the network is.
-        dtype: type of PyTorch's autocast; float32: none.
         capture: make a CUDA graph of the pass.
     """
 
@@ -51,11 +50,9 @@ class FrameStep:
         settings: DetectionSettings,
         masked: bool,
         device: torch.device,
-        dtype: torch.dtype,
         capture: bool,
     ) -> None:
         self._network, self._shape, self._settings = network, shape, settings
-        self._dtype = dtype
         batch, height, width = shape
         pinned = device.type == 'cuda'
         self._upload = torch.zeros(batch, 1, height, width, dtype=torch.uint8, pin_memory=pinned)
@@ -67,7 +64,7 @@ class FrameStep:
         self._previous_descriptors: torch.Tensor | None = None
         self._previous_valid: torch.Tensor | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._output: tuple[PaddedFeatures, torch.Tensor] | None = None
+        self._output: tuple[Packing, torch.Tensor] | None = None
         if capture:
             self._capture(device)
 
@@ -88,17 +85,17 @@ class FrameStep:
             self._mask.copy_(mask, non_blocking=True)
         if self._graph is not None and self._output is not None:
             self._graph.replay()
-            found, packed = self._output
+            packing, packed = self._output
             # The graph writes its output to the same place in the next replay.
-            found = PaddedFeatures.of(tensor.clone() for tensor in found.tensors())
+            packed = packed.clone()
         else:
-            found, packed = self._pass()
-        return self._with_host_tables(found, packed)
+            packing, packed = self._pass()
+        return self._with_host_tables(packing, packed)
 
-    def _pass(self) -> tuple[PaddedFeatures, torch.Tensor]:
-        """Do all work on the device; returns the features and what the host needs of them."""
+    def _pass(self) -> tuple[Packing, torch.Tensor]:
+        """Do all work on the device; returns the features and their matches in one tensor."""
         found = find_keypoints(
-            self._network, self._images, self._shape, self._settings, self._mask, self._dtype
+            self._network, self._images, self._shape, self._settings, self._mask
         )
         if self._previous_descriptors is None or self._previous_valid is None:
             self._previous_descriptors = torch.zeros_like(found.descriptors)
@@ -111,24 +108,26 @@ class FrameStep:
         packed = pack(found, partner.reshape(shape), similarity.reshape(shape))
         self._previous_descriptors.copy_(found.descriptors)
         self._previous_valid.copy_(found.valid)
-        return found, packed
+        return Packing.of(found, extra=2), packed
 
     def _capture(self, device: torch.device) -> None:
         """Warm up on a stream of its own, then record the pass."""
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.inference_mode(), torch.cuda.stream(stream):
-            for _ in range(_WARM_UP):
-                self._pass()
-        torch.cuda.current_stream(device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Another thread may use the device during capture, e.g. the loader of a changed
-        # configuration.
-        with torch.inference_mode(), torch.cuda.graph(graph, capture_error_mode='thread_local'):
-            self._output = self._pass()
+        # cuDNN times its kernels in the warm-up, and takes the fastest for these shapes.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP):
+                    self._pass()
+            torch.cuda.current_stream(device).wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Another thread may use the device during capture, e.g. the loader of a changed
+            # configuration.
+            with torch.cuda.graph(graph, capture_error_mode='thread_local'):
+                self._output = self._pass()
         self._graph = graph
 
-    def _with_host_tables(self, found: PaddedFeatures, packed: torch.Tensor) -> PaddedFeatures:
+    def _with_host_tables(self, packing: Packing, packed: torch.Tensor) -> PaddedFeatures:
         """Download once, and say which images the matches lead to."""
         if packed.device.type == 'cuda':
             # From torch's cache of pinned memory: the features own it, the next frame gets other.
@@ -137,7 +136,7 @@ class FrameStep:
             torch.cuda.current_stream(packed.device).synchronize()
         else:
             download = packed
-        tables, (partner, similarity) = unpack(download.numpy(), extra=2)
+        tables, (partner, similarity) = packing.unpack_on_host(download.numpy())
         previous: list[weakref.ref[StepMatches] | None] = [None] * self._shape[0]
         if self._last:
             previous = [weakref.ref(matches) for matches in self._last]
@@ -145,7 +144,7 @@ class FrameStep:
             StepMatches(*of_image)
             for of_image in zip(previous, partner.astype(np.int64), similarity, strict=True)
         )
-        return replace(found, host=tables, matches=self._last)
+        return replace(packing.unpack(packed), host=tables, matches=self._last)
 
 
 class FrameSteps:
@@ -154,7 +153,6 @@ class FrameSteps:
     Args:
         network: an MDNet on the device, or its equivalent.
         device: where the network is.
-        dtype: type of PyTorch's autocast; float32: none.
         capture: make CUDA graphs.
     """
 
@@ -162,10 +160,9 @@ class FrameSteps:
         self,
         network: Callable[[torch.Tensor], NetworkOutput],
         device: torch.device,
-        dtype: torch.dtype,
         capture: bool,
     ) -> None:
-        self._network, self._device, self._dtype = network, device, dtype
+        self._network, self._device = network, device
         self._captures = capture
         self._steps: OrderedDict[Hashable, FrameStep] = OrderedDict()
 
@@ -189,7 +186,7 @@ class FrameSteps:
         self, shape: tuple[int, int, int], settings: DetectionSettings, masked: bool
     ) -> FrameStep:
         make = partial(
-            FrameStep, self._network, shape, settings, masked, self._device, self._dtype
+            FrameStep, self._network, shape, settings, masked, self._device
         )
         try:
             return make(self._captures)

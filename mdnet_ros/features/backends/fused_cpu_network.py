@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
+from mdnet_ros.features.backends.folding import Convolution
 from mdnet_ros.features.network import MDNet, NetworkOutput, fuse, standardise
 
 #: Number of output channels that a convolution computes at once.
@@ -34,23 +34,13 @@ def _can_merge(dtype: torch.dtype) -> bool:
 
 
 @dataclass(frozen=True)
-class _Convolution:
+class _Convolution(Convolution):
     """A convolution of channels_last maps, with the following operations merged in.
 
     Attributes:
-        weight: (C_out, C_in / groups, rows, columns).
-        bias: (C_out,).
-        padding: rows and columns of zeros on each side.
-        stride: stride in rows and columns.
-        groups: number of groups of channels.
         pixels: how many neighbouring pixels each step computes; their channels follow each other.
     """
 
-    weight: torch.Tensor
-    bias: torch.Tensor
-    padding: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    groups: int = 1
     pixels: int = 1
 
     def __call__(
@@ -98,33 +88,6 @@ class _Convolution:
             self, weight=weight.flatten(0, 1), bias=self.bias.repeat(pixels), stride=(1, pixels),
             pixels=pixels,
         )  # fmt: skip
-
-
-def _convolution(layer: nn.Module) -> _Convolution:
-    """Return a layer's convolution, or the first of a sequence whose norm was fused into it."""
-    layer = layer[0] if isinstance(layer, nn.Sequential) else layer
-    assert isinstance(layer, nn.Conv2d)
-    rows, columns = layer.kernel_size
-    weight = layer.weight
-    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias
-    return _Convolution(weight, bias, (rows // 2, columns // 2), groups=layer.groups)
-
-
-def _add_identity(mix: _Convolution) -> _Convolution:
-    """Return a depthwise convolution that also adds its input to its output."""
-    weight = mix.weight.clone()
-    weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2] += 1.0
-    return replace(mix, weight=weight)
-
-
-def _fold_batch_norm(mix: _Convolution, norm: nn.Module) -> _Convolution:
-    """Return a convolution with the following batch norm folded into it."""
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    bias = (mix.bias - norm.running_mean) * scale + norm.bias
-    return replace(mix, weight=mix.weight * scale[:, None, None, None], bias=bias)
 
 
 def _fold_pixel_unshuffle(first: _Convolution) -> _Convolution:
@@ -245,40 +208,39 @@ class CpuNetwork:
         network = fuse(copy.deepcopy(network))
         _, widen, refine = network.stem
         self._stem = (
-            self._cast(_fold_pixel_unshuffle(_convolution(widen))), self._cast(_convolution(refine))
+            self._cast(_fold_pixel_unshuffle(_Convolution.of(widen))),
+            self._cast(_Convolution.of(refine)),
         )
         self._stages = [
-            (self._cast(_convolution(stage.widen)), self._cast(_convolution(stage.refine)))
+            (self._cast(_Convolution.of(stage.widen)), self._cast(_Convolution.of(stage.refine)))
             for stage in (network.stage4, network.stage8, network.stage16)
         ]
-        self._lateral4 = self._cast(_convolution(network.lateral4))
-        self._lateral8 = self._cast(_convolution(network.lateral8))
-        self._lateral16 = self._cast(_convolution(network.lateral16))
-        self._mix8 = self._cast(_add_identity(_convolution(network.mix8)))
-        mix4 = _add_identity(_convolution(network.mix4))
+        self._lateral4 = self._cast(_Convolution.of(network.lateral4))
+        self._lateral8 = self._cast(_Convolution.of(network.lateral8))
+        self._lateral16 = self._cast(_Convolution.of(network.lateral16))
+        self._mix8 = self._cast(_Convolution.of(network.mix8).plus_identity())
+        mix4 = _Convolution.of(network.mix4).plus_identity()
         self._mix4 = self._cast(mix4)
-        self._descriptors = self._cast(_fold_batch_norm(mix4, network.descriptor_head[0]))
-        self._context = self._cast(_convolution(network.context))
-        self._gate = self._cast(_convolution(network.gate))
+        self._descriptors = self._cast(mix4.then_batch_norm(network.descriptor_head[0]))
+        self._context = self._cast(_Convolution.of(network.context))
+        self._gate = self._cast(_Convolution.of(network.gate))
         self._interpolation = self._cast(_interpolation(config.channels[0]))
-        self._detail = self._cast(_convolution(network.detail).side_by_side(2))
+        self._detail = self._cast(_Convolution.of(network.detail).side_by_side(2))
         _, hidden, last = network.detector_head
         pixels = _pixels_per_step(config.channels[0])
-        self._hidden = self._cast(_convolution(hidden).side_by_side(pixels))
+        self._hidden = self._cast(_Convolution.of(hidden).side_by_side(pixels))
         pixels = _pixels_per_step(config.num_sets)
-        self._last = self._cast(_convolution(last).side_by_side(pixels))
+        self._last = self._cast(_Convolution.of(last).side_by_side(pixels))
         self._sets = config.num_sets
         self._saliency: tuple[_Convolution, ...] = ()
         if network.saliency is not None:
-            first, second, unfolded = (_convolution(layer) for layer in network.saliency)
+            first, second, unfolded = (_Convolution.of(layer) for layer in network.saliency)
             self._saliency = tuple(self._cast(layer) for layer in (
                 first, second, _unfolding(unfolded, self._sets), _interpolation_of_two(self._sets)
             ))
 
     def _cast(self, convolution: _Convolution) -> _Convolution:
-        """Cast the weights; use channels_last."""
-        weight = convolution.weight.to(self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return replace(convolution, weight=weight, bias=convolution.bias.to(self._dtype))
+        return convolution.cast(self._dtype)
 
     def _salient(self, wide: torch.Tensor) -> torch.Tensor | None:
         """Compute the saliency head's logits, laid out like those of the detector's last layer."""

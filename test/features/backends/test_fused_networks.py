@@ -1,14 +1,40 @@
-"""The network rewritten for CPUs against the plain one."""
+"""The networks rewritten for CPUs and for CUDA against the plain one."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from mdnet_ros.features.backends import fused_cpu_network
 from mdnet_ros.features.backends.fused_cpu_network import CpuNetwork
+from mdnet_ros.features.backends.fused_cuda_network import CudaNetwork
 from mdnet_ros.features.network import CONFIGS, MDNet, MDNetConfig, NetworkOutput
 from mdnet_ros.features.weights import load_weights
+
+#: The network for CUDA runs on the CPU too, though nobody would use it there.
+DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def _for_cpu(network: MDNet, image: torch.Tensor, dtype: torch.dtype) -> NetworkOutput:
+    return CpuNetwork(network, dtype)(image)
+
+
+def _for_cuda(network: MDNet, image: torch.Tensor, dtype: torch.dtype) -> NetworkOutput:
+    rewritten = CudaNetwork(network, dtype, DEVICE)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        output = rewritten(image.to(DEVICE, memory_format=torch.channels_last))
+    return NetworkOutput(*(values.cpu() for values in output))
+
+
+Rewritten = Callable[[MDNet, torch.Tensor, torch.dtype], NetworkOutput]
+
+
+@pytest.fixture(params=[_for_cpu, _for_cuda])
+def rewritten(request: pytest.FixtureRequest) -> Rewritten:
+    """Run a rewritten network: (network, images, type) to its output."""
+    return request.param
 
 
 def _photographs() -> torch.Tensor:
@@ -46,10 +72,12 @@ def _apart(a: NetworkOutput, b: NetworkOutput) -> float:
 )
 @pytest.mark.parametrize('sets', [1, 2, 3, 5, 8])
 @torch.inference_mode()
-def test_gives_the_same(channels: tuple[int, int, int, int, int], sets: int) -> None:
+def test_gives_the_same(
+    rewritten: Rewritten, channels: tuple[int, int, int, int, int], sets: int
+) -> None:
     network = _untrained(MDNetConfig(num_sets=sets, dim=16, channels=channels))
     image = torch.rand(2, 1, 48, 80)
-    expected, found = network(image), CpuNetwork(network, torch.float32)(image)
+    expected, found = network(image), rewritten(network, image, torch.float32)
     assert found.logits.shape == expected.logits.shape
     assert _apart(expected, found) < 1e-5
     assert torch.equal(expected.weight, found.weight)
@@ -58,32 +86,36 @@ def test_gives_the_same(channels: tuple[int, int, int, int, int], sets: int) -> 
 @pytest.mark.parametrize('sets', [1, 2, 3])
 @pytest.mark.parametrize('saliency', [1, 12, 32])
 @torch.inference_mode()
-def test_gives_the_same_with_a_saliency_head(saliency: int, sets: int) -> None:
+def test_gives_the_same_with_a_saliency_head(
+    rewritten: Rewritten, saliency: int, sets: int
+) -> None:
     config = MDNetConfig(num_sets=sets, dim=16, channels=(8, 16, 8, 8, 8), saliency=saliency)
     network = _untrained(config)
     image = torch.rand(2, 1, 48, 80)
     expected = network(image)
-    assert _apart(expected, CpuNetwork(network, torch.float32)(image)) < 1e-5
+    assert _apart(expected, rewritten(network, image, torch.float32)) < 1e-5
     network.saliency = None  # and the head has a say
     assert _apart(expected, network(image)) > 0.01
 
 
 @pytest.mark.parametrize('size', [(32, 32), (16, 16), (16, 48)])
 @torch.inference_mode()
-def test_gives_the_same_up_to_the_edges_of_the_smallest_maps(size: tuple[int, int]) -> None:
+def test_gives_the_same_up_to_the_edges_of_the_smallest_maps(
+    rewritten: Rewritten, size: tuple[int, int]
+) -> None:
     network = _untrained(MDNetConfig(dim=16, channels=(8, 16, 8, 8, 8)))
     image = torch.rand(1, 1, *size)
-    assert _apart(network(image), CpuNetwork(network, torch.float32)(image)) < 1e-5
+    assert _apart(network(image), rewritten(network, image, torch.float32)) < 1e-5
 
 
 @pytest.mark.parametrize('name', sorted(CONFIGS))
 @torch.inference_mode()
-def test_shipped_weights_give_the_same(name: str) -> None:
+def test_shipped_weights_give_the_same(rewritten: Rewritten, name: str) -> None:
     network, _ = load_weights(name)
     image = _photographs()
     expected = network(image)
-    assert _apart(expected, CpuNetwork(network, torch.float32)(image)) < 1e-5
-    rounded = CpuNetwork(network, torch.bfloat16)(image)
+    assert _apart(expected, rewritten(network, image, torch.float32)) < 1e-5
+    rounded = rewritten(network, image, torch.bfloat16)
     assert rounded.descriptors.dtype == torch.bfloat16
     # No farther off than PyTorch's own arithmetic of that precision.
     with torch.autocast('cpu', torch.bfloat16):
@@ -100,13 +132,12 @@ def test_needs_no_merged_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @torch.inference_mode()
-def test_leaves_the_network_and_the_image_as_they_are() -> None:
+def test_leaves_the_network_and_the_image_as_they_are(rewritten: Rewritten) -> None:
     network, _ = load_weights('md2net-light')
     image = _photographs()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     pixels = image.clone()
-    rewritten = CpuNetwork(network, torch.float32)
-    first = rewritten(image)
-    assert _apart(first, rewritten(image)) == 0.0
+    first = rewritten(network, image, torch.float32)
+    assert _apart(first, rewritten(network, image, torch.float32)) == 0.0
     assert torch.equal(image, pixels)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
