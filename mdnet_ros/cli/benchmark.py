@@ -8,12 +8,10 @@ from pathlib import Path
 from mdnet_ros.cli.export import parse_size
 from mdnet_ros.evaluation.benchmark.protocol import (
     Benchmark,
-    BenchmarkResult,
     BenchmarkSettings,
-    ExtractorRow,
-    MatchingRow,
 )
-from mdnet_ros.evaluation.reports.tables import Column, Section, Table, print_sections
+from mdnet_ros.evaluation.benchmark.report import benchmark_sections
+from mdnet_ros.evaluation.reports.tables import print_sections
 from mdnet_ros.files import write_json
 
 
@@ -78,48 +76,7 @@ def run(args: argparse.Namespace) -> int:
         args.repetitions, args.weights_dir,
     )
     result = Benchmark(settings).run()
-    print_sections(_sections(result))
+    print_sections(benchmark_sections(result))
     if args.json:
         write_json(args.json, result.to_json())
     return 0
-
-
-def _sections(result: BenchmarkResult) -> list[Section]:
-    columns = ('extractor', 'size', 'keypoints', 'found', 'precision')
-    extraction = Table(
-        (*map(Column, columns), Column('network ms', 2), Column('extract ms', 2),
-         Column('p99', 2), Column('bound ms', 3),
-         Column('x bound', 1), Column('step ms', 2, best='min'), Column('p99', 2),
-         Column('x network', 2),
-         Column('frames/s', 1), Column('x first', 2), Column('peak MB', 0)),
-        tuple(map(_extractor_cells, result.extractors)),
-        f'{result.device}, {result.threads} threads: extraction and the whole tracker step',
-    )  # fmt: skip
-    matching = Table(
-        (Column('keypoints'), Column('sets'), Column('products'), Column('ms', 3), Column('p99', 3),
-         Column('bound ms', 3), Column('x bound', 1), Column('x one set', 3),
-         Column('MB', 1)),
-        tuple(map(_matching_cells, result.matching)),
-        'Matching within sets',
-    )  # fmt: skip
-    omitted = (f'left out: {name}: {why}' for name, why in result.unavailable.items())
-    return [extraction, matching, *omitted]
-
-
-def _extractor_cells(row: ExtractorRow) -> tuple[object, ...]:
-    extraction = row.extraction
-    return (
-        row.name, f'{row.size[0]}x{row.size[1]}', row.keypoints, row.found, row.precision,
-        row.network.median_ms if row.network else None,
-        extraction.median_ms if extraction else None, extraction.p99_ms if extraction else None,
-        row.floor_ms, row.floor_ratio, row.step.median_ms, row.step.p99_ms,
-        row.network_ratio, row.fps,
-        row.step_ratio, row.memory_mb,
-    )  # fmt: skip
-
-
-def _matching_cells(row: MatchingRow) -> tuple[object, ...]:
-    return (
-        row.keypoints, row.sets, row.products, row.timing.median_ms, row.timing.p99_ms,
-        row.floor_ms, row.floor_ratio, row.one_set_ratio, row.memory_mb,
-    )

@@ -9,6 +9,9 @@ from mdnet_ros.cli.benchmark import parse_numbers, parse_sizes
 from mdnet_ros.data.image_files import IMAGE_SUFFIXES, read_image
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.benchmark.device_check import DeviceCheck
+from mdnet_ros.evaluation.benchmark.report import benchmark_sections, device_check_sections
+from mdnet_ros.evaluation.reports.tables import print_sections, text_of
+from mdnet_ros.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +43,14 @@ def run(args: argparse.Namespace) -> int:
         ]
         if len({image.shape for image in images}) != 1:
             raise DataError(f"images '{args.images}': expected a folder with images of one size")
-    passed = DeviceCheck(
+    result = DeviceCheck(
         args.device, args.out, images, args.sizes, args.keypoints, args.repetitions
     ).run()
-    print('all checks passed' if passed else 'a check failed: see checks.json')
-    return 0 if passed else 1
+    sections = [
+        f'{result.device}, torch {result.torch}',
+        *device_check_sections(result.checks, result.steps),
+        *benchmark_sections(result.benchmark),
+    ]
+    write_text(args.out / 'report.txt', text_of(sections))
+    print_sections(sections)
+    return 0 if result.passed else 1

@@ -16,13 +16,19 @@ import numpy as np
 import torch
 
 from mdnet_ros.errors import MDNetError
-from mdnet_ros.evaluation.benchmark.protocol import Benchmark, BenchmarkSettings, make_frames
+from mdnet_ros.evaluation.benchmark.protocol import (
+    Benchmark,
+    BenchmarkResult,
+    BenchmarkSettings,
+    make_frames,
+)
 from mdnet_ros.evaluation.benchmark.timing import Timing, as_graph, measure
 from mdnet_ros.features.backends.frame_step import FrameSteps
 from mdnet_ros.features.backends.pytorch import WeightsBackend
 from mdnet_ros.features.extractor import MDNetExtractor
 from mdnet_ros.features.matching import match_mutual_nearest
 from mdnet_ros.files import write_json, write_text
+from mdnet_ros.progress import Progress
 
 NETWORKS = ('md2net', 'md2net-light')
 #: Largest share of keypoints without a partner within a tenth of a pixel, by precision. Kernels
@@ -75,6 +81,30 @@ class StepTiming:
     images_per_second: float
 
 
+@dataclass(frozen=True)
+class DeviceCheckResult:
+    """Everything that was found about a device.
+
+    Attributes:
+        device: name of the device.
+        torch: version of PyTorch.
+        checks: what was checked.
+        steps: times of the bare network and of the whole pass.
+        benchmark: the benchmark's result.
+    """
+
+    device: str
+    torch: str
+    checks: tuple[Check, ...]
+    steps: tuple[StepTiming, ...]
+    benchmark: BenchmarkResult
+
+    @property
+    def passed(self) -> bool:
+        """Whether all checks passed."""
+        return all(check.passed for check in self.checks)
+
+
 def share_apart(a: np.ndarray, b: np.ndarray) -> float:
     """Return the share of (N, 2) points of ``a`` that have none of ``b`` within a tenth px."""
     if not len(a) or not len(b):
@@ -109,50 +139,49 @@ class DeviceCheck:
         self._sizes, self._keypoints, self._repetitions = sizes, keypoints, repetitions
         self._torch_device = torch.device(device)
 
-    def run(self, report: Callable[[str], None] = print) -> bool:
-        """Do everything; returns whether all checks passed.
+    def run(self) -> DeviceCheckResult:
+        """Do everything.
 
         Files appear one by one, so that what is done is kept if the time runs out.
         """
         self._out.mkdir(parents=True, exist_ok=True)
-        checks = []
-        for network in NETWORKS:
-            for precision in self._precisions():
-                checks.append(self._agrees(network, precision))
-                report(f'{"ok  " if checks[-1].passed else "FAIL"} {checks[-1].name}: '
-                       f'{checks[-1].detail}')
-        if self._torch_device.type == 'cuda':
-            checks.append(self._waits_once())
-            report(f'{"ok  " if checks[-1].passed else "FAIL"} {checks[-1].name}: '
-                   f'{checks[-1].detail}')
-        self._write('checks.json', {
-            'device': self._device_name(), 'torch': torch.__version__,
-            'checks': [asdict(check) for check in checks],
-        })
-        timings = []
-        batches = _BATCHES if self._torch_device.type == 'cuda' else _DRY_BATCHES
-        for network in NETWORKS:
-            for size in self._sizes:
-                for batch in batches if size == self._sizes[0] else batches[:1]:
-                    timings.append(self._times(network, size, batch))
-                    t = timings[-1]
-                    report(
-                        f'{network} {size[0]}x{size[1]} batch {batch} {t.precision}: bare '
-                        f'{t.bare.median_ms:.3f} ms, whole {t.whole.median_ms:.3f} ms '
-                        f'({t.ratio:.2f} x), {t.images_per_second:.0f} images/s'
-                    )
-                    self._write('steps.json', {'steps': [asdict(t) for t in timings]})
-        for network in NETWORKS:
-            write_text(self._out / f'profile-{network}.txt', self._profile(network))
-            report(f'profile-{network}.txt')
         cuda = self._torch_device.type == 'cuda'
-        result = Benchmark(BenchmarkSettings(
+        batches = _BATCHES if cuda else _DRY_BATCHES
+        jobs = [
+            (network, size, batch)
+            for network in NETWORKS for size in self._sizes
+            for batch in (batches if size == self._sizes[0] else batches[:1])
+        ]  # fmt: skip
+        precisions = [(network, p) for network in NETWORKS for p in self._precisions()]
+        total = len(precisions) + len(jobs) + len(NETWORKS) + cuda
+        with Progress(total=total, desc='gpu-check', unit='measurement') as bar:
+            checks: list[Check] = []
+            for network, precision in precisions:
+                checks.append(self._agrees(network, precision))
+                bar.update()
+            if cuda:
+                checks.append(self._waits_once())
+                bar.update()
+            self._write('checks.json', {
+                'device': self._device_name(), 'torch': torch.__version__,
+                'checks': [asdict(check) for check in checks],
+            })
+            steps: list[StepTiming] = []
+            for job in jobs:
+                steps.append(self._times(*job))
+                self._write('steps.json', {'steps': [asdict(step) for step in steps]})
+                bar.update()
+            for network in NETWORKS:
+                write_text(self._out / f'profile-{network}.txt', self._profile(network))
+                bar.update()
+        benchmark = Benchmark(BenchmarkSettings(
             NETWORKS, self._sizes, self._keypoints, (2048, 8192) if cuda else (512,),
             (1, 2, 4, 8), self._device, self._repetitions,
         ), 2048 if cuda else 256).run()
-        self._write('benchmark.json', result.to_json())
-        report('benchmark.json')
-        return all(check.passed for check in checks)
+        self._write('benchmark.json', benchmark.to_json())
+        return DeviceCheckResult(
+            self._device_name(), torch.__version__, tuple(checks), tuple(steps), benchmark
+        )
 
     def _precisions(self) -> tuple[str, ...]:
         return ('fp32', 'fp16', 'bf16') if self._torch_device.type == 'cuda' else ('fp32',)

@@ -34,6 +34,11 @@ def test_a_dry_run_writes_all_results(tmp_path: Path, capsys: pytest.CaptureFixt
         ('md2net', 1), ('md2net', 2), ('md2net-light', 1), ('md2net-light', 2),
     ]
     assert 'convolution' in (out / 'profile-md2net.txt').read_text()
+    report = (out / 'report.txt').read_text()
+    for text in (report, capsys.readouterr().out):
+        assert 'ok   md2net fp32: graph against single kernels' in text
+        assert 'The bare network' in text
+        assert 'Matching within sets' in text
     rows = json.loads((out / 'benchmark.json').read_text())['extractors']
     assert {row['name'] for row in rows} == {'md2net', 'md2net-light'}
 
