@@ -20,6 +20,7 @@ COMMANDS = {
     'demo': 'fly a camera through a synthetic scene and track it live over ROS 2',
     'track': 'track the camera of a bag, without ROS, as fast as it goes',
     'train': 'train or retrain the network on folders, tar packs or bags',
+    'mean': 'write the mean of several weights files of one network',
     'curve': 'draw the accuracy of training runs over the images seen',
     'evaluate': 'measure extractors on homographies, image matching or replayed bags',
     'benchmark': 'time extraction, matching and tracking, with baselines in the same run',

@@ -39,8 +39,9 @@ def packs_of(training: dict[str, Any]) -> set[str]:
     Args:
         training: as a weights file holds it.
     """
-    parent = training.get('from_weights_training') or {}
-    return set(training.get('images', [])) | (packs_of(parent) if parent else set())
+    parents = [training.get('from_weights_training') or {}]
+    parents += [other['training'] for other in training.get('mean_with', [])]
+    return set(training.get('images', [])).union(*(packs_of(p) for p in parents if p))
 
 
 def _trained_on(rows: list[dict[str, str]], training: dict[str, Any]) -> list[dict[str, str]]:
@@ -99,6 +100,9 @@ def render_card(
             value = training[key]
             text = ', '.join(f'`{v}`' for v in value) if isinstance(value, list) else str(value)
             lines.append(f'| {title} | {text} |')
+    if others := training.get('mean_with'):
+        text = ', '.join(str(other['sha256']) for other in others)
+        lines.append(f'| mean of what the above says and of the weights of SHA-256 | {text} |')
     if before := pairs_before(training):
         lines.append(f'| pairs seen by what it started from | {before} |')
     lines += ['']
