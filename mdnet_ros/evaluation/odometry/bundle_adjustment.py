@@ -20,6 +20,8 @@ except ImportError:
 _ITERATIONS = 8
 #: The adjustment ends when the cost falls by less than this share in an iteration.
 _TOLERANCE = 1e-4
+#: Share of the landmarks in an adjustment that each view may claim.
+_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def adjust(
 
     Args:
         views: the views with poses.
-        points: the landmarks' points in the map; those seen most often are adjusted.
+        points: the landmarks' points in the map. If they are more than ``max_points``, every view
+            gets its share of them, the newest first.
         fixed: number of views at the start whose poses stay as they are. With one, the distance
             to the second view along one axis stays, too, because nothing else holds the scale.
         focal: focal length that turns errors on the plane z = 1 into pixels.
@@ -68,7 +71,7 @@ def adjust(
     """
     if pycolmap is None:
         raise MissingDependencyError('pycolmap', 'evaluate', 'visual odometry')
-    seen = _most_seen(views, points, max_points)
+    seen = _choose(views, points, max_points)
     counts = np.bincount(seen.views, minlength=len(views))
     free = [i for i in range(fixed, len(views)) if counts[i] >= min_points]
     if not free:
@@ -118,16 +121,32 @@ def adjust(
     )
 
 
-def _most_seen(
+def _choose(
     views: Sequence[View], points: Mapping[int, np.ndarray], max_points: int
 ) -> Observations:
-    """Return the observations of the landmarks that are seen most often."""
-    known = np.fromiter(points, np.int64, len(points))
-    seen = observations(views, known)
-    if len(seen.ids) > max_points:
-        order = np.argsort(-np.diff(seen.starts), kind='stable')
-        seen = observations(views, seen.ids[order[:max_points]])
-    return seen
+    """Choose the landmarks to adjust and return their observations.
+
+    Every view, the newest first, gets its share of the landmarks, those that are seen most often;
+    the places left go to those seen most often of all. By their number of observations alone,
+    the old landmarks would take every place: in a fast turn the newest views, whose poses are
+    known least, see none of them.
+    """
+    seen = observations(views, np.fromiter(points, np.int64, len(points)))
+    if len(seen.ids) <= max_points:
+        return seen
+    counts = np.diff(seen.starts)
+    landmark = np.repeat(np.arange(len(counts)), counts)
+    order = np.argsort(-counts, kind='stable')
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    chosen = np.zeros(len(counts), bool)
+    for view in reversed(range(len(views))):
+        candidates = landmark[seen.views == view]
+        missing = min(_SHARE * max_points - chosen[candidates].sum(), max_points - chosen.sum())
+        candidates = candidates[~chosen[candidates]]
+        chosen[candidates[np.argsort(rank[candidates])[: max(int(missing), 0)]]] = True
+    chosen[order[~chosen[order]][: max_points - int(chosen.sum())]] = True
+    return observations(views, seen.ids[chosen])
 
 
 def _add_points(

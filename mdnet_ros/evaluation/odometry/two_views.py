@@ -12,6 +12,11 @@ from mdnet_ros.evaluation.odometry.triangulation import angles_between
 from mdnet_ros.evaluation.odometry.views import View, common_rows
 from mdnet_ros.evaluation.pose import estimate_relative_pose
 
+#: Share of the mean parallax that no rotation may explain; below it the motion is ambiguous.
+_CERTAIN = 0.3
+#: Rounds of reweighting by which a rotation is fitted.
+_ROUNDS = 10
+
 
 @dataclass(frozen=True)
 class TwoViewMotion:
@@ -22,12 +27,25 @@ class TwoViewMotion:
             unit length.
         rows: (M,) int64, rows of the later view whose observations agree with the motion.
         parallax: (M,) float64, angle between the two rays of each of these observations after
-            the rotation is taken out, radians.
+            the rotation of the motion is taken out, radians.
+        certain_parallax: (M,) float64, the same after the rotation that aligns the rays best: no
+            camera that only turns explains it.
     """
 
     earlier_from_later: Pose
     rows: np.ndarray
     parallax: np.ndarray
+    certain_parallax: np.ndarray
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether a rotation may have been taken for a translation.
+
+        In a narrow field of view, a small turn and a small step to the side look alike; only the
+        differences in depth tell them apart. A motion is doubtful if nearly all of its parallax
+        disappears once the views are aligned by a rotation.
+        """
+        return bool(self.certain_parallax.mean() < _CERTAIN * self.parallax.mean())
 
 
 def estimate_motion(
@@ -51,9 +69,37 @@ def estimate_motion(
     fit = estimate_relative_pose(focal * a[:, :2], focal * b[:, :2], k, k, max_error, seed)
     if fit is None:
         return None
-    turned = a[fit.inliers] @ fit.b_from_a.rotation.T
-    parallax = angles_between(turned, b[fit.inliers])
-    return TwoViewMotion(fit.b_from_a.inverse(), rows_b[fit.inliers], parallax)
+    a, b = a[fit.inliers], b[fit.inliers]
+    parallax = angles_between(a @ fit.b_from_a.rotation.T, b)
+    aligned = a @ align_rotation(a, b, 0.5 / focal).T
+    return TwoViewMotion(
+        fit.b_from_a.inverse(), rows_b[fit.inliers], parallax, angles_between(aligned, b)
+    )
+
+
+def align_rotation(a: np.ndarray, b: np.ndarray, precision: float) -> np.ndarray:
+    """Fit the rotation that takes directions to others with the smallest sum of angles.
+
+    Kabsch's solution by singular values (Kabsch, Acta Crystallographica A 32, 1976), iteratively
+    reweighted by the inverse residuals, so that outliers and near points count less.
+
+    Args:
+        a: (M, 3) directions of any length.
+        b: (M, 3) row by row the same directions after the rotation.
+        precision: residuals below this count as equal, radians.
+
+    Returns:
+        (3, 3) rotation R, b = R a.
+    """
+    a = a / np.linalg.norm(a, axis=1, keepdims=True)
+    b = b / np.linalg.norm(b, axis=1, keepdims=True)
+    weight = np.ones(len(a))
+    rotation = np.eye(3)
+    for _ in range(_ROUNDS):
+        u, _, v = np.linalg.svd((weight[:, None] * b).T @ a)
+        rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ v)]) @ v
+        weight = 1 / np.maximum(angles_between(a @ rotation.T, b), precision)
+    return rotation
 
 
 def step_length(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdnet_ros.evaluation.odometry.odometry import Odometry, OdometrySettings
+from mdnet_ros.evaluation.odometry.odometry import Odometry
+from mdnet_ros.evaluation.odometry.settings import OdometrySettings
 from mdnet_ros.evaluation.replay.bag import BagSequence
 from mdnet_ros.evaluation.replay.relative_poses import RelativePoses
 from mdnet_ros.evaluation.replay.results import BagResult, OdometryResult, ReplaySettings

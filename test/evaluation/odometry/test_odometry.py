@@ -8,9 +8,10 @@ import pytest
 
 from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.evaluation.odometry.bundle_adjustment import adjust
-from mdnet_ros.evaluation.odometry.odometry import Odometry, OdometrySettings
+from mdnet_ros.evaluation.odometry.odometry import Odometry
+from mdnet_ros.evaluation.odometry.settings import OdometrySettings
 from mdnet_ros.evaluation.odometry.triangulation import angles_between, triangulate
-from mdnet_ros.evaluation.odometry.two_views import estimate_motion, step_length
+from mdnet_ros.evaluation.odometry.two_views import align_rotation, estimate_motion, step_length
 from mdnet_ros.evaluation.odometry.views import View, common_rows, observations
 from mdnet_ros.evaluation.trajectory_errors import compare_trajectories
 
@@ -146,6 +147,40 @@ def test_a_map_starts_on_the_near_landmarks_where_most_are_far():
     assert errors.ate < 0.02 * errors.length
 
 
+def test_a_turn_is_not_taken_for_a_translation():
+    """Before a camera that turns has moved enough, no map starts; the map has the true shape."""
+    rng = np.random.default_rng(5)
+    points = np.column_stack([rng.uniform(-3, 3, 600), rng.uniform(-1, 1, 600),
+                              rng.uniform(2.5, 3.5, 600)])  # fmt: skip
+    turning = [Pose(turn(0, 0.02 * i, 0), np.array([0.004 * i, 0, 0])) for i in range(8)]
+    walking = [
+        Pose(turn(0, 0.14 + 0.01 * i, 0), np.array([0.028 + 0.1 * i, 0, 0.03 * i]))
+        for i in range(1, 15)
+    ]
+    poses = turning + walking
+    odometry = Odometry(FOCAL)
+    frames = fly(points, poses, 0.5, rng)
+    located = [odometry.add(*frame, i * 10**8) is not None for i, frame in enumerate(frames)]
+    assert not any(located[:8])
+    assert all(located[14:])
+    errors = compare_trajectories(odometry.path(), track_of(poses))
+    assert errors.ate < 0.03 * errors.length
+
+
+def test_the_heading_goes_on_where_the_map_is_lost():
+    """In the frame that cannot be located the camera turns on as in the frame before."""
+    rng = np.random.default_rng(1)
+    poses = [Pose(turn(0, 0.05 * i, 0), np.array([0.15 * i, 0, 0.05 * i])) for i in range(30)]
+    points = np.column_stack([rng.uniform(-20, 30, 6000), rng.uniform(-4, 4, 6000),
+                              rng.uniform(3, 20, 6000)])  # fmt: skip
+    odometry = run(fly(points, poses, 0.2, rng, cut=16))
+    assert odometry.restarts == 1
+    path = odometry.path()
+    assert len(path) == len(poses)
+    turned = cv2.Rodrigues(path.rotations[0].T @ path.rotations[-1])[0].ravel()
+    np.testing.assert_allclose(turned, [0, 0.05 * 29, 0], atol=0.02)
+
+
 def test_it_survives_a_gap():
     rng = np.random.default_rng(0)
     poses = bow()
@@ -273,7 +308,7 @@ def test_long_runs_forget_old_tracks(monkeypatch):
     assert len(whole._landmark_of_track) > 3000
     assert len(bounded._landmark_of_track) < len(whole._landmark_of_track)
     np.testing.assert_array_equal(whole.path().translations, bounded.path().translations)
-    assert len(whole._points) < 3000
+    assert len(whole._map.points) < 3000
 
 
 def window(rng, noise=0.0, views=5, count=60):
@@ -328,6 +363,23 @@ def test_bundle_adjustment_takes_what_is_seen_most_and_leaves_poor_views():
     first = next(iter(found.points))
     behind[first] = -behind[first]
     assert adjust(views, behind, 4, 500.0, 1.5, 100, 5).errors[first] > 100
+
+
+def test_every_view_has_its_share_of_an_adjustment():
+    """Landmarks that only the newest views observe are adjusted beside those seen longest."""
+    rng = np.random.default_rng(8)
+    views, _, points = window(rng, noise=0.0005, count=100)
+    new = np.arange(100, 140)
+    points = np.concatenate([points, rng.uniform([-3, -2, 4], [3, 2, 9], (40, 3))])
+    for view in views[3:]:
+        camera = (points[new] - view.pose.translation) @ view.pose.rotation
+        keep = view.ids[:4]  # nearly all old tracks have ended
+        view.ids = view.track_ids = np.concatenate([keep, new])
+        view.rays = np.concatenate([view.rays[:4], camera / camera[:, 2:]])
+    found = adjust(views, dict(enumerate(points)), 2, 500.0, 1.5, max_points=50, min_points=5)
+    assert len(found.points) == 50
+    assert np.isin(list(found.points), new).sum() >= 5
+    assert min(np.isin(view.ids, list(found.points)).sum() for view in views) >= 10
 
 
 def test_bundle_adjustment_agrees_with_scipy():
@@ -407,7 +459,7 @@ def test_motion_and_step_length_by_hand():
         motion.earlier_from_later.translation, true.translation / length, atol=1e-5
     )
     assert len(motion.rows) == len(views[2].ids)
-    assert motion.parallax.shape == motion.rows.shape
+    assert motion.parallax.shape == motion.certain_parallax.shape == motion.rows.shape
     assert 3 < np.degrees(np.median(motion.parallax)) < 15
     known = dict(enumerate(points))
     step = Pose(true.rotation, true.translation / length)
@@ -417,3 +469,12 @@ def test_motion_and_step_length_by_hand():
     back = Pose(true.rotation, -true.translation / length)
     assert step_length(views[2], rows, known, poses[0], back) is None
     assert angles_between(np.eye(3)[:1], np.eye(3)[1:2])[0] == pytest.approx(np.pi / 2)
+
+
+def test_rotations_are_fitted_in_spite_of_outliers():
+    rng = np.random.default_rng(9)
+    a = np.column_stack([rng.uniform(-0.5, 0.5, (100, 2)), np.ones(100)])
+    true = turn(0.1, -0.2, 0.05)
+    b = a @ true.T * rng.uniform(0.5, 2, (100, 1))
+    b[:20] += rng.normal(0, 0.3, (20, 3))
+    np.testing.assert_allclose(align_rotation(a, b, 1e-6), true, atol=1e-4)
