@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mdnet_ros.bags.reader import CAMERA_INFO, BagReader
-from mdnet_ros.data.camera import CameraModel, camera_of_info, is_calibrated
+from mdnet_ros.data.camera import CameraModel, camera_of_info, is_calibrated, rectified_by_name
 from mdnet_ros.errors import DataError, ImageError
 
 #: More calibrations of one topic are not looked for.
 _MOST_DISTINCT = 1000
-#: Topics of rectified images, by the names of ROS's image_proc: image_rect, image_rect_color.
-_RECTIFIED_NAME = re.compile(r'(^|_)rect(ified)?(_|$)')
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,10 @@ def read_calibration(
         except DataError as error:
             problem = problem or str(error)
             continue
-        notes = (_changes(distinct, message, info_topic), _of_raw(camera, image_topic, rectified))
+        notes = (
+            _changes(distinct, message, info_topic),
+            rectified_by_name(camera, image_topic, rectified),
+        )
         return Calibration(camera, '', size, '; '.join(filter(None, notes)))
     said = (int(distinct[0].width), int(distinct[0].height))
     return Calibration(None, problem, size or (said if all(said) else None))
@@ -117,17 +117,6 @@ def _changes(distinct: Sequence[Any], used: Any, topic: str) -> str:
     return (
         f"camera_info '{topic}' changes: {len(distinct)} different calibrations, "
         f'number {place + 1} is used for all images'
-    )
-
-
-def _of_raw(camera: CameraModel, image_topic: str | None, rectified: bool) -> str:
-    """Tell if images that are rectified by their topic's name are used with K and D."""
-    name = (image_topic or '').removesuffix('/compressed').rpartition('/')[2]
-    if rectified or not camera.d.any() or not _RECTIFIED_NAME.search(name):
-        return ''
-    return (
-        f"'{image_topic}' holds rectified images by its name, but K and D of camera_info are used: "
-        'set rectified to use P'
     )
 
 

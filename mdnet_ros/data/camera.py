@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -25,7 +26,12 @@ _MIN_FOCAL_SHARE = 0.02
 #: Larger numbers in a camera matrix are not pixels.
 _LARGEST = 1e9
 
-__all__ = ['DISTORTION_MODELS', 'CameraModel', 'camera_of_info', 'is_calibrated']
+__all__ = [
+    'DISTORTION_MODELS', 'CameraModel', 'camera_of_info', 'is_calibrated', 'rectified_by_name'
+]
+
+#: Topics of rectified images, by the names of ROS's image_proc: image_rect, image_rect_color.
+_RECTIFIED_NAME = re.compile(r'(^|_)rect(ified)?(_|$)')
 
 
 @dataclass(frozen=True)
@@ -269,4 +275,24 @@ def _applied(camera: CameraModel, message: Any) -> CameraModel:
     return CameraModel(
         width // binning[0], height // binning[1], k, camera.d, camera.distortion_model, camera.r,
         p, full=camera,
+    )
+
+
+def rectified_by_name(camera: CameraModel, image_topic: str | None, rectified: bool) -> str:
+    """Tell if images that are rectified by their topic's name are used with K and D.
+
+    Args:
+        camera: the calibration in use.
+        image_topic: topic of the images, with or without ``/compressed``.
+        rectified: whether P is used in place of K and D.
+
+    Returns:
+        A line for the user; empty where nothing is odd.
+    """
+    name = (image_topic or '').removesuffix('/compressed').rpartition('/')[2]
+    if rectified or not camera.d.any() or not _RECTIFIED_NAME.search(name):
+        return ''
+    return (
+        f"'{image_topic}' holds rectified images by its name, but K and D of camera_info are used: "
+        'set rectified to use P'
     )

@@ -89,6 +89,7 @@ class Inputs:
         self._info = node.resolve_topic_name(topic_below(camera.name, 'camera_info'))
         base = node.resolve_topic_name(self._image)
         self.topic = node.resolve_topic_name(f'{base}/compressed' if self._compressed else base)
+        camera.image_topic = self.topic
         reliability = (
             ReliabilityPolicy.RELIABLE if settings.qos_reliability == 'reliable'
             else ReliabilityPolicy.BEST_EFFORT

@@ -19,6 +19,7 @@ class NodeCamera:
     Attributes:
         diagnostics: counters, for the diagnostics.
         report: logs a problem and counts it.
+        image_topic: resolved name of the topic of its images; empty until it is subscribed to.
         outputs: the publishers; None until the node is configured.
     """
 
@@ -29,6 +30,7 @@ class NodeCamera:
         self.report = Reporter(
             lambda line: warn(f'{name}: {line}' if name else line), note=self.diagnostics.problem
         )
+        self.image_topic = ''
         self.outputs: Outputs | None = None
 
     def drop(self, cause: str, detail: str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from rclpy.clock import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from mdnet_ros.data.camera import camera_of_info
+from mdnet_ros.data.camera import camera_of_info, rectified_by_name
 from mdnet_ros.data.headers import stamp_nanoseconds
 from mdnet_ros.errors import DataError, ImageError
 from mdnet_ros.nodes.image_conversion import ImageConverter, ReceivedImage, check
@@ -101,6 +101,9 @@ class Pipeline:
             tracker.unusable = str(error)
             kept = '; the last good one is kept' if tracker.model is not None else ''
             camera.report('camera_info', f'{error}{kept}')
+            return
+        if note := rectified_by_name(tracker.model, camera.image_topic, rectified):
+            camera.report('camera_info', note)
 
     def on_mask(self, camera: NodeCamera, message: Image) -> None:
         """Use a region of interest from the next image on; an empty image means everywhere."""
