@@ -30,7 +30,10 @@ def _can_merge(dtype: torch.dtype) -> bool:
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
     }
-    return dtype not in probes or bool(probes[dtype]())
+    if dtype not in probes:
+        return True
+    # With the Arm Compute Library oneDNN merges in half precision by its slow reference code.
+    return bool(probes[dtype]()) and not torch.ops.mkldnn._is_mkldnn_acl_supported()
 
 
 @dataclass(frozen=True)
