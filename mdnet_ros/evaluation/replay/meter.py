@@ -49,9 +49,7 @@ class BagMeter:
             self._relative.add(frame)
         if self._sequence.camera is not None and self._odometry:
             rays = self._sequence.camera.normalise(frame.features.keypoints)
-            matches = frame.correspondences
-            outlier = np.zeros(len(rays), bool)
-            outlier[matches.indices[~matches.inlier]] = True
+            outlier = rejected(frame)
             for odometry in self._odometry:
                 odometry.add(frame.track_ids, rays, frame.stamp_ns, outlier)
 
@@ -85,3 +83,15 @@ class BagMeter:
             odometry.restarts,
             compare_trajectories(path, truth) if truth is not None else None,
         )
+
+
+def rejected(frame: TrackedFrame) -> np.ndarray:
+    """Mark the keypoints whose match to an earlier frame was found wrong; (N,) bool.
+
+    With refined tracks, a match that could not be refined is no inlier, but was not found wrong
+    either: its track goes on.
+    """
+    matches = frame.correspondences
+    outlier = np.zeros(len(frame.features), bool)
+    outlier[matches.indices[~matches.inlier]] = True
+    return outlier if frame.refined is None else outlier & frame.refined
