@@ -49,9 +49,10 @@ class BagMeter:
             self._relative.add(frame)
         if self._sequence.camera is not None and self._odometry:
             rays = self._sequence.camera.normalise(frame.features.keypoints)
-            outlier = rejected(frame)
+            wrong, unverified = doubtful_matches(frame)
+            rays[unverified] = np.nan  # left out of this frame
             for odometry in self._odometry:
-                odometry.add(frame.track_ids, rays, frame.stamp_ns, outlier)
+                odometry.add(frame.track_ids, rays, frame.stamp_ns, wrong)
 
     def result(self, milliseconds: Sequence[float], dropped: int) -> BagResult:
         """Return the metrics of the frames so far.
@@ -85,13 +86,19 @@ class BagMeter:
         )
 
 
-def rejected(frame: TrackedFrame) -> np.ndarray:
-    """Mark the keypoints whose match to an earlier frame was found wrong; (N,) bool.
+def doubtful_matches(frame: TrackedFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Tell matches to earlier frames that were found wrong from those that nobody verified.
 
-    With refined tracks, a match that could not be refined is no inlier, but was not found wrong
-    either: its track goes on.
+    Without refinement each match that is no inlier was found wrong. With refined tracks, one that
+    could not be refined is no inlier either, but its track should go on.
+
+    Returns:
+        (N,) bool, keypoints whose match was found wrong; (N,) bool, keypoints whose match was not
+        verified.
     """
     matches = frame.correspondences
-    outlier = np.zeros(len(frame.features), bool)
-    outlier[matches.indices[~matches.inlier]] = True
-    return outlier if frame.refined is None else outlier & frame.refined
+    doubtful = np.zeros(len(frame.features), bool)
+    doubtful[matches.indices[~matches.inlier]] = True
+    if frame.refined is None:
+        return doubtful, np.zeros_like(doubtful)
+    return doubtful & frame.refined, doubtful & ~frame.refined

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdnet_ros import FrameTracker
-from mdnet_ros.evaluation.replay.meter import rejected
+from mdnet_ros.evaluation.replay.meter import doubtful_matches
 from mdnet_ros.features.extractor import MDNetExtractor
 from mdnet_ros.features.types import TrackedFrame
 
@@ -25,20 +25,24 @@ def tracked(refinement: str) -> TrackedFrame:
     return frame
 
 
-def test_as_detected_what_is_no_inlier_is_rejected() -> None:
+def test_as_detected_what_is_no_inlier_was_found_wrong() -> None:
     frame = tracked('none')
     matches = frame.correspondences
-    wrong = matches.indices[~matches.inlier]
-    assert len(wrong)
-    np.testing.assert_array_equal(np.nonzero(rejected(frame))[0], np.sort(wrong))
+    outliers = matches.indices[~matches.inlier]
+    assert len(outliers)
+    wrong, unverified = doubtful_matches(frame)
+    np.testing.assert_array_equal(np.nonzero(wrong)[0], np.sort(outliers))
+    assert not unverified.any()
 
 
-def test_a_match_that_could_not_be_refined_is_not_rejected() -> None:
+def test_a_match_that_could_not_be_refined_was_not_found_wrong() -> None:
     frame = tracked('flow')
     assert frame.refined is not None
     matches = frame.correspondences
-    loose = matches.indices[~matches.inlier & ~frame.refined[matches.indices]]
-    wrong = matches.indices[~matches.inlier & frame.refined[matches.indices]]
-    assert len(loose)
-    assert len(wrong)
-    np.testing.assert_array_equal(np.nonzero(rejected(frame))[0], np.sort(wrong))
+    outliers = matches.indices[~matches.inlier]
+    refined = frame.refined[outliers]
+    assert refined.any()
+    assert not refined.all()
+    wrong, unverified = doubtful_matches(frame)
+    np.testing.assert_array_equal(np.nonzero(wrong)[0], np.sort(outliers[refined]))
+    np.testing.assert_array_equal(np.nonzero(unverified)[0], np.sort(outliers[~refined]))
