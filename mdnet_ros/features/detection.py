@@ -77,13 +77,9 @@ def local_maxima(logits: torch.Tensor, radius: int) -> torch.Tensor:
         (B, K, H, W) bool.
     """
     h, w = logits.shape[-2:]
-    if logits.device.type == 'cuda':
-        z = logits + _ramp(h, w, logits.device, logits.dtype)
-        rows = F.max_pool2d(z, (1, 2 * radius + 1), 1, (0, radius))
-        return z == F.max_pool2d(rows, (2 * radius + 1, 1), 1, (radius, 0))
     if logits.device.type != 'cpu' or torch.jit.is_tracing():
         z = logits + _ramp(h, w, logits.device, logits.dtype)
-        return z == slide_max(z, radius)
+        return z == (_pool_max if z.is_cuda else slide_max)(z, radius)
     maps = (logits.detach() + _ramp_on_cpu(h, w)).numpy()
     kernel = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
     peaks = np.empty(maps.shape, bool)
@@ -103,6 +99,12 @@ def _ramp(height: int, width: int, device: torch.device, dtype: torch.dtype) -> 
 def _ramp_on_cpu(height: int, width: int) -> torch.Tensor:
     """Return :func:`_ramp` in float32 from a cache: images have few different sizes."""
     return _ramp(height, width, torch.device('cpu'), torch.float32).contiguous()
+
+
+def _pool_max(maps: torch.Tensor, radius: int) -> torch.Tensor:
+    """Return what :func:`slide_max` does, in two kernels: on a GPU their number is what counts."""
+    rows = F.max_pool2d(maps, (1, 2 * radius + 1), 1, (0, radius))
+    return F.max_pool2d(rows, (2 * radius + 1, 1), 1, (radius, 0))
 
 
 def slide_max(maps: torch.Tensor, radius: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ centres aligned, so that a feature at cell (i, j) of a map of stride s describes
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -258,6 +258,18 @@ class MDNet(nn.Module):
         """
         last = self.descriptor_head[2]
         return last.weight[:, :, 0, 0], last.bias  # type: ignore[index,return-value]
+
+
+def with_saliency_head(network: MDNet, width: int) -> MDNet:
+    """Return a network like one without saliency head, with a new head that changes nothing yet.
+
+    Args:
+        network: its weights are copied.
+        width: width of the head's hidden layers.
+    """
+    grown = MDNet(replace(network.config, saliency=width))
+    grown.load_state_dict(network.state_dict(), strict=False)
+    return grown
 
 
 def fuse(network: MDNet) -> MDNet:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mdnet_ros.allocator import return_memory, tune_allocator
 from mdnet_ros.errors import DataError
-from mdnet_ros.features.network import MDNet, count_parameters
+from mdnet_ros.features.network import MDNet, count_parameters, with_saliency_head
 from mdnet_ros.features.weights import load_weights, save_weights
 from mdnet_ros.files import write_text
 from mdnet_ros.progress import Progress
@@ -74,9 +74,7 @@ def _starting_network(
             f'got {config.num_sets}'
         )
     if wanted.saliency and not info.config.saliency:
-        grown = MDNet(replace(info.config, saliency=wanted.saliency))
-        grown.load_state_dict(network.state_dict(), strict=False)
-        network = grown
+        network = with_saliency_head(network, wanted.saliency)
     return network, {
         'from_weights_sha256': info.sha256, 'from_weights_training': info.training
     }

@@ -7,14 +7,13 @@ better than each of them (Wortsman et al., Model soups, ICML 2022).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mdnet_ros.errors import DataError
-from mdnet_ros.features.network import MDNet
+from mdnet_ros.features.network import MDNet, with_saliency_head
 from mdnet_ros.features.weights import load_weights, save_weights
 
 
@@ -61,12 +60,8 @@ def _with_saliency_of(trained: MDNet, other: MDNet) -> MDNet:
     """Return ``other``, with a head that changes nothing if only ``trained`` has one."""
     if other.saliency is not None or trained.saliency is None:
         return other
-    grown = MDNet(replace(other.config, saliency=trained.config.saliency)).eval()
-    grown.load_state_dict(other.state_dict(), strict=False)
+    grown = with_saliency_head(other, trained.config.saliency)
     assert grown.saliency is not None
-    grown.saliency.load_state_dict(trained.saliency.state_dict())
-    last = grown.saliency[-1]
-    assert isinstance(last, torch.nn.Conv2d)
-    torch.nn.init.zeros_(last.weight)
-    torch.nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+    for layer, source in zip([*grown.saliency][:-1], trained.saliency, strict=False):
+        layer.load_state_dict(source.state_dict())  # the last layer stays as it was made: zero
     return grown

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mdnet_ros.features.backends.frame_step import capture_graph
+
 _WARM_UP = 3
 
 
@@ -63,14 +65,7 @@ def as_graph(work: Callable[[], object], device: torch.device) -> Callable[[], o
     """Return work whose kernels are started as one CUDA graph; elsewhere the work itself."""
     if device.type != 'cuda':
         return work
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-        for _ in range(_WARM_UP):
-            work()
-        torch.cuda.synchronize(device)
-        graph = torch.cuda.CUDAGraph()
-        kept = []
-        with torch.cuda.graph(graph):
-            kept.append(work())
+    graph, kept = capture_graph(work, device)
 
     def replay() -> object:
         graph.replay()

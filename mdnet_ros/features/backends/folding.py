@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 _T = TypeVar('_T', bound='Convolution')
 
@@ -38,6 +39,14 @@ class Convolution:
         weight = layer.weight
         bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias
         return cls(weight, bias, (rows // 2, columns // 2), groups=layer.groups)
+
+    def plain(
+        self, x: torch.Tensor, relu: bool = False, onto: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Convolve by separate operations, add ``onto``, which may be overwritten; apply ReLU."""
+        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
+        y = y if onto is None else onto.add_(y)
+        return y.relu_() if relu else y
 
     def plus_identity(self: _T) -> _T:
         """Return a depthwise convolution that also adds its input to its output."""

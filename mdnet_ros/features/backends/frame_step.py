@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,10 +26,38 @@ from mdnet_ros.features.network import NetworkOutput
 from mdnet_ros.features.packing import Packing, pack
 from mdnet_ros.features.types import PaddedFeatures, StepMatches
 
+_T = TypeVar('_T')
+
 #: Passes before a capture: cuDNN and cuBLAS choose their kernels in the first ones.
 _WARM_UP = 3
 #: Sizes and settings whose passes are kept; the one unused for longest goes first.
 _KEPT = 4
+
+
+def capture_graph(work: Callable[[], _T], device: torch.device) -> tuple[torch.cuda.CUDAGraph, _T]:
+    """Warm up some work on a stream of its own, then record it as a CUDA graph.
+
+    Args:
+        work: kernels that ask nothing of the host; done without gradients.
+        device: a CUDA device.
+
+    Returns:
+        The graph, and what the work returned: each replay writes it again.
+    """
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    # cuDNN times its kernels in the warm-up, and takes the fastest for these shapes.
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                work()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # Another thread may use the device during capture, e.g. the loader of a changed
+        # configuration.
+        with torch.cuda.graph(graph, capture_error_mode='thread_local'):
+            output = work()
+    return graph, output
 
 
 class FrameStep:
@@ -66,7 +95,7 @@ class FrameStep:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._output: tuple[Packing, torch.Tensor] | None = None
         if capture:
-            self._capture(device)
+            self._graph, self._output = capture_graph(self._pass, device)
 
     @torch.inference_mode()
     def run(self, images: torch.Tensor, mask: torch.Tensor | None) -> PaddedFeatures:
@@ -109,23 +138,6 @@ class FrameStep:
         self._previous_descriptors.copy_(found.descriptors)
         self._previous_valid.copy_(found.valid)
         return Packing.of(found, extra=2), packed
-
-    def _capture(self, device: torch.device) -> None:
-        """Warm up on a stream of its own, then record the pass."""
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        # cuDNN times its kernels in the warm-up, and takes the fastest for these shapes.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
-            with torch.cuda.stream(stream):
-                for _ in range(_WARM_UP):
-                    self._pass()
-            torch.cuda.current_stream(device).wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            # Another thread may use the device during capture, e.g. the loader of a changed
-            # configuration.
-            with torch.cuda.graph(graph, capture_error_mode='thread_local'):
-                self._output = self._pass()
-        self._graph = graph
 
     def _with_host_tables(self, packing: Packing, packed: torch.Tensor) -> PaddedFeatures:
         """Download once, and say which images the matches lead to."""

@@ -57,7 +57,7 @@ class _Convolution(Convolution):
             onto: added to the result, in the layout of the convolution before its pixels are
                 separated; None: nothing.
         """
-        y = self._merged(x, relu, onto) if _can_merge(x.dtype) else self._plain(x, relu, onto)
+        y = self._merged(x, relu, onto) if _can_merge(x.dtype) else self.plain(x, relu, onto)
         if self.pixels == 1:
             return y
         # The channels of neighbouring pixels are in the order of the pixels already: no copy.
@@ -75,11 +75,6 @@ class _Convolution(Convolution):
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             onto, x, self.weight, self.bias, *shape, 'add', 1.0, 'relu' if relu else None, [], None
         )
-
-    def _plain(self, x: torch.Tensor, relu: bool, onto: torch.Tensor | None) -> torch.Tensor:
-        y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, groups=self.groups)
-        y = y if onto is None else onto.add_(y)
-        return y.relu_() if relu else y
 
     def side_by_side(self, pixels: int) -> _Convolution:
         """Return the same convolution with several neighbouring pixels in x computed per step."""
