@@ -190,10 +190,13 @@ def test_a_recorder_whose_terminal_is_closed_ends_in_order(tmp_path, environment
 
 
 def test_a_full_disk_ends_the_recording_and_keeps_what_there_is(tmp_path, environment, camera):
-    """A limit on the size of files stands for the disk."""
+    """A limit on the size of files stands for the disk.
+
+    It is reached after some seconds. What was not yet committed then may be lost.
+    """
     code = (
         'import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); '
-        'resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000)); '
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (2_400_000, 2_400_000)); '
         'from mdnet_ros.nodes.recorder import main; sys.exit(main(sys.argv[1:]))'
     )
     for storage in ('sqlite3', 'mcap'):
