@@ -77,6 +77,27 @@ def test_degenerate_points_do_not_crash(verification: str) -> None:
         assert mask.dtype == bool
 
 
+@pytest.mark.parametrize(
+    ('seed', 'on_plane', 'step'),
+    [(548, 0.0, 0.2), (878, 0.0, 0.2), (215, 0.5, 0.1), (749, 0.5, 0.1), (705, 0.3, 0.02)],
+)
+def test_good_matches_on_which_usac_fails(seed: int, on_plane: float, step: float) -> None:
+    """A tracker that takes no model for no inliers would lose all its tracks at once."""
+    rng = np.random.default_rng(seed)
+    rays = np.column_stack([rng.uniform(-0.6, 0.6, (250, 2)), np.ones(250)])
+    depth = np.where(rng.random(250) < on_plane, 6.0, rng.uniform(2, 6, 250))
+    points = rays * depth[:, None]
+    rotation, _ = cv2.Rodrigues(rng.normal(0, 0.05, 3))
+    moved = points @ rotation.T + rng.normal(0, step, 3)
+    a, b = (256 * p[:, :2] / p[:, 2:] + (160, 120) for p in (points, moved))
+    b += rng.normal(0, 0.2, (250, 2))
+    wrong = rng.random(250) < 0.02
+    b[wrong] += rng.normal(0, 20, (wrong.sum(), 2))
+    similarity = rng.uniform(0.6, 1, 250).astype(np.float32)
+    mask = inlier_mask(a.astype(np.float32), b.astype(np.float32), 'fundamental', 2.0, similarity)
+    assert mask[~wrong].mean() > 0.9
+
+
 def test_same_result_twice() -> None:
     a, b = scene_pairs(np.random.default_rng(3), 150)
     b[:60] += np.random.default_rng(4).uniform(-50, 50, (60, 2)).astype(np.float32)
