@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_extractor_arguments(parser)
     parser.set_defaults(extractors='md2net,klt', max_keypoints=1024)
     parser.add_argument('--image-topic', help="default: the bag's only one")
+    parser.add_argument('--camera-info-topic', help='default: the one beside the image topic')
     parser.add_argument('--pose-topic',
                         help='true poses of the camera or, with static transforms in the bag or '
                         '--extrinsics, of its body (default: the only one called ground truth; '
@@ -59,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seeds', type=int, default=1, metavar='N',
                         help='run the visual odometry with N seeds and show the spread '
                         '(default: 1)')
+    parser.add_argument('--max-tracks', type=int, default=0, metavar='N',
+                        help='the visual odometry reads what a VINS estimator gets from the node: '
+                        'at most N tracks of each image (default: 0, the tracks of all keypoints)')
     parser.add_argument('--no-odometry', action='store_true', help='no visual odometry')
     add_output_arguments(parser, 'bags')
 
@@ -71,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f'--part: expected 0 <= FROM < TO <= 1, got {args.part}')
     if args.seeds < 1:
         raise DataError(f'--seeds: expected at least 1, got {args.seeds}')
+    if args.max_tracks < 0:
+        raise DataError(f'--max-tracks: expected 0 or more, got {args.max_tracks}')
     if not args.threshold > 0:
         raise DataError(f'--threshold: expected more than 0, got {args.threshold}')
     specs = frontend_specs(
@@ -86,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
         start=args.part[0],
         end=args.part[1],
         rectified=args.rectified,
+        camera_info_topic=args.camera_info_topic,
+        max_tracks=args.max_tracks,
     )
     if args.live:
         baselines = [spec.name for spec in specs if spec.network is None]

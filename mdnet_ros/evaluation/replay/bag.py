@@ -81,7 +81,7 @@ def open_bag(
             stamps = stamps[: settings.max_frames]
         if len(stamps) < 2:
             raise DataError(f"bag '{path}': expected at least 2 images on {topic}")
-        info_topic = reader.camera_info_topic(topic)
+        info_topic = reader.camera_info_topic(topic, settings.camera_info_topic)
         calibration = read_calibration(reader, topic, info_topic, settings.rectified)
         to_body = _read_extrinsics(extrinsics, topic)
         if truth_file is not None:

@@ -14,6 +14,7 @@ from mdnet_ros.evaluation.replay.results import BagResult, OdometryResult, Repla
 from mdnet_ros.evaluation.tracks.statistics import EpipolarTruth, SequenceStatistics, coverage_of
 from mdnet_ros.evaluation.trajectory_errors import compare_trajectories
 from mdnet_ros.features.types import TrackedFrame
+from mdnet_ros.tracker.vins import VinsTracker
 
 
 class BagMeter:
@@ -29,6 +30,7 @@ class BagMeter:
         self._coverage: list[float] = []
         self._relative: RelativePoses | None = None
         self._odometry: list[Odometry] = []
+        self._max_tracks, self._vins = settings.max_tracks, VinsTracker()
         epipolar = None
         camera, truth = sequence.camera, sequence.truth
         if camera is not None and truth is not None:
@@ -47,12 +49,21 @@ class BagMeter:
         self._coverage.append(coverage_of(frame))
         if self._relative is not None:
             self._relative.add(frame)
-        if self._sequence.camera is not None and self._odometry:
-            rays = self._sequence.camera.normalise(frame.features.keypoints)
+        camera = self._sequence.camera
+        if camera is None or not self._odometry:
+            return
+        wrong: np.ndarray | None = None
+        if self._max_tracks:
+            tracks = self._vins.update(frame, camera, self._max_tracks)
+            if tracks is None:
+                return
+            track_ids, rays = tracks.ids, tracks.normalised
+        else:
+            track_ids, rays = frame.track_ids, camera.normalise(frame.features.keypoints)
             wrong, unverified = doubtful_matches(frame)
             rays[unverified] = np.nan  # left out of this frame
-            for odometry in self._odometry:
-                odometry.add(frame.track_ids, rays, frame.stamp_ns, wrong)
+        for odometry in self._odometry:
+            odometry.add(track_ids, rays, frame.stamp_ns, wrong)
 
     def result(self, milliseconds: Sequence[float], dropped: int) -> BagResult:
         """Return the metrics of the frames so far.

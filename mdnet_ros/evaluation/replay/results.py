@@ -29,6 +29,9 @@ class ReplaySettings:
         start: where in each bag the replay starts, as a share of its images in [0, 1].
         end: where it ends.
         rectified: the images are rectified already, so that P of the calibration holds for them.
+        camera_info_topic: topic of the calibration; None: the one beside the images.
+        max_tracks: the odometry reads at most so many tracks of a frame, in the layouts for VINS
+            (:mod:`mdnet_ros.tracker.vins`); 0: it reads the tracks of all keypoints.
     """
 
     max_keypoints: int = 1024
@@ -40,6 +43,8 @@ class ReplaySettings:
     start: float = 0.0
     end: float = 1.0
     rectified: bool = False
+    camera_info_topic: str | None = None
+    max_tracks: int = 0
 
 
 @dataclass(frozen=True)

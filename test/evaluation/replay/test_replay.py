@@ -15,6 +15,7 @@ from mdnet_ros.demo.recording import write_scene
 from mdnet_ros.demo.scene import Scene, SceneSettings
 from mdnet_ros.errors import DataError
 from mdnet_ros.evaluation.klt import KltTracker
+from mdnet_ros.evaluation.odometry.odometry import Odometry
 from mdnet_ros.evaluation.replay.frontend import frontend_specs
 from mdnet_ros.evaluation.replay.ground_truth import load_ground_truth, read_extrinsics
 from mdnet_ros.evaluation.replay.protocol import count_drops
@@ -230,6 +231,40 @@ def test_refined_tracks_beside_those_as_detected_and_optical_flow(bag, tmp_path)
     # Without the check backwards more corners are followed, with fewer of them right.
     assert forward['matches_per_frame'] >= klt['matches_per_frame']
     assert forward['precision']['within']['1'] <= klt['precision']['within']['1']
+
+
+def test_the_odometry_reads_what_an_estimator_gets(bag, tmp_path, monkeypatch):
+    seen = []
+    add = Odometry.add
+
+    def noted(odometry, track_ids, rays, stamp_ns, outlier=None):
+        seen.append((track_ids, rays, outlier))
+        return add(odometry, track_ids, rays, stamp_ns, outlier)
+
+    monkeypatch.setattr(Odometry, 'add', noted)
+    code, report = run(tmp_path, '--bag', bag, '--extractors', 'sift', '--max-tracks', 60)
+    assert code == 0
+    assert report['settings']['max_tracks'] == 60
+    assert len(seen) == FRAMES - 1  # the first frame has no tracks yet
+    assert max(len(track_ids) for track_ids, _, _ in seen) == 60
+    assert all(outlier is None and np.isfinite(rays).all() for _, rays, outlier in seen)
+    assert report['extractors']['sift']['parts']['hall']['odometry'][0]['located'] > 0.5
+
+
+def test_the_calibration_may_lie_on_any_topic(bag, tmp_path, capsys):
+    code, _ = run(
+        tmp_path, '--bag', bag, '--extractors', 'klt', '--max-frames', 4,
+        '--camera-info-topic', '/camera/camera_info',
+    )
+    assert code == 0
+    code, _ = run(
+        tmp_path, '--bag', bag, '--extractors', 'klt', '--camera-info-topic', '/other'
+    )
+    assert code == 2
+    assert "'/other'" in capsys.readouterr().err
+    code, _ = run(tmp_path, '--bag', bag, '--extractors', 'klt', '--max-tracks', -1)
+    assert code == 2
+    assert '--max-tracks: expected 0 or more, got -1' in capsys.readouterr().err
 
 
 def test_broken_bags_are_named_and_the_others_measured(bag, tmp_path, capsys):
