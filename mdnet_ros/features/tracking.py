@@ -21,10 +21,6 @@ from mdnet_ros.features.track_state import (
 )
 from mdnet_ros.features.types import Correspondences, Features, TrackedFrame
 
-#: With fewer refined positions in a frame, matches that could not be refined may be inliers too:
-#: the light has jumped, or the image is blurred.
-MIN_REFINED = 20
-
 
 @dataclass(frozen=True)
 class TrackingSettings:
@@ -85,11 +81,9 @@ class FrameTracker:
 
     With refinement, the position of a matched keypoint is where optical flow finds the patch of
     its track, starting from the detection. Where that fails, or ends too far from the detection,
-    the position stays as detected and the keypoint is marked as not refined; matches of such
-    keypoints are no inliers, unless fewer than :data:`MIN_REFINED` of the frame could be refined.
-    A track whose keypoint is not detected is propagated by flow for up to ``max_gap`` frames; it
-    ends when flow fails, or when a keypoint is detected at its position whose descriptor does not
-    match.
+    the position stays as detected and the keypoint is marked as not refined. A track whose
+    keypoint is not detected is propagated by flow for up to ``max_gap`` frames; it ends when flow
+    fails, or when a keypoint is detected at its position whose descriptor does not match.
 
     Args:
         max_gap: through how many frames a track may be missing and still keep its id.
@@ -256,7 +250,7 @@ class FrameTracker:
         similarity = np.concatenate(
             [association.similarity, np.ones(len(propagated), np.float32)]
         )
-        matches = self._verified(known, track_index, keypoints, track_ids, refined, similarity)
+        matches = self._verified(known, track_index, keypoints, track_ids, similarity)
         self._recent = [*self._recent, (keypoints, track_ids)][-(self.settings.max_gap + 1) :]
         table = TrackTable(
             keypoints, row_of, np.full(len(row_of), stamp_ns, np.int64),
@@ -276,7 +270,7 @@ class FrameTracker:
 
     def _verified(
         self, known: np.ndarray, track_index: np.ndarray, keypoints: np.ndarray,
-        track_ids: np.ndarray, refined: np.ndarray, similarity: np.ndarray,
+        track_ids: np.ndarray, similarity: np.ndarray,
     ) -> Correspondences:
         """Return the matches to earlier frames, with the outliers of each frame's geometry marked.
 
@@ -285,7 +279,6 @@ class FrameTracker:
             track_index: (N,) int64, row of that track in the table of earlier tracks, or -1.
             keypoints: (N, 2) float32, pixels.
             track_ids: (N,) int64.
-            refined: (N,) bool.
             similarity: (N,) float32.
         """
         if self._earlier is None:
@@ -296,14 +289,11 @@ class FrameTracker:
             )
         table, settings = self._earlier.table, self.settings
         tracks = track_index[known]
-        trusted = np.ones(len(known), bool)
-        if settings.refinement == 'flow' and refined.sum() >= MIN_REFINED:
-            trusted = refined[known]
         inlier = np.zeros(len(known), bool)
         # Stamps do not identify the frames, because they may repeat.
         frames_ago = table.frames_ago[tracks]
         for ago in np.unique(frames_ago):
-            rows = np.nonzero(trusted & (frames_ago == ago))[0]
+            rows = np.nonzero(frames_ago == ago)[0]
             if ago > 0 and len(rows) < self._enough:
                 inlier[rows] = self._inlier_of_few(keypoints, track_ids, ago)[known[rows]]
             else:

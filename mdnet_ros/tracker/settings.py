@@ -15,7 +15,7 @@ from mdnet_ros.features.detection import MAX_NMS_RADIUS, MIN_BORDER, DetectionSe
 from mdnet_ros.features.geometry import VERIFICATIONS, Verification
 from mdnet_ros.features.network import MIN_SIDE
 from mdnet_ros.features.refinement import REFINEMENTS, Refinement
-from mdnet_ros.features.tracking import MIN_REFINED, TrackingSettings
+from mdnet_ros.features.tracking import TrackingSettings
 from mdnet_ros.tracker.clouds import DESCRIPTOR_ENCODINGS, DescriptorEncoding
 from mdnet_ros.tracker.drawing import COLOUR_BY, ColourBy
 from mdnet_ros.tracker.vins import VINS_LAYOUTS, VinsLayout
@@ -148,9 +148,7 @@ class TrackerSettings:
     refinement: Refinement = _setting(
         'none', 'Positions of tracks: none, as detected; flow, aligned by optical flow, which also '
         'propagates tracks through up to max_gap frames in which they are not detected. With flow, '
-        'keypoints and correspondences have the fields refined and missed, and only refined '
-        f'matches are inliers, unless fewer than {MIN_REFINED} keypoints of the image could be '
-        'refined.', choices=REFINEMENTS)
+        'keypoints and correspondences have the fields refined and missed.', choices=REFINEMENTS)
     restart_after: float = _setting(
         1.0, 'All tracks are restarted after a gap between stamps longer than this, seconds.',
         0.01, 86400.0)

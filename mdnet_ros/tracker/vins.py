@@ -118,7 +118,7 @@ class VinsTracker:
             frame: the tracked frame.
             camera: calibration of the camera.
             max_tracks: the most tracks to publish, spread evenly over the image, the oldest
-                first; 0: all.
+                first (of refined tracks, those that go on or are refined now); 0: all.
 
         Returns:
             Its tracks, or None for the first frame after a restart.
@@ -138,7 +138,7 @@ class VinsTracker:
         rays, rays_prev = rays[finite], rays_prev[finite]
         if 0 < max_tracks < len(rows):
             chosen = spread_evenly(
-                frame.features.keypoints[indices], frame.ages[indices], max_tracks,
+                frame.features.keypoints[indices], self._priority(frame)[indices], max_tracks,
                 frame.features.image_size,
             )
             rows, indices = rows[chosen], indices[chosen]
@@ -154,6 +154,18 @@ class VinsTracker:
             indices,
             int((~finite).sum()),
         )
+
+    def _priority(self, frame: TrackedFrame) -> np.ndarray:
+        """Return the (N,) int64 priority of each keypoint: the age of its track.
+
+        Among refined tracks, those that were in the last message and those refined now come before
+        all others: an estimator needs precise observations, but even more an id that goes on.
+        """
+        ages = frame.ages.astype(np.int64)
+        if frame.refined is None or not len(ages):
+            return ages
+        first = frame.refined | np.isin(frame.track_ids, self._track_ids)
+        return ages + first * (ages.max() + 1)
 
     def _ids_for(self, frame: TrackedFrame, rows: np.ndarray) -> np.ndarray:
         """Return the published ids of some keypoints, and remember them for the next frame."""

@@ -1,5 +1,7 @@
 """Tracks in the form VINS-Mono and VINS-Fusion read."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -176,6 +178,30 @@ def test_empty_frames_and_repeated_stamps_give_no_tracks():
     assert len(vins.update(world.frame(2)[0], world.camera)) == 0
     with pytest.raises(ValueError, match='mono or fusion'):
         vins.update(world.frame(3)[0], world.camera).channels('none')
+
+
+@pytest.mark.parametrize('max_tracks', [0, 15])
+def test_a_track_that_could_not_be_refined_goes_on_under_its_id(max_tracks):
+    world, vins = World(), VinsTracker()
+    world.velocity[:] = 0  # no track leaves its cell
+    rng = np.random.default_rng(1)
+    published = []
+    for index in range(6):
+        frame, _ = world.frame(index)
+        refined = np.ones(40, bool) if index < 3 else rng.random(40) < 0.3
+        tracks = vins.update(replace(frame, refined=refined), world.camera, max_tracks)
+        published.append(set() if tracks is None else set(tracks.ids.tolist()))
+    assert [len(ids) for ids in published] == [0, *[max_tracks or 40] * 5]
+    assert all(ids == published[1] for ids in published[1:])
+
+
+def test_of_new_tracks_the_refined_ones_are_chosen_first():
+    world, vins = World(), VinsTracker()
+    vins.update(world.frame(0)[0], world.camera)
+    frame, _ = world.frame(1)
+    refined = np.arange(40) == 23
+    tracks = vins.update(replace(frame, refined=refined), world.camera, 1)
+    assert tracks.indices.tolist() == [23]
 
 
 @pytest.mark.parametrize('max_tracks', [5, 15])

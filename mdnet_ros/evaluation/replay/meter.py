@@ -60,8 +60,11 @@ class BagMeter:
             track_ids, rays = tracks.ids, tracks.normalised
         else:
             track_ids, rays = frame.track_ids, camera.normalise(frame.features.keypoints)
-            wrong, unverified = doubtful_matches(frame)
-            rays[unverified] = np.nan  # left out of this frame
+            matches = frame.correspondences
+            wrong = np.zeros(len(track_ids), bool)
+            wrong[matches.indices[~matches.inlier]] = True
+            if frame.refined is not None:  # left out of this frame
+                rays[matches.indices[~frame.refined[matches.indices]]] = np.nan
         for odometry in self._odometry:
             odometry.add(track_ids, rays, frame.stamp_ns, wrong)
 
@@ -95,21 +98,3 @@ class BagMeter:
             odometry.restarts,
             compare_trajectories(path, truth) if truth is not None else None,
         )
-
-
-def doubtful_matches(frame: TrackedFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Tell matches to earlier frames that were found wrong from those that nobody verified.
-
-    Without refinement each match that is no inlier was found wrong. With refined tracks, one that
-    could not be refined is no inlier either, but its track should go on.
-
-    Returns:
-        (N,) bool, keypoints whose match was found wrong; (N,) bool, keypoints whose match was not
-        verified.
-    """
-    matches = frame.correspondences
-    doubtful = np.zeros(len(frame.features), bool)
-    doubtful[matches.indices[~matches.inlier]] = True
-    if frame.refined is None:
-        return doubtful, np.zeros_like(doubtful)
-    return doubtful & frame.refined, doubtful & ~frame.refined

@@ -28,6 +28,7 @@ _DEFINITIONS = (
     'frames a track is seen in, of tracks seen at least twice. Inliers: share of matches that '
     'agree with a fundamental matrix. Coverage: share of the cells of a 10x8 grid with a track. '
     'Within n px: share of matches, or of inliers alone, that close to the true epipolar line. '
+    'Refined: share of matches that are inliers and whose position optical flow has aligned. '
     'Relative poses: from the tracks two frames share, essential matrix; medians. Odometry: see '
     'docs/evaluation.md; root mean square errors after Sim(3) alignment, from frame to frame for '
     'RPE; means over the seeds, ± half the range.'
@@ -36,13 +37,15 @@ _DEFINITIONS = (
 
 def track_table(result: ReplayResult, name: str) -> Table:
     """Tracks and times on one bag, a row for each front end."""
-    rows, caption = [], name
+    rows: list[tuple[object, ...]] = []
+    caption = name
     for frontend_name, bag in _of_bag(result, name):
         latency = latency_percentiles(bag)
         summary = bag.summary
         precision = summary.precision
         within = precision.within if precision else {1: None, 2: None, 3: None}
         inliers_within = precision.inliers_within[1] if precision else None
+        refined = precision.refined_within if precision else None
         rows.append(
             (
                 frontend_name,
@@ -51,19 +54,22 @@ def track_table(result: ReplayResult, name: str) -> Table:
                 summary.track_length.mean, summary.track_length.median,
                 summary.track_length.p90, bag.coverage,
                 within[1], within[2], within[3], inliers_within,
+                summary.refined_ratio, refined[1] if refined else None,
             )
         )
         caption = f'{name}: {summary.frames} frames at {bag.input_rate:.1f} Hz, tracks'
-    columns = (
+    columns = [
         Column('extractor'),
         Column('rate [Hz]', 1), Column('p50 [ms]', 1), Column('p99 [ms]', 1), Column('drops'),
         Column('keypoints', 0), Column('matches', 0, 'max'), Column('inliers', 3, 'max'),
         Column('length', 2, 'max'), Column('median', 0), Column('p90', 0),
         Column('coverage', 3, 'max'),
         Column('≤1 px', 3, 'max'), Column('≤2 px', 3, 'max'), Column('≤3 px', 3, 'max'),
-        Column('inliers ≤1 px', 3, 'max'),
-    )  # fmt: skip
-    return Table(columns, tuple(rows), caption)
+        Column('inliers ≤1 px', 3, 'max'), Column('refined', 3), Column('refined ≤1 px', 3),
+    ]  # fmt: skip
+    if all(row[-2] is None for row in rows):  # no tracks were refined
+        columns, rows = columns[:-2], [row[:-2] for row in rows]
+    return Table(tuple(columns), tuple(rows), caption)
 
 
 def pose_table(result: ReplayResult, name: str) -> Table:

@@ -89,12 +89,14 @@ class Precision:
         within: threshold in pixels to share in [0, 1]; to None where nothing could be checked.
         matches: number of correspondences that could be checked.
         inliers_within: as ``within``, of the inliers alone.
+        refined_within: as ``within``, of the inliers that are refined; None without refinement.
     """
 
     kind: str
     within: dict[int, float | None]
     matches: int
     inliers_within: dict[int, float | None]
+    refined_within: dict[int, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class SequenceSummary:
         matches_per_frame: mean number of correspondences of a frame, the first left out.
         track_length: lengths of the tracks, frames.
         inlier_ratio: share of correspondences that agree with the geometric model.
+        refined_ratio: share of correspondences that agree with it and are refined; None without
+            refinement.
         precision: precision of the correspondences; None without ground truth.
     """
 
@@ -116,6 +120,7 @@ class SequenceSummary:
     track_length: TrackLength
     inlier_ratio: float
     precision: Precision | None
+    refined_ratio: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the metrics under the names of the commands' JSON reports."""
@@ -131,6 +136,8 @@ class SequenceSummary:
             }
             metrics['precision_kind'] = self.precision.kind
             metrics['precision_matches'] = self.precision.matches
+        if self.refined_ratio is not None:
+            metrics['refined_ratio'] = self.refined_ratio
         return metrics
 
 
@@ -147,30 +154,39 @@ class SequenceStatistics:
         self._keypoints = 0
         self._matches = 0
         self._inliers = 0
+        self._refined: int | None = None
         # A track seen n times is seen once at each age 0 … n - 1, so counts by age give lengths.
         self._seen_at_age = np.zeros(0, np.int64)
         self._checked = 0
         self._right = np.zeros(len(THRESHOLDS_PX), np.int64)
         self._inliers_checked = 0
         self._inliers_right = np.zeros(len(THRESHOLDS_PX), np.int64)
+        self._refined_checked = 0
+        self._refined_right = np.zeros(len(THRESHOLDS_PX), np.int64)
 
     def add(self, frame: TrackedFrame) -> None:
         """Add the next frame."""
         self._frames += 1
         self._keypoints += len(frame.features)
         self._matches += len(frame.correspondences)
-        self._inliers += int(frame.correspondences.inlier.sum())
+        inlier = frame.correspondences.inlier
+        self._inliers += int(inlier.sum())
+        refined = np.zeros(len(inlier), bool)
+        if frame.refined is not None:
+            refined = inlier & frame.refined[frame.correspondences.indices]
+            self._refined = (self._refined or 0) + int(refined.sum())
         counts = np.bincount(frame.ages, minlength=len(self._seen_at_age))
         counts[: len(self._seen_at_age)] += self._seen_at_age
         self._seen_at_age = counts
         if self._truth is not None:
             errors = self._truth.errors(frame)
-            known = errors[~np.isnan(errors)]
-            self._checked += len(known)
-            self._right += [int((known <= px).sum()) for px in THRESHOLDS_PX]
-            known = errors[frame.correspondences.inlier & ~np.isnan(errors)]
-            self._inliers_checked += len(known)
-            self._inliers_right += [int((known <= px).sum()) for px in THRESHOLDS_PX]
+            known = ~np.isnan(errors)
+            self._checked += int(known.sum())
+            self._right += _within(errors[known])
+            self._inliers_checked += int((known & inlier).sum())
+            self._inliers_right += _within(errors[known & inlier])
+            self._refined_checked += int((known & refined).sum())
+            self._refined_right += _within(errors[known & refined])
 
     def summary(self) -> SequenceSummary:
         """Return the metrics so far."""
@@ -181,6 +197,9 @@ class SequenceStatistics:
                 _shares(self._right, self._checked),
                 self._checked,
                 _shares(self._inliers_right, self._inliers_checked),
+                None if self._refined is None else _shares(
+                    self._refined_right, self._refined_checked
+                ),
             )
         return SequenceSummary(
             self._frames,
@@ -189,6 +208,7 @@ class SequenceStatistics:
             self._track_length(),
             self._inliers / max(1, self._matches),
             precision,
+            None if self._refined is None else self._refined / max(1, self._matches),
         )
 
     def tracks_by_length(self) -> np.ndarray:
@@ -210,6 +230,11 @@ class SequenceStatistics:
             float(lengths[np.searchsorted(reached, share * total)]) for share in (0.5, 0.9)
         )
         return TrackLength(float((lengths * ended).sum() / total), median, p90)
+
+
+def _within(errors: np.ndarray) -> np.ndarray:
+    """Count the errors within each threshold."""
+    return (errors[:, None] <= np.array(THRESHOLDS_PX)).sum(axis=0)
 
 
 def _shares(right: np.ndarray, checked: int) -> dict[int, float | None]:
