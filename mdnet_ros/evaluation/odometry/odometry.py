@@ -19,7 +19,7 @@ from mdnet_ros.evaluation.odometry.local_map import LocalMap
 from mdnet_ros.evaluation.odometry.settings import OdometrySettings
 from mdnet_ros.evaluation.odometry.two_views import TwoViewMotion, estimate_motion, step_length
 from mdnet_ros.evaluation.odometry.views import View, common_rows
-from mdnet_ros.evaluation.pose import rotation_error_deg
+from mdnet_ros.evaluation.pose import AbsolutePose, rotation_error_deg
 
 #: A map is started from views that lie at most this many frames apart.
 _MAX_WAITING = 60
@@ -32,11 +32,12 @@ _STEPS = 10
 #: A step whose length is known from two views alone is at most this many times the usual one, or
 #: its inverse: a handful of landmarks can be wrong together, but the camera has inertia.
 _ACCELERATION = 3.0
+#: A pose is well known if so large a share of the tracks that go on are landmarks that agree.
+_WELL_KNOWN = 0.25
 #: A camera turns at most so far from one frame to the next, degrees. Few points, or points on one
 #: plane, may fit a pose that looks the other way.
 _MAX_TURN = 45.0
 _STILL = Pose(np.eye(3), np.zeros(3))
-
 
 
 class Odometry:
@@ -147,11 +148,14 @@ class Odometry:
         """Locate the next frame in the map; returns whether that was possible."""
         known = self._map.known_rows(view)
         fit = self._map.locate(view, known)
-        if fit is not None and self._is_plausible(fit.camera_to_world):
+        if fit is not None and self._is_plausible(fit.camera_to_world) and not (
+            self._is_doubtful(view, fit)
+        ):
             view.pose = fit.camera_to_world
             self._split_tracks(view, known[~fit.inliers])
         else:
-            view.pose = self._bridge(view)
+            none = np.zeros(0, np.int64)
+            view.pose = self._bridge(view, none if fit is None else known[fit.inliers])
             if view.pose is None:
                 return False
             self.bridged += 1
@@ -176,6 +180,20 @@ class Odometry:
         """Tell whether the camera can have turned to a pose since the frame before."""
         return rotation_error_deg(self._last_pose.rotation, pose.rotation) < _MAX_TURN
 
+    def _is_doubtful(self, view: View, fit: AbsolutePose) -> bool:
+        """Tell whether a pose rests on few landmarks and asks for an unusually long or short step.
+
+        In a fast turn few of the tracks have landmarks yet. A pose that these few put at nearly
+        the same place would make the next landmarks too near, and the scale would collapse.
+        """
+        assert self._last is not None
+        going_on = len(common_rows(self._last, view)[0])
+        if fit.inliers.sum() >= _WELL_KNOWN * going_on:
+            return False
+        step = np.linalg.norm(fit.camera_to_world.translation - self._last_pose.translation)
+        usual = self._usual_step()
+        return not usual / _ACCELERATION < step < usual * _ACCELERATION
+
     def _split_tracks(self, view: View, rows: np.ndarray) -> None:
         """Let tracks whose observations disagree with the map show new landmarks from now on."""
         fresh = np.arange(self._next_landmark, self._next_landmark + len(rows))
@@ -190,8 +208,15 @@ class Odometry:
             earlier, later, self._focal, settings.max_error / 2, settings.seed
         )
 
-    def _bridge(self, view: View) -> Pose | None:
-        """Estimate a view's pose from the frame before, without the map."""
+    def _bridge(self, view: View, located: np.ndarray) -> Pose | None:
+        """Estimate a view's pose from the frame before, without the map.
+
+        Args:
+            view: the view.
+            located: rows of its observations that agree with a doubtful pose. Those that disagree
+                with the motion show other landmarks from now on, so that the next adjustment does
+                not draw the pose back.
+        """
         assert self._last is not None
         motion = self._motion(self._last, view)
         if motion is None or len(motion.rows) < self.settings.min_points:
@@ -201,6 +226,7 @@ class Odometry:
             return None
         length = step_length(view, motion.rows, self._map.points, self._last_pose, step) or usual
         length = float(np.clip(length, usual / _ACCELERATION, usual * _ACCELERATION))
+        self._split_tracks(view, np.setdiff1d(located, motion.rows))
         return self._last_pose @ Pose(step.rotation, length * step.translation)
 
     def _start_map(self, view: View) -> None:

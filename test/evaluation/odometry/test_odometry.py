@@ -268,6 +268,32 @@ def test_scale_passes_through_a_turn_in_which_few_landmarks_survive():
     assert np.abs(ratio / np.median(ratio) - 1).max() < 0.05
 
 
+def test_few_landmarks_that_move_along_do_not_collapse_the_scale():
+    """PnP on fourteen of some hundred tracks finds the camera standing still."""
+    rng = np.random.default_rng(2)
+    points, poses = scene(rng), bow(30)
+    frames = fly(points, poses, 0.0, rng)
+    old = np.intersect1d(frames[19][0], frames[20][0])[:14]
+    at_19 = frames[19][1][np.isin(frames[19][0], old)]
+    for i in range(19, 30):
+        ids, rays = frames[i]
+        fresh = ids + len(points)
+        if i == 19:  # here the new tracks begin, beside the ones that are about to end
+            extra = ~np.isin(ids, old)
+            frames[i] = np.concatenate([ids, fresh[extra]]), np.concatenate([rays, rays[extra]])
+        elif i == 20:
+            rays[np.isin(ids, old)] = at_19
+            frames[i] = np.where(np.isin(ids, old), ids, fresh), rays
+        else:
+            frames[i] = fresh, rays
+    odometry = run(frames)
+    assert odometry.bridged >= 1
+    assert odometry.restarts == 0
+    found, true = lengths(odometry.path()), lengths(track_of(poses))
+    ratio = found[5:] / true[-len(found):][5:]
+    assert np.abs(ratio / np.median(ratio) - 1).max() < 0.2
+
+
 def street(rng, count, noise, life, frames):
     """A drive between houses, most of what it shows new: tracks live for some frames."""
     ground = rng.random(count) < 0.4
