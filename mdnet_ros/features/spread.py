@@ -22,8 +22,8 @@ def spread_evenly(
         image_size: (width, height), pixels.
 
     Returns:
-        At most ``count`` rows, int64, ascending; the same for the same input. Of points
-        with the same priority the one in the first row is taken.
+        At most ``count`` rows, int64, ascending; the same for the same input. Of points with the
+        same priority the one in the first row is taken.
     """
     total = len(points)
     if count >= total:

@@ -158,8 +158,8 @@ class VinsTracker:
     def _priority(self, frame: TrackedFrame) -> np.ndarray:
         """Return the (N,) int64 priority of each keypoint: the age of its track.
 
-        Among refined tracks, those that were in the last message and those refined now come before
-        all others: an estimator needs precise observations, but even more an id that goes on.
+        With refinement, tracks that were in the last message and tracks refined now come before all
+        others: an estimator needs precise observations, but even more an id that goes on.
         """
         ages = frame.ages.astype(np.int64)
         if frame.refined is None or not len(ages):

@@ -63,8 +63,6 @@ class BagMeter:
             matches = frame.correspondences
             wrong = np.zeros(len(track_ids), bool)
             wrong[matches.indices[~matches.inlier]] = True
-            if frame.refined is not None:  # left out of this frame
-                rays[matches.indices[~frame.refined[matches.indices]]] = np.nan
         for odometry in self._odometry:
             odometry.add(track_ids, rays, frame.stamp_ns, wrong)
 
