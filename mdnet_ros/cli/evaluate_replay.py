@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f'--seeds: expected at least 1, got {args.seeds}')
     if args.max_tracks < 0:
         raise DataError(f'--max-tracks: expected 0 or more, got {args.max_tracks}')
+    if args.max_tracks and args.no_odometry:
+        raise DataError('--max-tracks: is for the odometry; leave out --no-odometry')
     if not args.threshold > 0:
         raise DataError(f'--threshold: expected more than 0, got {args.threshold}')
     specs = frontend_specs(

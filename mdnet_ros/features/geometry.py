@@ -51,14 +51,15 @@ def inlier_mask(
     fit = cv2.findFundamentalMat if verification == 'fundamental' else cv2.findHomography
     a, b = points_a[order].astype(np.float64), points_b[order].astype(np.float64)
     try:
-        _, found = fit(a, b, _settings(sampling, max_error))  # type: ignore[call-overload]
+        model, found = fit(a, b, _settings(sampling, max_error))  # type: ignore[call-overload]
     except cv2.error:
         # Of one set of matches in some hundred, however good they are, USAC makes a degenerate
         # model on which it fails (OpenCV 4.14: an assertion in usac/estimator.cpp), often for
         # every seed. OpenCV's plain RANSAC does not, but it finds fewer inliers.
-        _, found = fit(a, b, cv2.RANSAC, max_error)
+        model, found = fit(a, b, cv2.RANSAC, max_error)
     inlier = np.zeros(count, bool)
-    if found is not None and found.size == count:
+    # Without a model OpenCV leaves the mask of a fundamental matrix uninitialised.
+    if model is not None and found is not None and found.size == count:
         inlier[order] = found.ravel().astype(bool)
     return inlier
 

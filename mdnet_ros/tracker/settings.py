@@ -160,7 +160,8 @@ class TrackerSettings:
         '9 channels) or none (not published). Needs camera_info.', choices=VINS_LAYOUTS)
     max_tracks: int = _setting(
         0, 'The most tracks of one image on the tracks topic, spread evenly over the image, the '
-        'oldest first; 0: all.', 0, 65536)
+        'oldest first; with refinement flow, those of the last message and those refined in this '
+        'image before all others; 0: all.', 0, 65536)
     camera_id: int = _setting(
         0, 'Camera in the VINS-Fusion layout of a camera\'s own tracks: 0 left, 1 right.', 0, 1)
     overlay: bool = _setting(

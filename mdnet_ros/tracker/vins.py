@@ -118,7 +118,8 @@ class VinsTracker:
             frame: the tracked frame.
             camera: calibration of the camera.
             max_tracks: the most tracks to publish, spread evenly over the image, the oldest
-                first (of refined tracks, those that go on or are refined now); 0: all.
+                first (with refinement, tracks of the last message and tracks refined now before
+                the others); 0: all.
 
         Returns:
             Its tracks, or None for the first frame after a restart.

@@ -98,6 +98,29 @@ def test_good_matches_on_which_usac_fails(seed: int, on_plane: float, step: floa
     assert mask[~wrong].mean() > 0.9
 
 
+@pytest.mark.parametrize('verification', ['homography', 'fundamental'])
+def test_where_usac_fails_plain_ransac_decides(
+    verification: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = 'findHomography' if verification == 'homography' else 'findFundamentalMat'
+    fit = getattr(cv2, name)
+
+    def fail(a: np.ndarray, b: np.ndarray, how: object, *rest: object) -> object:
+        if isinstance(how, cv2.UsacParams):
+            raise cv2.error('assertion in usac/estimator.cpp')
+        return fit(a, b, how, *rest)
+
+    monkeypatch.setattr(cv2, name, fail)
+    rng = np.random.default_rng(6)
+    a, b = (planar_pairs if verification == 'homography' else scene_pairs)(rng, 200)
+    b[:40] += 60
+    mask = inlier_mask(a, b, verification, 1.0)  # type: ignore[arg-type]
+    assert mask[40:].mean() > 0.95
+    same = np.full((20, 2), 5.0, np.float32)
+    if verification == 'fundamental':  # no model, and OpenCV's mask holds whatever was there
+        assert not inlier_mask(same, same, 'fundamental', 1.0).any()
+
+
 def test_same_result_twice() -> None:
     a, b = scene_pairs(np.random.default_rng(3), 150)
     b[:60] += np.random.default_rng(4).uniform(-50, 50, (60, 2)).astype(np.float32)

@@ -94,9 +94,10 @@ def test_positions_are_as_exact_as_the_flow_where_detections_scatter(matrix: np.
     before = np.linalg.norm(noisy(truth, 1)[: len(error)] - truth, axis=1)
     assert np.median(before) > 4 * np.median(error[second.refined])
     assert (second.missed == 0).all()
-    # The links carry what was refined.
-    links = second.correspondences
-    np.testing.assert_array_equal(links.inlier, second.refined[links.indices])
+    matches = second.correspondences
+    np.testing.assert_array_equal(
+        matches.keypoints_prev, first.features.keypoints[matches.indices_prev]
+    )
 
 
 def test_over_many_frames_the_error_stays_below_that_of_a_detection() -> None:
@@ -138,7 +139,7 @@ def test_a_failed_alignment_leaves_the_detection_and_is_marked() -> None:
 
 
 def test_where_flow_fails_everywhere_the_matches_still_count() -> None:
-    t = tracker()
+    t = tracker(verification='homography')
     t.update(detections(CORNERS), 1, PHOTO)
     noise = np.random.default_rng(0).integers(0, 255, PHOTO.shape).astype(np.uint8)
     frame = t.update(detections(CORNERS), 2, noise)

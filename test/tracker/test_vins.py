@@ -180,28 +180,26 @@ def test_empty_frames_and_repeated_stamps_give_no_tracks():
         vins.update(world.frame(3)[0], world.camera).channels('none')
 
 
-@pytest.mark.parametrize('max_tracks', [0, 15])
-def test_a_track_that_could_not_be_refined_goes_on_under_its_id(max_tracks):
-    world, vins = World(), VinsTracker()
-    world.velocity[:] = 0  # no track leaves its cell
-    rng = np.random.default_rng(1)
-    published = []
-    for index in range(6):
-        frame, _ = world.frame(index)
-        refined = np.ones(40, bool) if index < 3 else rng.random(40) < 0.3
-        tracks = vins.update(replace(frame, refined=refined), world.camera, max_tracks)
-        published.append(set() if tracks is None else set(tracks.ids.tolist()))
-    assert [len(ids) for ids in published] == [0, *[max_tracks or 40] * 5]
-    assert all(ids == published[1] for ids in published[1:])
-
-
-def test_of_new_tracks_the_refined_ones_are_chosen_first():
+def test_tracks_that_could_not_be_refined_are_published():
     world, vins = World(), VinsTracker()
     vins.update(world.frame(0)[0], world.camera)
-    frame, _ = world.frame(1)
-    refined = np.arange(40) == 23
-    tracks = vins.update(replace(frame, refined=refined), world.camera, 1)
-    assert tracks.indices.tolist() == [23]
+    first = vins.update(replace(world.frame(1)[0], refined=np.ones(40, bool)), world.camera)
+    second = vins.update(replace(world.frame(2)[0], refined=np.zeros(40, bool)), world.camera)
+    assert sorted(second.ids) == sorted(first.ids)
+
+
+def test_refined_tracks_begin_and_published_ones_go_on():
+    """Both come before older tracks of the same cell; here the image is one cell."""
+    world, vins = World(), VinsTracker()
+    world.frame(0, np.delete(np.arange(40), 23))
+    vins.update(world.frame(1)[0], world.camera)  # track 23 is the youngest
+    frame, _ = world.frame(2)
+    chosen = vins.update(replace(frame, refined=np.arange(40) == 23), world.camera, 1)
+    assert chosen.indices.tolist() == [23]
+    frame, _ = world.frame(3)
+    again = vins.update(replace(frame, refined=np.zeros(40, bool)), world.camera, 1)
+    assert again.indices.tolist() == [23]
+    assert again.ids.tolist() == chosen.ids.tolist()
 
 
 @pytest.mark.parametrize('max_tracks', [5, 15])

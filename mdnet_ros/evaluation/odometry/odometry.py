@@ -17,7 +17,13 @@ import numpy as np
 from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.evaluation.odometry.local_map import LocalMap
 from mdnet_ros.evaluation.odometry.settings import OdometrySettings
-from mdnet_ros.evaluation.odometry.two_views import TwoViewMotion, estimate_motion, step_length
+from mdnet_ros.evaluation.odometry.triangulation import angles_between
+from mdnet_ros.evaluation.odometry.two_views import (
+    TwoViewMotion,
+    align_rotation,
+    estimate_motion,
+    step_length,
+)
 from mdnet_ros.evaluation.odometry.views import View, common_rows
 from mdnet_ros.evaluation.pose import AbsolutePose, rotation_error_deg
 
@@ -34,6 +40,8 @@ _STEPS = 10
 _ACCELERATION = 3.0
 #: A pose is well known if so large a share of the tracks that go on are landmarks that agree.
 _WELL_KNOWN = 0.25
+#: A median parallax up to this, in pixels after the rotation that aligns the rays best, is noise.
+_NO_PARALLAX = 1.0
 #: A camera turns at most so far from one frame to the next, degrees. Few points, or points on one
 #: plane, may fit a pose that looks the other way.
 _MAX_TURN = 45.0
@@ -44,9 +52,9 @@ class Odometry:
     """Estimates the camera's path from the tracks of one frame after the other.
 
     The map has the axes of the first camera, and the first frames' mean step has length 1.
-    Where PnP fails, the motion comes from the essential matrix with the frame before
-    (:attr:`bridged` counts these frames); its length comes from landmarks that both frames
-    observe, or else is the usual one. Where that fails, too, a new map starts where the
+    Where PnP fails or its pose is doubtful, the motion comes from the essential matrix with the
+    frame before (:attr:`bridged` counts these frames); its length comes from landmarks that both
+    frames observe, or else is the usual one. Where that fails, too, a new map starts where the
     camera would be at its last velocity (:attr:`restarts`).
 
     Args:
@@ -148,17 +156,17 @@ class Odometry:
         """Locate the next frame in the map; returns whether that was possible."""
         known = self._map.known_rows(view)
         fit = self._map.locate(view, known)
-        if fit is not None and self._is_plausible(fit.camera_to_world) and not (
-            self._is_doubtful(view, fit)
-        ):
+        if fit is not None and not self._is_plausible(fit.camera_to_world):
+            fit = None
+        if fit is None or self._is_doubtful(view, fit):
+            located = np.zeros(0, np.int64) if fit is None else known[fit.inliers]
+            view.pose = self._bridge(view, located)
+            self.bridged += view.pose is not None
+        if view.pose is None and fit is not None:
             view.pose = fit.camera_to_world
             self._split_tracks(view, known[~fit.inliers])
-        else:
-            none = np.zeros(0, np.int64)
-            view.pose = self._bridge(view, none if fit is None else known[fit.inliers])
-            if view.pose is None:
-                return False
-            self.bridged += 1
+        if view.pose is None:
+            return False
         if self._map.is_keyframe(view):
             settled = self._map.add(view, self._usual_step())
             if settled is not None:
@@ -184,15 +192,22 @@ class Odometry:
         """Tell whether a pose rests on few landmarks and asks for an unusually long or short step.
 
         In a fast turn few of the tracks have landmarks yet. A pose that these few put at nearly
-        the same place would make the next landmarks too near, and the scale would collapse.
+        the same place would make the next landmarks too near, and the scale would collapse. A
+        camera that stands still or only turns shows no parallax, and its step is short indeed.
         """
         assert self._last is not None
-        going_on = len(common_rows(self._last, view)[0])
-        if fit.inliers.sum() >= _WELL_KNOWN * going_on:
+        earlier, later = common_rows(self._last, view)
+        if fit.inliers.sum() >= _WELL_KNOWN * len(later):
             return False
         step = np.linalg.norm(fit.camera_to_world.translation - self._last_pose.translation)
         usual = self._usual_step()
-        return not usual / _ACCELERATION < step < usual * _ACCELERATION
+        if step >= usual * _ACCELERATION:
+            return True
+        if step > usual / _ACCELERATION or not len(later):
+            return False
+        a, b = self._last.rays[earlier], view.rays[later]
+        aligned = a @ align_rotation(a, b, 0.5 / self._focal).T
+        return bool(self._focal * np.median(angles_between(aligned, b)) > _NO_PARALLAX)
 
     def _split_tracks(self, view: View, rows: np.ndarray) -> None:
         """Let tracks whose observations disagree with the map show new landmarks from now on."""
@@ -216,6 +231,9 @@ class Odometry:
             located: rows of its observations that agree with a doubtful pose. Those that disagree
                 with the motion show other landmarks from now on, so that the next adjustment does
                 not draw the pose back.
+
+        Returns:
+            The pose, camera to map, or None if no motion was found.
         """
         assert self._last is not None
         motion = self._motion(self._last, view)
@@ -226,7 +244,8 @@ class Odometry:
             return None
         length = step_length(view, motion.rows, self._map.points, self._last_pose, step) or usual
         length = float(np.clip(length, usual / _ACCELERATION, usual * _ACCELERATION))
-        self._split_tracks(view, np.setdiff1d(located, motion.rows))
+        judged = np.intersect1d(located, common_rows(self._last, view)[1])
+        self._split_tracks(view, np.setdiff1d(judged, motion.rows))
         return self._last_pose @ Pose(step.rotation, length * step.translation)
 
     def _start_map(self, view: View) -> None:

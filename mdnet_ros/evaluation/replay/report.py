@@ -27,7 +27,8 @@ _DEFINITIONS = (
     'that a worker of this speed, which takes the newest, would miss at the bag’s rate. Length: '
     'frames a track is seen in, of tracks seen at least twice. Inliers: share of matches that '
     'agree with a fundamental matrix. Coverage: share of the cells of a 10x8 grid with a track. '
-    'Within n px: share of matches, or of inliers alone, that close to the true epipolar line. '
+    'Within n px: share of matches, of inliers or of refined inliers that close to the true '
+    'epipolar line. '
     'Refined: share of matches that are inliers and whose position optical flow has aligned. '
     'Relative poses: from the tracks two frames share, essential matrix; medians. Odometry: see '
     'docs/evaluation.md; root mean square errors after Sim(3) alignment, from frame to frame for '
@@ -101,7 +102,10 @@ def pose_table(result: ReplayResult, name: str) -> Table:
         Column('located', 2, 'max'), Column('restarts', 1), Column('ATE [m]', 3, 'min'),
         Column('±', 3), Column('RPE [m]', 4, 'min'), Column('±', 4), Column('RPE [°]', 3, 'min'),
     ]  # fmt: skip
-    return Table(tuple(columns), tuple(rows), f'{name}: relative poses and visual odometry')
+    limit = result.settings.max_tracks
+    given = f' from at most {limit} tracks of each image' if limit else ''
+    caption = f'{name}: relative poses and visual odometry{given}'
+    return Table(tuple(columns), tuple(rows), caption)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -30,8 +30,8 @@ class ReplaySettings:
         end: where it ends.
         rectified: the images are rectified already, so that P of the calibration holds for them.
         camera_info_topic: topic of the calibration; None: the one beside the images.
-        max_tracks: the odometry reads at most so many tracks of a frame, in the layouts for VINS
-            (:mod:`mdnet_ros.tracker.vins`); 0: it reads the tracks of all keypoints.
+        max_tracks: the odometry reads at most so many tracks of a frame, those that a VINS
+            estimator would get (:mod:`mdnet_ros.tracker.vins`); 0: the tracks of all keypoints.
     """
 
     max_keypoints: int = 1024

@@ -100,6 +100,8 @@ class RunReport:
             ),
             ('inlier ratio', f'{summary.inlier_ratio:.3f}'),
         ]
+        if summary.refined_ratio is not None:
+            rows.append(('refined inlier ratio', f'{summary.refined_ratio:.3f}'))
         precision = summary.precision
         if precision is not None:
             kind = {'position': 'true position', 'epipolar': 'true epipolar line'}[precision.kind]

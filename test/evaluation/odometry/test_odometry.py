@@ -294,6 +294,23 @@ def test_few_landmarks_that_move_along_do_not_collapse_the_scale():
     assert np.abs(ratio / np.median(ratio) - 1).max() < 0.2
 
 
+@pytest.mark.parametrize('turning', [0.0, 0.03])
+def test_a_camera_that_stops_stays_where_it_is(turning):
+    """Also while few of its tracks have landmarks; it may turn on the spot."""
+    rng = np.random.default_rng(2)
+    points, poses = scene(rng), bow(20)
+    end = poses[-1]
+    poses += [Pose(end.rotation @ turn(0, turning * i, 0), end.translation) for i in range(1, 9)]
+    frames = fly(points, poses, 0.3, rng)
+    old = np.intersect1d(frames[19][0], frames[27][0])[:24]
+    for i in range(20, 28):
+        ids, rays = frames[i]
+        frames[i] = np.where(np.isin(ids, old), ids, ids + len(points)), rays
+    odometry = run(frames)
+    assert odometry.restarts == 0
+    assert lengths(odometry.path())[-8:].max() < 0.25  # usual: 1
+
+
 def street(rng, count, noise, life, frames):
     """A drive between houses, most of what it shows new: tracks live for some frames."""
     ground = rng.random(count) < 0.4

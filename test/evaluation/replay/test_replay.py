@@ -233,7 +233,7 @@ def test_refined_tracks_beside_those_as_detected_and_optical_flow(bag, tmp_path)
     assert forward['precision']['within']['1'] <= klt['precision']['within']['1']
 
 
-def test_the_odometry_reads_what_an_estimator_gets(bag, tmp_path, monkeypatch):
+def test_the_odometry_reads_what_an_estimator_gets(bag, tmp_path, monkeypatch, capsys):
     seen = []
     add = Odometry.add
 
@@ -245,6 +245,7 @@ def test_the_odometry_reads_what_an_estimator_gets(bag, tmp_path, monkeypatch):
     code, report = run(tmp_path, '--bag', bag, '--extractors', 'sift', '--max-tracks', 60)
     assert code == 0
     assert report['settings']['max_tracks'] == 60
+    assert 'visual odometry from at most 60 tracks of each image' in capsys.readouterr().out
     assert len(seen) == FRAMES - 1  # the first frame has no tracks yet
     assert max(len(track_ids) for track_ids, _, _ in seen) == 60
     assert all(outlier is None and np.isfinite(rays).all() for _, rays, outlier in seen)
