@@ -144,7 +144,8 @@ def test_where_flow_fails_everywhere_the_matches_still_count() -> None:
     noise = np.random.default_rng(0).integers(0, 255, PHOTO.shape).astype(np.uint8)
     frame = t.update(detections(CORNERS), 2, noise)
     assert frame.refined.mean() < 0.1
-    assert frame.correspondences.inlier.all()
+    matches = frame.correspondences
+    assert matches.inlier[~frame.refined[matches.indices]].all()
     np.testing.assert_array_equal(
         frame.features.keypoints[~frame.refined], CORNERS[~frame.refined]
     )
