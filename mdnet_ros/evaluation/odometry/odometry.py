@@ -17,10 +17,9 @@ import numpy as np
 from mdnet_ros.data.poses import Pose, Trajectory
 from mdnet_ros.evaluation.odometry.local_map import LocalMap
 from mdnet_ros.evaluation.odometry.settings import OdometrySettings
-from mdnet_ros.evaluation.odometry.triangulation import angles_between
 from mdnet_ros.evaluation.odometry.two_views import (
     TwoViewMotion,
-    align_rotation,
+    certain_parallax,
     estimate_motion,
     step_length,
 )
@@ -205,9 +204,8 @@ class Odometry:
             return True
         if step > usual / _ACCELERATION or not len(later):
             return False
-        a, b = self._last.rays[earlier], view.rays[later]
-        aligned = a @ align_rotation(a, b, 0.5 / self._focal).T
-        return bool(self._focal * np.median(angles_between(aligned, b)) > _NO_PARALLAX)
+        parallax = certain_parallax(self._last.rays[earlier], view.rays[later], self._focal)
+        return bool(self._focal * np.median(parallax) > _NO_PARALLAX)
 
     def _split_tracks(self, view: View, rows: np.ndarray) -> None:
         """Let tracks whose observations disagree with the map show new landmarks from now on."""

@@ -71,10 +71,23 @@ def estimate_motion(
         return None
     a, b = a[fit.inliers], b[fit.inliers]
     parallax = angles_between(a @ fit.b_from_a.rotation.T, b)
-    aligned = a @ align_rotation(a, b, 0.5 / focal).T
     return TwoViewMotion(
-        fit.b_from_a.inverse(), rows_b[fit.inliers], parallax, angles_between(aligned, b)
+        fit.b_from_a.inverse(), rows_b[fit.inliers], parallax, certain_parallax(a, b, focal)
     )
+
+
+def certain_parallax(a: np.ndarray, b: np.ndarray, focal: float) -> np.ndarray:
+    """Return the (M,) angles that are left between rays after the rotation that aligns them best.
+
+    Args:
+        a: (M, 3) directions of any length.
+        b: (M, 3) row by row the directions to the same points in another view.
+        focal: focal length, pixels; residuals below half a pixel count as equal.
+
+    Returns:
+        (M,) float64, radians: no camera that only turns explains them.
+    """
+    return angles_between(a @ align_rotation(a, b, 0.5 / focal).T, b)
 
 
 def align_rotation(a: np.ndarray, b: np.ndarray, precision: float) -> np.ndarray:

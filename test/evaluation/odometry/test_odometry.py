@@ -245,20 +245,25 @@ def test_rejected_matches_stand_for_other_points():
     assert compare_trajectories(odometry.path(), track_of(poses)).ate < 0.02
 
 
+def begin_new_tracks(frames, old, shift):
+    """Let all tracks but the old ones end after frame 19; the same points get other ids there."""
+    for i in range(19, len(frames)):
+        ids, rays = frames[i]
+        fresh = ids + shift
+        if i == 19:  # here the new tracks begin, beside the ones that are about to end
+            extra = ~np.isin(ids, old)
+            frames[i] = np.concatenate([ids, fresh[extra]]), np.concatenate([rays, rays[extra]])
+        else:
+            frames[i] = np.where(np.isin(ids, old), ids, fresh), rays
+
+
 def test_scale_passes_through_a_turn_in_which_few_landmarks_survive():
     """Nine landmarks are too few for PnP; the step's length comes from them."""
     rng = np.random.default_rng(2)
     points, poses = scene(rng), bow(30)
     frames = fly(points, poses, 0.0, rng)
     old = np.intersect1d(frames[19][0], frames[20][0])[:9]
-    for i in range(19, 30):
-        ids, rays = frames[i]
-        fresh = ids + len(points)
-        if i == 19:  # here the new tracks begin, beside the ones that are about to end
-            extra = ~np.isin(ids, old)
-            frames[i] = np.concatenate([ids, fresh[extra]]), np.concatenate([rays, rays[extra]])
-        else:
-            frames[i] = np.where(np.isin(ids, old), ids, fresh), rays
+    begin_new_tracks(frames, old, len(points))
     odometry = run(frames)
     assert odometry.bridged >= 1
     assert odometry.restarts == 0
@@ -275,17 +280,12 @@ def test_few_landmarks_that_move_along_do_not_collapse_the_scale():
     frames = fly(points, poses, 0.0, rng)
     old = np.intersect1d(frames[19][0], frames[20][0])[:14]
     at_19 = frames[19][1][np.isin(frames[19][0], old)]
-    for i in range(19, 30):
+    begin_new_tracks(frames, old, len(points))
+    ids, rays = frames[20]
+    rays[np.isin(ids, old)] = at_19
+    for i in range(21, 30):
         ids, rays = frames[i]
-        fresh = ids + len(points)
-        if i == 19:  # here the new tracks begin, beside the ones that are about to end
-            extra = ~np.isin(ids, old)
-            frames[i] = np.concatenate([ids, fresh[extra]]), np.concatenate([rays, rays[extra]])
-        elif i == 20:
-            rays[np.isin(ids, old)] = at_19
-            frames[i] = np.where(np.isin(ids, old), ids, fresh), rays
-        else:
-            frames[i] = fresh, rays
+        frames[i] = np.where(np.isin(ids, old), ids + len(points), ids), rays
     odometry = run(frames)
     assert odometry.bridged >= 1
     assert odometry.restarts == 0
