@@ -38,12 +38,15 @@ class MDNetConfig:
         channels: width at strides 1, 2, 4, 8 and 16.
         saliency: width of the saliency head, which adds to the heatmaps what a deep and wide view
             at stride 4 says; 0 means that there is none, as in files written before it existed.
+        blocks: how many more residual blocks there are at strides 8 and 16, and on the sum of both
+            at stride 8; none in files written before they existed.
     """
 
     num_sets: int = 2
     dim: int = 128
     channels: tuple[int, int, int, int, int] = (16, 32, 48, 96, 128)
     saliency: int = 0
+    blocks: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_sets <= 8:
@@ -54,6 +57,8 @@ class MDNetConfig:
             raise ValueError(f'channels: expected five of 4 to 1024, got {self.channels}')
         if not 0 <= self.saliency <= 1024:
             raise ValueError(f'saliency: expected 0 to 1024, got {self.saliency}')
+        if len(self.blocks) != 3 or not all(0 <= n <= 64 for n in self.blocks):
+            raise ValueError(f'blocks: expected three of 0 to 64, got {self.blocks}')
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> MDNetConfig:
@@ -64,9 +69,17 @@ class MDNetConfig:
                 dim=int(values['dim']),
                 channels=tuple(int(c) for c in values['channels']),  # type: ignore[arg-type]
                 saliency=int(values.get('saliency', 0)),
+                blocks=tuple(int(n) for n in values.get('blocks', (0, 0, 0))),  # type: ignore[arg-type]
             )
         except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f'network configuration: {error!r} in {values!r}') from None
+
+    def grown(self, wanted: MDNetConfig) -> MDNetConfig:
+        """The same with the saliency head and the numbers of blocks of another, if it has less."""
+        b8, b16, on_sum = (max(n) for n in zip(self.blocks, wanted.blocks, strict=True))
+        return replace(
+            self, saliency=self.saliency or wanted.saliency, blocks=(b8, b16, on_sum)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,7 +87,7 @@ class MDNetConfig:
 
 #: The two sizes that ship.
 CONFIGS = {
-    'md2net': MDNetConfig(saliency=32),
+    'md2net': MDNetConfig(saliency=32, blocks=(1, 2, 1)),
     'md2net-light': MDNetConfig(dim=64, channels=(8, 16, 24, 44, 76), saliency=12),
 }
 
@@ -149,18 +162,49 @@ def _opposites(convolution: nn.Conv2d) -> nn.Conv2d:
     return convolution
 
 
-class _Stage(nn.Module):
-    """Halve the resolution, widen, and refine with a residual convolution."""
+class ZeroConv(nn.Conv2d):
+    """A 1x1 convolution that begins at zero: what it is added to stays as it is until it learns.
 
-    def __init__(self, c_in: int, c_out: int) -> None:
+    The "zero convolution" of ControlNet (Zhang et al., ICCV 2023).
+    """
+
+    def __init__(self, c_in: int, c_out: int, bias: bool = True) -> None:
+        super().__init__(c_in, c_out, 1, bias=bias)
+
+    def reset_parameters(self) -> None:
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
+class ResidualBlock(nn.Module):
+    """Add to a map what a 3x3 and a 1x1 convolution make of it; at first, nothing."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.look = _ConvBlock(channels, channels)
+        self.add = ZeroConv(channels, channels, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.add(self.look(x))
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
+
+
+class _Stage(nn.Module):
+    """Halve the resolution, widen, and refine with residual convolutions."""
+
+    def __init__(self, c_in: int, c_out: int, blocks: int = 0) -> None:
         super().__init__()
         self.widen = _ConvBlock(c_in, c_out)
         self.refine = _ConvBlock(c_out, c_out)
+        self.blocks = _blocks(c_out, blocks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # Average pooling keeps cell centres aligned (a strided 3x3 would shift by half a cell).
         x = self.widen(F.avg_pool2d(x, 2))
-        return x + self.refine(x)
+        return self.blocks(x + self.refine(x))
 
 
 class SaliencyHead(nn.Sequential):
@@ -177,10 +221,9 @@ class SaliencyHead(nn.Sequential):
     """
 
     def __init__(self, c_in: int, width: int, num_sets: int) -> None:
-        last = nn.Conv2d(width, 4 * num_sets, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        super().__init__(_ConvBlock(c_in, width, 1), _ConvBlock(width, width), last)
+        super().__init__(
+            _ConvBlock(c_in, width, 1), _ConvBlock(width, width), ZeroConv(width, 4 * num_sets),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, H/4, W/4) to (B, K, H/2, W/2)."""
@@ -201,12 +244,14 @@ class MDNet(nn.Module):
         c1, c2, c4, c8, c16 = config.channels
         self.stem = nn.Sequential(Fold(), _ConvBlock(4, c2), _ConvBlock(c2, c2))
         self.stage4 = _Stage(c2, c4)
-        self.stage8 = _Stage(c4, c8)
-        self.stage16 = _Stage(c8, c16)
+        blocks8, blocks16, blocks_sum = config.blocks
+        self.stage8 = _Stage(c4, c8, blocks8)
+        self.stage16 = _Stage(c8, c16, blocks16)
         width = config.dim
         self.lateral4 = nn.Conv2d(c4, width, 1)
         self.lateral8 = nn.Conv2d(c8, width, 1)
         self.lateral16 = nn.Conv2d(c16, width, 1)
+        self.blocks8 = _blocks(width, blocks_sum)
         self.mix8 = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.mix4 = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.descriptor_head = nn.Sequential(
@@ -240,7 +285,7 @@ class MDNet(nn.Module):
         x4 = self.stage4(x2)
         x8 = self.stage8(x4)
         x16 = self.stage16(x8)
-        pyramid = self.lateral8(x8) + upsample(self.lateral16(x16))
+        pyramid = self.blocks8(self.lateral8(x8) + upsample(self.lateral16(x16)))
         pyramid = self.lateral4(x4) + upsample(pyramid + self.mix8(pyramid))
         pyramid = pyramid + self.mix4(pyramid)
         seen = F.relu(pyramid)
@@ -260,14 +305,23 @@ class MDNet(nn.Module):
         return last.weight[:, :, 0, 0], last.bias  # type: ignore[index,return-value]
 
 
-def with_saliency_head(network: MDNet, width: int) -> MDNet:
-    """Return a network like one without saliency head, with a new head that changes nothing yet.
+def grow(network: MDNet, wanted: MDNetConfig, hidden_from: MDNet | None = None) -> MDNet:
+    """Return a network with the saliency head and the residual blocks that it lacks.
+
+    What is new changes nothing yet: its last layers begin at zero.
 
     Args:
         network: its weights are copied.
-        width: width of the head's hidden layers.
+        wanted: see :meth:`MDNetConfig.grown`.
+        hidden_from: gives the new parts their other layers; None: these begin at random.
     """
-    grown = MDNet(replace(network.config, saliency=width))
+    grown = MDNet(network.config.grown(wanted))
+    if hidden_from is not None:
+        last = [name for name, layer in grown.named_modules() if isinstance(layer, ZeroConv)]
+        grown.load_state_dict({
+            name: value for name, value in hidden_from.state_dict().items()
+            if name.rpartition('.')[0] not in last
+        }, strict=False)
     grown.load_state_dict(network.state_dict(), strict=False)
     return grown
 

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mdnet_ros.allocator import return_memory, tune_allocator
 from mdnet_ros.errors import DataError
-from mdnet_ros.features.network import MDNet, count_parameters, with_saliency_head
+from mdnet_ros.features.network import MDNet, count_parameters, grow
 from mdnet_ros.features.weights import load_weights, save_weights
 from mdnet_ros.files import write_text
 from mdnet_ros.progress import Progress
@@ -57,8 +57,8 @@ def _starting_network(
         config: configuration of the run; a number of sets that it asks for must be that of the
             weights.
         weights: a shipped name or a file; None starts from random numbers. The shape is that of
-            the weights. A saliency head that they lack and the run's network has begins at zero,
-            where it changes nothing.
+            the weights. A saliency head or residual blocks that they lack and the run's network has
+            begin at zero, where they change nothing.
 
     Raises:
         DataError: the weights have another number of sets.
@@ -73,9 +73,7 @@ def _starting_network(
             f'num_sets: the weights to start from have {info.config.num_sets}, '
             f'got {config.num_sets}'
         )
-    if wanted.saliency and not info.config.saliency:
-        network = with_saliency_head(network, wanted.saliency)
-    return network, {
+    return grow(network, wanted), {
         'from_weights_sha256': info.sha256, 'from_weights_training': info.training
     }
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mdnet_ros.errors import DataError
-from mdnet_ros.features.network import MDNet, with_saliency_head
+from mdnet_ros.features.network import grow
 from mdnet_ros.features.weights import load_weights, save_weights
 
 
@@ -22,9 +22,9 @@ def write_mean(paths: Sequence[str | Path], out: Path) -> None:
 
     Args:
         paths: shipped names or files, at least two. The file says of its training what the last
-            one says, without that one's validation, and names the others. Files without a saliency
-            head count as if they had the last one's with a last layer of zeros, which changes
-            nothing.
+            one says, without that one's validation, and names the others. Files without the
+            saliency head or the residual blocks of the last one count as if they had these with
+            last layers of zeros, which change nothing.
         out: file to write.
 
     Raises:
@@ -36,13 +36,12 @@ def write_mean(paths: Sequence[str | Path], out: Path) -> None:
     *earlier, (network, info) = (load_weights(path) for path in paths)
     states = [network.state_dict()]
     for other, _ in earlier:
-        grown = _with_saliency_of(network, other)
-        if grown.config != network.config:
+        if other.config.grown(network.config) != network.config:
             raise DataError(
                 f"weights '{info.path}': expected the network of the others, "
                 f'{other.config}, got {network.config}'
             )
-        states.append(grown.state_dict())
+        states.append(grow(other, network.config, hidden_from=network).state_dict())
     mean = {
         name: torch.stack([state[name] for state in states]).mean(0)
         if value.is_floating_point() else value
@@ -54,14 +53,3 @@ def write_mean(paths: Sequence[str | Path], out: Path) -> None:
         {'sha256': before.sha256, 'training': before.training} for _, before in earlier
     ]
     save_weights(network, out, training)
-
-
-def _with_saliency_of(trained: MDNet, other: MDNet) -> MDNet:
-    """Return ``other``, with a head that changes nothing if only ``trained`` has one."""
-    if other.saliency is not None or trained.saliency is None:
-        return other
-    grown = with_saliency_head(other, trained.config.saliency)
-    assert grown.saliency is not None
-    for layer, source in zip([*grown.saliency][:-1], trained.saliency, strict=False):
-        layer.load_state_dict(source.state_dict())  # the last layer stays as it was made: zero
-    return grown

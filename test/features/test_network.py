@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,9 +16,11 @@ from mdnet_ros.features.network import (
     Fold,
     MDNet,
     MDNetConfig,
+    ZeroConv,
     count_flops,
     count_parameters,
     fuse,
+    grow,
     standardise,
 )
 from mdnet_ros.features.weights import load_weights
@@ -177,6 +180,7 @@ def test_no_layer_shifts_by_part_of_a_cell(network: MDNet, axis: int) -> None:
         {'num_sets': 0}, {'num_sets': 9}, {'dim': 4}, {'dim': 1024},
         {'channels': (8, 8, 8, 8)}, {'channels': (8, 8, 8, 8, 2)},
         {'channels': (8, 8, 8, 8, 4096)}, {'saliency': -1}, {'saliency': 2048},
+        {'blocks': (1, 1)}, {'blocks': (0, -1, 0)}, {'blocks': (0, 0, 100)},
     ],
 )
 def test_configuration_out_of_range(values: dict) -> None:
@@ -189,20 +193,37 @@ def test_configuration_round_trip() -> None:
         assert MDNetConfig.from_dict(config.to_dict()) == config
 
 
-def test_configuration_of_files_from_before_the_saliency_head() -> None:
+def test_configuration_of_files_from_before_the_saliency_head_and_the_blocks() -> None:
     values = {'num_sets': 2, 'dim': 64, 'channels': [8, 16, 24, 44, 96]}
     assert MDNetConfig.from_dict(values).saliency == 0
+    assert MDNetConfig.from_dict(values).blocks == (0, 0, 0)
     assert MDNet(MDNetConfig.from_dict(values)).saliency is None
 
 
-def test_an_untrained_saliency_head_changes_nothing() -> None:
+@pytest.mark.parametrize(
+    'more', [{'saliency': 8}, {'blocks': (1, 2, 1)}, {'saliency': 4, 'blocks': (0, 1, 0)}]
+)
+def test_what_a_network_grows_changes_nothing_before_it_learns(more: dict) -> None:
     torch.manual_seed(5)
-    network = MDNet(MDNetConfig(dim=16, channels=(4, 4, 4, 8, 8), saliency=8)).eval()
+    config = MDNetConfig(dim=16, channels=(4, 4, 4, 8, 8))
+    network = MDNet(config).eval()
+    grown = grow(network, replace(config, **more)).eval()
+    assert grown.config == replace(config, **more)
     image = torch.rand(1, 1, 48, 80)
     with torch.inference_mode():
-        expected = network(image).logits
-        network.saliency = None
-        assert torch.equal(expected, network(image).logits)
+        for expected, found in zip(network(image), grown(image), strict=True):
+            assert torch.equal(expected, found)
+    grown.train()(image).logits[:, 0].sum().backward()
+    assert all(
+        layer.weight.grad.abs().max() > 0
+        for layer in grown.modules() if isinstance(layer, ZeroConv)
+    )
+
+
+def test_a_network_keeps_the_more_that_it_has() -> None:
+    config = MDNetConfig(dim=16, channels=(4, 4, 4, 8, 8), saliency=8, blocks=(2, 0, 1))
+    wanted = MDNetConfig(dim=32, saliency=4, blocks=(1, 1, 1))
+    assert config.grown(wanted) == replace(config, blocks=(2, 1, 1))
 
 
 @pytest.mark.parametrize('cell', [(3, 5), (6, 2)])

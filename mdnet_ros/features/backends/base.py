@@ -92,9 +92,18 @@ def find_keypoints(
         settings: settings of the detection.
         mask: (B, 1, H, W) bool on the same device, or None.
     """
-    output = run_network(network, images, shape)
     _, height, width = shape
-    allowed = find_texture(images, (height, width))
+    if images.is_cuda and torch.cuda.is_current_stream_capturing():
+        # A branch of the graph: its many small kernels leave room for the network's beside them.
+        here, beside = torch.cuda.current_stream(), torch.cuda.Stream(images.device)
+        beside.wait_stream(here)
+        with torch.cuda.stream(beside):
+            allowed = find_texture(images, (height, width))
+        output = run_network(network, images, shape)
+        here.wait_stream(beside)
+    else:
+        output = run_network(network, images, shape)
+        allowed = find_texture(images, (height, width))
     if mask is not None:
         allowed = allowed & mask
     if width % SIZE_MULTIPLE or height % SIZE_MULTIPLE:

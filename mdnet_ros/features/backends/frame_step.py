@@ -141,13 +141,15 @@ class FrameStep:
 
     def _with_host_tables(self, packing: Packing, packed: torch.Tensor) -> PaddedFeatures:
         """Download once, and say which images the matches lead to."""
-        if packed.device.type == 'cuda':
+        cuda = packed.device.type == 'cuda'
+        download = packed
+        if cuda:
             # From torch's cache of pinned memory: the features own it, the next frame gets other.
             download = torch.empty(packed.shape, pin_memory=True)
             download.copy_(packed, non_blocking=True)
+        features = packing.unpack(packed)  # while the device works
+        if cuda:
             torch.cuda.current_stream(packed.device).synchronize()
-        else:
-            download = packed
         tables, (partner, similarity) = packing.unpack_on_host(download.numpy())
         previous: list[weakref.ref[StepMatches] | None] = [None] * self._shape[0]
         if self._last:
@@ -156,7 +158,7 @@ class FrameStep:
             StepMatches(*of_image)
             for of_image in zip(previous, partner.astype(np.int64), similarity, strict=True)
         )
-        return replace(packing.unpack(packed), host=tables, matches=self._last)
+        return replace(features, host=tables, matches=self._last)
 
 
 class FrameSteps:

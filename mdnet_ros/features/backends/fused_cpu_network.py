@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from mdnet_ros.features.backends.folding import Convolution
@@ -190,6 +191,15 @@ def _double_rows(x: torch.Tensor) -> torch.Tensor:
     return rows.permute(0, 3, 1, 2)
 
 
+def _through(
+    blocks: list[tuple[_Convolution, _Convolution]], x: torch.Tensor
+) -> torch.Tensor:
+    """Take a map, which is overwritten, through residual blocks."""
+    for look, add in blocks:
+        x = add(look(x, relu=True), onto=x)
+    return x
+
+
 class CpuNetwork:
     """Runs a network like :class:`MDNet`, without gradients.
 
@@ -210,9 +220,13 @@ class CpuNetwork:
             self._cast(_Convolution.of(refine)),
         )
         self._stages = [
-            (self._cast(_Convolution.of(stage.widen)), self._cast(_Convolution.of(stage.refine)))
+            (
+                self._cast(_Convolution.of(stage.widen)), self._cast(_Convolution.of(stage.refine)),
+                self._cast_blocks(stage.blocks),
+            )
             for stage in (network.stage4, network.stage8, network.stage16)
         ]
+        self._blocks8 = self._cast_blocks(network.blocks8)
         self._lateral4 = self._cast(_Convolution.of(network.lateral4))
         self._lateral8 = self._cast(_Convolution.of(network.lateral8))
         self._lateral16 = self._cast(_Convolution.of(network.lateral16))
@@ -240,6 +254,12 @@ class CpuNetwork:
     def _cast(self, convolution: _Convolution) -> _Convolution:
         return convolution.cast(self._dtype)
 
+    def _cast_blocks(self, blocks: nn.Sequential) -> list[tuple[_Convolution, _Convolution]]:
+        return [
+            (self._cast(_Convolution.of(look)), self._cast(_Convolution.of(add)))
+            for look, add in (block.children() for block in blocks)
+        ]
+
     def _salient(self, wide: torch.Tensor) -> torch.Tensor | None:
         """Compute the saliency head's logits, laid out like those of the detector's last layer."""
         if not self._saliency:
@@ -255,11 +275,12 @@ class CpuNetwork:
         x1 = standardise(image).to(self._dtype)
         x2 = self._stem[1](self._stem[0](x1, relu=True), relu=True)
         maps = [x2]
-        for widen, refine in self._stages:
+        for widen, refine, blocks in self._stages:
             x = widen(F.avg_pool2d(maps[-1], 2), relu=True)
-            maps.append(refine(x, relu=True).add_(x))
+            maps.append(_through(blocks, refine(x, relu=True).add_(x)))
         _, x4, x8, x16 = maps
         pyramid = self._lateral8(x8, onto=_upsample(self._lateral16(x16)))
+        pyramid = _through(self._blocks8, pyramid)
         pyramid = self._lateral4(x4, onto=_upsample(self._mix8(pyramid)))
         wide = self._mix4(pyramid, relu=True)
         context = self._context(wide)

@@ -14,12 +14,16 @@ from functools import lru_cache
 from typing import TypeVar
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from mdnet_ros.features.backends.folding import Convolution, batch_norm_as_affine
 from mdnet_ros.features.network import EPSILON, Fold, MDNet, NetworkOutput, fuse, upsample
 
 _C = TypeVar('_C', bound=Convolution)
+
+#: Tensor cores take channels eight at a time; maps of other widths cuDNN pads for each convolution.
+_CHANNELS_AT_ONCE = 8
 
 
 @lru_cache
@@ -85,12 +89,35 @@ class _Product(Convolution):
         return y.reshape(b, h, w, -1).permute(0, 3, 1, 2)
 
 
+def _rounded_up(network: MDNet) -> MDNet:
+    """Return a fused network whose widths are multiples of eight: the channels added stay zero."""
+    def up(width: int) -> int:
+        return -(-width // _CHANNELS_AT_ONCE) * _CHANNELS_AT_ONCE
+
+    config = network.config
+    c1, c2, c4, c8, c16 = map(up, config.channels)
+    wide = fuse(MDNet(
+        replace(config, channels=(c1, c2, c4, c8, c16), saliency=up(config.saliency))
+    ).eval())
+    values = network.state_dict()
+    for name, tensor in wide.state_dict().items():
+        tensor.zero_()[tuple(slice(length) for length in values[name].shape)] = values[name]
+    return wide
+
+
 def _with_bias_of(first: _C, later: Convolution) -> _C:
     """Return ``first`` with the bias of a layer that its upsampled output is added to.
 
     Upsampling is a weighted mean, which passes a constant on as it is.
     """
     return replace(first, bias=first.bias + later.bias)
+
+
+def _through(blocks: list[tuple[_Convolution, _Product]], x: torch.Tensor) -> torch.Tensor:
+    """Take a map through residual blocks."""
+    for look, add in blocks:
+        x = add(look(x, relu=True), onto=x)
+    return x
 
 
 class CudaNetwork:
@@ -106,14 +133,18 @@ class CudaNetwork:
     def __init__(self, network: MDNet, dtype: torch.dtype, device: torch.device) -> None:
         self._dtype, self._device = dtype, device
         self._projection = tuple(p.detach().to(device) for p in network.projection())
-        network = fuse(copy.deepcopy(network))
+        network = _rounded_up(fuse(copy.deepcopy(network)))
         self._fold = Fold()
         _, *stem = network.stem
         self._stem = [self._placed(_Convolution.of(layer)) for layer in stem]
         self._stages = [
-            tuple(self._placed(_Convolution.of(layer)) for layer in (stage.widen, stage.refine))
+            (
+                self._placed(_Convolution.of(stage.widen)),
+                self._placed(_Convolution.of(stage.refine)), self._placed_blocks(stage.blocks),
+            )
             for stage in (network.stage4, network.stage8, network.stage16)
         ]
+        self._blocks8 = self._placed_blocks(network.blocks8)
         lateral4, lateral8, lateral16, context, gate = (
             _Product.of(layer) for layer in (
                 network.lateral4, network.lateral8, network.lateral16, network.context,
@@ -146,6 +177,12 @@ class CudaNetwork:
     def _placed(self, convolution: _C) -> _C:
         return convolution.cast(self._dtype, self._device)
 
+    def _placed_blocks(self, blocks: nn.Sequential) -> list[tuple[_Convolution, _Product]]:
+        return [
+            (self._placed(_Convolution.of(look)), self._placed(_Product.of(add)))
+            for look, add in (block.children() for block in blocks)
+        ]
+
     def _standardise(self, image: torch.Tensor) -> torch.Tensor:
         """Take exposure and contrast out of images, in fewer kernels than ``standardise``."""
         variance, mean = torch.var_mean(image, (2, 3), correction=0, keepdim=True)
@@ -167,11 +204,12 @@ class CudaNetwork:
         for layer in self._stem:
             x2 = layer(x2, relu=True)
         maps = [x2]
-        for widen, refine in self._stages:
+        for widen, refine, blocks in self._stages:
             x = widen(F.avg_pool2d(maps[-1], 2), relu=True)
-            maps.append(refine(x, relu=True).add_(x))
+            maps.append(_through(blocks, refine(x, relu=True).add_(x)))
         _, x4, x8, x16 = maps
         pyramid = self._lateral8(x8, onto=upsample(self._lateral16(x16)))
+        pyramid = _through(self._blocks8, pyramid)
         pyramid = self._lateral4(x4, onto=upsample(self._mix8(pyramid)))
         pyramid = self._mix4(pyramid)
         wide = pyramid.relu()

@@ -10,7 +10,13 @@ import torch
 from mdnet_ros.features.backends import fused_cpu_network
 from mdnet_ros.features.backends.fused_cpu_network import CpuNetwork
 from mdnet_ros.features.backends.fused_cuda_network import CudaNetwork
-from mdnet_ros.features.network import CONFIGS, MDNet, MDNetConfig, NetworkOutput
+from mdnet_ros.features.network import (
+    CONFIGS,
+    MDNet,
+    MDNetConfig,
+    NetworkOutput,
+    ZeroConv,
+)
 from mdnet_ros.features.weights import load_weights
 
 #: The network for CUDA runs on the CPU too, though nobody would use it there.
@@ -53,8 +59,9 @@ def _untrained(config: MDNetConfig) -> MDNet:
         for name, parameter in network.named_parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * (0.1 if 'weight' in name else 0.3))
-        if network.saliency is not None:  # its last layer begins at zero
-            network.saliency[2].weight.normal_(std=0.3)
+        for layer in network.modules():
+            if isinstance(layer, ZeroConv):
+                layer.weight.normal_(std=0.3)
     return network.eval().requires_grad_(False)
 
 
@@ -96,6 +103,21 @@ def test_gives_the_same_with_a_saliency_head(
     assert _apart(expected, rewritten(network, image, torch.float32)) < 1e-5
     network.saliency = None  # and the head has a say
     assert _apart(expected, network(image)) > 0.01
+
+
+@pytest.mark.parametrize('blocks', [(1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 1, 3)])
+@torch.inference_mode()
+def test_gives_the_same_with_more_blocks(
+    rewritten: Rewritten, blocks: tuple[int, int, int]
+) -> None:
+    network = _untrained(MDNetConfig(dim=16, channels=(8, 16, 8, 12, 20), blocks=blocks))
+    image = torch.rand(2, 1, 48, 80)
+    expected = network(image)
+    assert _apart(expected, rewritten(network, image, torch.float32)) < 1e-5
+    for layer in network.modules():
+        if isinstance(layer, ZeroConv):
+            layer.weight.zero_()
+    assert _apart(expected, network(image)) > 0.01  # and the blocks have a say
 
 
 @pytest.mark.parametrize('size', [(32, 32), (16, 16), (16, 48)])
