@@ -38,8 +38,8 @@ class MDNetConfig:
         channels: width at strides 1, 2, 4, 8 and 16.
         saliency: width of the saliency head, which adds to the heatmaps what a deep and wide view
             at stride 4 says; 0 means that there is none, as in files written before it existed.
-        blocks: how many more residual blocks there are at strides 8 and 16, and on the sum of both
-            at stride 8; none in files written before they existed.
+        blocks: how many residual blocks follow the stages at strides 8 and 16, and their sum at
+            stride 8; 0 to 16 each; none in files written before they existed.
     """
 
     num_sets: int = 2
@@ -57,8 +57,8 @@ class MDNetConfig:
             raise ValueError(f'channels: expected five of 4 to 1024, got {self.channels}')
         if not 0 <= self.saliency <= 1024:
             raise ValueError(f'saliency: expected 0 to 1024, got {self.saliency}')
-        if len(self.blocks) != 3 or not all(0 <= n <= 64 for n in self.blocks):
-            raise ValueError(f'blocks: expected three of 0 to 64, got {self.blocks}')
+        if len(self.blocks) != 3 or not all(0 <= n <= 16 for n in self.blocks):
+            raise ValueError(f'blocks: expected three of 0 to 16, got {self.blocks}')
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> MDNetConfig:
@@ -75,11 +75,14 @@ class MDNetConfig:
             raise ValueError(f'network configuration: {error!r} in {values!r}') from None
 
     def grown(self, wanted: MDNetConfig) -> MDNetConfig:
-        """The same with the saliency head and the numbers of blocks of another, if it has less."""
-        b8, b16, on_sum = (max(n) for n in zip(self.blocks, wanted.blocks, strict=True))
-        return replace(
-            self, saliency=self.saliency or wanted.saliency, blocks=(b8, b16, on_sum)
-        )
+        """Add the saliency head, where there is none, and the blocks of another configuration.
+
+        Where that one has other widths, this one is returned as it is: it is another network.
+        """
+        if (self.dim, self.channels) != (wanted.dim, wanted.channels):
+            return self
+        at8, at16, on_sum = (max(n) for n in zip(self.blocks, wanted.blocks, strict=True))
+        return replace(self, saliency=self.saliency or wanted.saliency, blocks=(at8, at16, on_sum))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -166,6 +169,10 @@ class ZeroConv(nn.Conv2d):
     """A 1x1 convolution that begins at zero: what it is added to stays as it is until it learns.
 
     The "zero convolution" of ControlNet (Zhang et al., ICCV 2023).
+
+    Args:
+        c_in, c_out: channels of the map and of the result.
+        bias: whether it adds a bias.
     """
 
     def __init__(self, c_in: int, c_out: int, bias: bool = True) -> None:
@@ -177,7 +184,11 @@ class ZeroConv(nn.Conv2d):
 
 
 class ResidualBlock(nn.Module):
-    """Add to a map what a 3x3 and a 1x1 convolution make of it; at first, nothing."""
+    """Add to a map what a 3x3 and a 1x1 convolution make of it; at first, nothing.
+
+    Args:
+        channels: channels of the map.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -185,6 +196,7 @@ class ResidualBlock(nn.Module):
         self.add = ZeroConv(channels, channels, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) to the same shape."""
         return x + self.add(self.look(x))
 
 
@@ -244,14 +256,14 @@ class MDNet(nn.Module):
         c1, c2, c4, c8, c16 = config.channels
         self.stem = nn.Sequential(Fold(), _ConvBlock(4, c2), _ConvBlock(c2, c2))
         self.stage4 = _Stage(c2, c4)
-        blocks8, blocks16, blocks_sum = config.blocks
-        self.stage8 = _Stage(c4, c8, blocks8)
-        self.stage16 = _Stage(c8, c16, blocks16)
+        at8, at16, on_sum = config.blocks
+        self.stage8 = _Stage(c4, c8, at8)
+        self.stage16 = _Stage(c8, c16, at16)
         width = config.dim
         self.lateral4 = nn.Conv2d(c4, width, 1)
         self.lateral8 = nn.Conv2d(c8, width, 1)
         self.lateral16 = nn.Conv2d(c16, width, 1)
-        self.blocks8 = _blocks(width, blocks_sum)
+        self.blocks8 = _blocks(width, on_sum)
         self.mix8 = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.mix4 = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.descriptor_head = nn.Sequential(

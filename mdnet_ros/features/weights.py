@@ -23,7 +23,7 @@ from mdnet_ros.files import write_bytes
 #: Folder with the weights that ship with the package.
 WEIGHTS_DIR = Path(__file__).resolve().parent.parent / 'weights'
 DEFAULT_WEIGHTS = 'md2net'
-#: Larger files are refused unread; the largest allowed configuration is far below.
+#: Larger files are refused unread.
 MAX_FILE_BYTES = 512 * 1024 * 1024
 _FORMAT = 'mdnet_ros/1'
 
@@ -87,9 +87,13 @@ def load_weights(weights: str | Path | None = None) -> tuple[MDNet, WeightsInfo]
             training = json.loads(metadata.get('training', '{}'))
             if not isinstance(training, dict):
                 raise ValueError(f"header's training: expected an object, got {training!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-        network = MDNet(config)
-        network.load_state_dict(tensors)
+            tensors = {
+                name: _own(file.get_tensor(name)) for name in file.keys()  # noqa: SIM118 (no dict)
+            }
+        # Without memory of its own: a small file must not make a large network.
+        with torch.device('meta'):
+            network = MDNet(config)
+        network.load_state_dict(tensors, assign=True)
     except WeightsError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
@@ -100,6 +104,11 @@ def load_weights(weights: str | Path | None = None) -> tuple[MDNet, WeightsInfo]
             raise WeightsError(f"weights '{path}': '{name}' holds values that are not finite")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return network.eval(), WeightsInfo(path, sha256, config, training)
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor, which the file may still back; floating-point values to float32."""
+    return tensor.to(torch.float32 if tensor.is_floating_point() else tensor.dtype, copy=True)
 
 
 def save_weights(network: MDNet, path: str | Path, training: dict[str, Any]) -> None:

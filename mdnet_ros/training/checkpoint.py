@@ -21,6 +21,8 @@ class Checkpoint:
 
     Attributes:
         config: as plain values.
+        shape: the network's configuration as plain values; empty in files written before it was
+            stored.
         network: state dict of the trained network.
         average: state dict of the weight average.
         optimiser: state dict.
@@ -33,6 +35,7 @@ class Checkpoint:
     """
 
     config: dict[str, Any]
+    shape: dict[str, Any]
     network: dict[str, Any]
     average: dict[str, Any]
     optimiser: dict[str, Any]
@@ -68,6 +71,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             name.removeprefix('module.'): value
             for name, value in values['average'].items() if name != 'n_averaged'
         }
+        values.setdefault('shape', {})
         return Checkpoint(**{f.name: values[f.name] for f in fields(Checkpoint)})
     except Exception as error:  # torch.load raises many kinds for a damaged file
         reason = ' '.join(str(error).split())[:160]

@@ -7,8 +7,9 @@ A run lives in one folder: ``checkpoint.pt`` (to resume), ``best.safetensors`` a
 from __future__ import annotations
 
 import json
+import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mdnet_ros.allocator import return_memory, tune_allocator
-from mdnet_ros.errors import DataError
-from mdnet_ros.features.network import MDNet, count_parameters, grow
+from mdnet_ros.errors import DataError, WeightsError
+from mdnet_ros.features.network import MDNet, MDNetConfig, count_parameters, grow
 from mdnet_ros.features.weights import load_weights, save_weights
 from mdnet_ros.files import write_text
 from mdnet_ros.progress import Progress
@@ -36,6 +37,7 @@ from mdnet_ros.training.validation import ValidationMetrics, validate, validatio
 from mdnet_ros.training.views import ViewPair
 from mdnet_ros.training.weight_average import WeightAverage
 
+_LOG = logging.getLogger(__name__)
 #: Steps timed to find how many fit into a time budget, after as many to warm up.
 _TIMED_STEPS = 10
 
@@ -57,8 +59,8 @@ def _starting_network(
         config: configuration of the run; a number of sets that it asks for must be that of the
             weights.
         weights: a shipped name or a file; None starts from random numbers. The shape is that of
-            the weights. A saliency head or residual blocks that they lack and the run's network has
-            begin at zero, where they change nothing.
+            the weights. A saliency head or residual blocks that they lack and a network of the same
+            widths that the run asks for has begin at zero, where they change nothing.
 
     Raises:
         DataError: the weights have another number of sets.
@@ -73,9 +75,33 @@ def _starting_network(
             f'num_sets: the weights to start from have {info.config.num_sets}, '
             f'got {config.num_sets}'
         )
-    return grow(network, wanted), {
+    grown = grow(network, wanted)
+    if grown.config != info.config:
+        _LOG.warning('%s: grows from %s to %s', weights, info.config, grown.config)
+    return grown, {
         'from_weights_sha256': info.sha256, 'from_weights_training': info.training
     }
+
+
+def _network_of(checkpoint: Checkpoint, config: TrainingConfig) -> MDNet:
+    """Build the network that a checkpoint holds; old ones do not say its shape, and have no blocks.
+
+    Raises:
+        WeightsError: the checkpoint's weights are of another shape.
+    """
+    try:
+        shape = (
+            MDNetConfig.from_dict(checkpoint.shape) if checkpoint.shape
+            else replace(config.network_config(), blocks=(0, 0, 0))
+        )
+        network = MDNet(shape)
+        network.load_state_dict(checkpoint.network)
+    except (ValueError, RuntimeError) as error:
+        reason = ' '.join(str(error).split())[:160]
+        raise WeightsError(
+            f"checkpoint: its weights do not fit the network '{config.network}': {reason}"
+        ) from None
+    return network
 
 
 class Trainer:
@@ -125,7 +151,12 @@ class Trainer:
         if device.type == 'cpu':
             tune_allocator()
         torch.manual_seed(config.seed)
-        network, self.origin = _starting_network(config, from_weights)
+        restored = None
+        if resume and self.checkpoint_path.exists():
+            restored = load_checkpoint(self.checkpoint_path)
+            network, self.origin = _network_of(restored, config), restored.origin
+        else:
+            network, self.origin = _starting_network(config, from_weights)
         self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.network, config.averaging)
         self.optimiser = torch.optim.AdamW(
@@ -135,8 +166,8 @@ class Trainer:
         self.step, self.steps = 0, config.steps
         self.seconds = self.waited = 0.0
         self.best = float('-inf')
-        if resume and self.checkpoint_path.exists():
-            self._restore(load_checkpoint(self.checkpoint_path))
+        if restored is not None:
+            self._restore(restored)
             if new_length is not None:
                 self.steps = max(new_length, self.step)
         self.pool = training.to(device)
@@ -309,7 +340,7 @@ class Trainer:
         optimiser = self.optimiser.state_dict()
         optimiser['state'] = {i: copied(s) for i, s in optimiser['state'].items()}
         return Checkpoint(
-            self.config.to_dict(), copied(self.network.state_dict()),
+            self.config.to_dict(), self.network.config.to_dict(), copied(self.network.state_dict()),
             copied(self.average.network.state_dict()), optimiser, self.step, self.steps,
             self.seconds, self.waited, self.best, self.origin,
         )

@@ -85,7 +85,7 @@ def render_card(
         f'| file | `{info.path.name}`, SHA-256 `{info.sha256}` |',
         f'| network | {config.num_sets} keypoint sets, {config.dim}-d descriptors, '
         f'channels {list(config.channels)}, saliency head of {config.saliency}, '
-        f'residual blocks {list(config.blocks)} |',
+        f'residual blocks at strides 8, 16 and on their sum {list(config.blocks)} |',
         f'| parameters | {count_parameters(network):,} |',
         f'| cost at {_SIZE[0]}x{_SIZE[1]} | {count_flops(network, *_SIZE) / 1e9:.2f} GFLOP '
         '(a multiply-add counts as two) |',

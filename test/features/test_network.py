@@ -180,7 +180,7 @@ def test_no_layer_shifts_by_part_of_a_cell(network: MDNet, axis: int) -> None:
         {'num_sets': 0}, {'num_sets': 9}, {'dim': 4}, {'dim': 1024},
         {'channels': (8, 8, 8, 8)}, {'channels': (8, 8, 8, 8, 2)},
         {'channels': (8, 8, 8, 8, 4096)}, {'saliency': -1}, {'saliency': 2048},
-        {'blocks': (1, 1)}, {'blocks': (0, -1, 0)}, {'blocks': (0, 0, 100)},
+        {'blocks': (1, 1)}, {'blocks': (0, -1, 0)}, {'blocks': (0, 0, 17)},
     ],
 )
 def test_configuration_out_of_range(values: dict) -> None:
@@ -222,8 +222,16 @@ def test_what_a_network_grows_changes_nothing_before_it_learns(more: dict) -> No
 
 def test_a_network_keeps_the_more_that_it_has() -> None:
     config = MDNetConfig(dim=16, channels=(4, 4, 4, 8, 8), saliency=8, blocks=(2, 0, 1))
-    wanted = MDNetConfig(dim=32, saliency=4, blocks=(1, 1, 1))
+    wanted = replace(config, saliency=4, blocks=(1, 1, 1))
     assert config.grown(wanted) == replace(config, blocks=(2, 1, 1))
+
+
+@pytest.mark.parametrize('other', [{'dim': 32}, {'channels': (4, 4, 4, 8, 16)}])
+def test_a_network_of_other_widths_stays_as_it_is(other: dict) -> None:
+    config = MDNetConfig(dim=16, channels=(4, 4, 4, 8, 8))
+    assert config.grown(replace(config, saliency=8, blocks=(1, 1, 1), **other)) == config
+    assert CONFIGS['md2net-light'].grown(CONFIGS['md2net']) == CONFIGS['md2net-light']
+
 
 
 @pytest.mark.parametrize('cell', [(3, 5), (6, 2)])

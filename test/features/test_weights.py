@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,20 @@ def test_values_that_are_not_finite(value: float, network: MDNet, tmp_path: Path
     path = tmp_path / 'nan.safetensors'
     save_file(state, path, metadata=metadata())
     assert name in fails(path)
+
+
+def test_a_small_file_makes_no_large_network(tmp_path: Path) -> None:
+    config = MDNetConfig(dim=512, channels=(1024,) * 5, saliency=1024, blocks=(16, 16, 16))
+    path = tmp_path / 'small.safetensors'
+    save_file(
+        {'stem.1.0.weight': torch.zeros(1)}, str(path),
+        {'format': 'mdnet_ros/1', 'config': json.dumps(config.to_dict())},
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WeightsError, match='not a valid weights file'):
+        load_weights(path)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 100_000  # KiB; the network has 1.8 GB
 
 
 def test_a_huge_file_is_refused_unread(weights_path: Path, monkeypatch) -> None:

@@ -115,6 +115,37 @@ def test_resume_can_change_the_length(photos: Path, tmp_path: Path) -> None:
     assert (info.training['steps'], info.training['of_steps']) == (6, 6)
 
 
+def test_resume_goes_on_with_the_network_of_the_checkpoint(photos: Path, tmp_path: Path) -> None:
+    """Also where ``--network`` means another shape, and where an old file does not say its own."""
+    config = load_config(None, {'network': 'md2net-light'}).network_config()
+    save_weights(MDNet(replace(config, saliency=6)), tmp_path / 'other.safetensors', {})
+    out = tmp_path / 'run'
+    run = ['--images', str(photos), '--out', str(out), *SMALL, *FAST]
+    begun = train(*run, '--steps', '1', '--from-weights', str(tmp_path / 'other.safetensors'))
+    assert begun.returncode == 0, begun.stderr
+    assert train(*run, '--resume', '--steps', '2').returncode == 0
+    network, info = load_weights(out / 'last.safetensors')
+    assert (info.training['steps'], network.config.saliency) == (2, 6)
+    checkpoint = torch.load(out / 'checkpoint.pt', weights_only=True)
+    del checkpoint['shape']
+    torch.save(checkpoint, out / 'checkpoint.pt')
+    failed = train(*run, '--resume', '--steps', '3')
+    assert failed.returncode == 2
+    assert 'do not fit the network' in failed.stderr
+    assert 'Traceback' not in failed.stderr
+
+
+def test_a_checkpoint_that_does_not_say_its_shape_goes_on(photos: Path, tmp_path: Path) -> None:
+    run = ['--images', str(photos), '--out', str(tmp_path), *SMALL, *FAST]
+    assert train(*run, '--steps', '1').returncode == 0
+    checkpoint = torch.load(tmp_path / 'checkpoint.pt', weights_only=True)
+    del checkpoint['shape']
+    torch.save(checkpoint, tmp_path / 'checkpoint.pt')
+    assert train(*run, '--resume', '--steps', '2').returncode == 0
+    _, info = load_weights(tmp_path / 'last.safetensors')
+    assert info.training['steps'] == 2
+
+
 def test_weights_without_a_saliency_head_grow_one_that_changes_nothing_yet(
     photos: Path, tmp_path: Path
 ) -> None:

@@ -95,7 +95,9 @@ def find_keypoints(
     _, height, width = shape
     if images.is_cuda and torch.cuda.is_current_stream_capturing():
         # A branch of the graph: its many small kernels leave room for the network's beside them.
-        here, beside = torch.cuda.current_stream(), torch.cuda.Stream(images.device)
+        # Nothing else is done on its stream, so no later work of the graph reuses its memory.
+        device = images.device
+        here, beside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
             allowed = find_texture(images, (height, width))

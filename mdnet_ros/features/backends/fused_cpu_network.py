@@ -194,7 +194,7 @@ def _double_rows(x: torch.Tensor) -> torch.Tensor:
 def _through(
     blocks: list[tuple[_Convolution, _Convolution]], x: torch.Tensor
 ) -> torch.Tensor:
-    """Take a map, which is overwritten, through residual blocks."""
+    """Take a (B, C, H, W) map, which is overwritten, through residual blocks."""
     for look, add in blocks:
         x = add(look(x, relu=True), onto=x)
     return x

@@ -90,7 +90,10 @@ class _Product(Convolution):
 
 
 def _rounded_up(network: MDNet) -> MDNet:
-    """Return a fused network whose widths are multiples of eight: the channels added stay zero."""
+    """Return a fused network whose stages' widths, and the saliency head's, are multiples of eight.
+
+    The channels added stay zero.
+    """
     def up(width: int) -> int:
         return -(-width // _CHANNELS_AT_ONCE) * _CHANNELS_AT_ONCE
 
@@ -98,7 +101,7 @@ def _rounded_up(network: MDNet) -> MDNet:
     c1, c2, c4, c8, c16 = map(up, config.channels)
     wide = fuse(MDNet(
         replace(config, channels=(c1, c2, c4, c8, c16), saliency=up(config.saliency))
-    ).eval())
+    ).eval()).requires_grad_(False)
     values = network.state_dict()
     for name, tensor in wide.state_dict().items():
         tensor.zero_()[tuple(slice(length) for length in values[name].shape)] = values[name]
@@ -114,7 +117,7 @@ def _with_bias_of(first: _C, later: Convolution) -> _C:
 
 
 def _through(blocks: list[tuple[_Convolution, _Product]], x: torch.Tensor) -> torch.Tensor:
-    """Take a map through residual blocks."""
+    """Take a (B, C, H, W) map through residual blocks."""
     for look, add in blocks:
         x = add(look(x, relu=True), onto=x)
     return x
