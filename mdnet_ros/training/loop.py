@@ -83,8 +83,13 @@ def _starting_network(
     }
 
 
-def _network_of(checkpoint: Checkpoint, config: TrainingConfig) -> MDNet:
+def _network_of(checkpoint: Checkpoint, config: TrainingConfig, path: Path) -> MDNet:
     """Build the network that a checkpoint holds; old ones do not say its shape, and have no blocks.
+
+    Args:
+        checkpoint: the run to go on with.
+        config: configuration of the run.
+        path: file of the checkpoint, to be named in errors.
 
     Raises:
         WeightsError: the checkpoint's weights are of another shape.
@@ -99,7 +104,7 @@ def _network_of(checkpoint: Checkpoint, config: TrainingConfig) -> MDNet:
     except (ValueError, RuntimeError) as error:
         reason = ' '.join(str(error).split())[:160]
         raise WeightsError(
-            f"checkpoint: its weights do not fit the network '{config.network}': {reason}"
+            f"checkpoint '{path}': does not fit the network '{config.network}': {reason}"
         ) from None
     return network
 
@@ -154,7 +159,8 @@ class Trainer:
         restored = None
         if resume and self.checkpoint_path.exists():
             restored = load_checkpoint(self.checkpoint_path)
-            network, self.origin = _network_of(restored, config), restored.origin
+            network = _network_of(restored, config, self.checkpoint_path)
+            self.origin = restored.origin
         else:
             network, self.origin = _starting_network(config, from_weights)
         self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -131,7 +131,7 @@ def test_resume_goes_on_with_the_network_of_the_checkpoint(photos: Path, tmp_pat
     torch.save(checkpoint, out / 'checkpoint.pt')
     failed = train(*run, '--resume', '--steps', '3')
     assert failed.returncode == 2
-    assert 'do not fit the network' in failed.stderr
+    assert 'does not fit the network' in failed.stderr
     assert 'Traceback' not in failed.stderr
 
 
