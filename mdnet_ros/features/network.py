@@ -320,7 +320,8 @@ class MDNet(nn.Module):
 def grow(network: MDNet, wanted: MDNetConfig, hidden_from: MDNet | None = None) -> MDNet:
     """Return a network with the saliency head and the residual blocks that it lacks.
 
-    What is new changes nothing yet: its last layers begin at zero.
+    The last layers of the new parts begin at zero, so that the output stays the same until they
+    learn.
 
     Args:
         network: its weights are copied.

@@ -90,7 +90,7 @@ def load_weights(weights: str | Path | None = None) -> tuple[MDNet, WeightsInfo]
             tensors = {
                 name: _own(file.get_tensor(name)) for name in file.keys()  # noqa: SIM118 (no dict)
             }
-        # Without memory of its own: a small file must not make a large network.
+        # On meta it takes no memory: a small file must not make a large network.
         with torch.device('meta'):
             network = MDNet(config)
         network.load_state_dict(tensors, assign=True)

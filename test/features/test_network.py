@@ -233,7 +233,6 @@ def test_a_network_of_other_widths_stays_as_it_is(other: dict) -> None:
     assert CONFIGS['md2net-light'].grown(CONFIGS['md2net']) == CONFIGS['md2net-light']
 
 
-
 @pytest.mark.parametrize('cell', [(3, 5), (6, 2)])
 def test_the_saliency_head_speaks_of_its_own_cell(cell: tuple[int, int]) -> None:
     """What it says at cell (i, j) of stride 4 lands on pixels 4·i … 4·i + 3, 4·j … 4·j + 3."""

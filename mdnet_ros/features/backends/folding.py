@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -65,6 +66,29 @@ class Convolution:
         """Cast the weights, in the memory format channels_last."""
         weight = self.weight.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return replace(self, weight=weight, bias=self.bias.to(device, dtype))
+
+
+class Merging(Protocol):
+    """A convolution that merges the sum and the ReLU after it, as each backend can."""
+
+    def __call__(
+        self, x: torch.Tensor, *, relu: bool = False, onto: torch.Tensor | None = None
+    ) -> torch.Tensor: ...
+
+
+def through_blocks(blocks: Iterable[tuple[Merging, Merging]], x: torch.Tensor) -> torch.Tensor:
+    """Take a map through residual blocks.
+
+    Args:
+        blocks: the two convolutions of each block.
+        x: (B, C, H, W); may be overwritten.
+
+    Returns:
+        (B, C, H, W).
+    """
+    for look, add in blocks:
+        x = add(look(x, relu=True), onto=x)
+    return x
 
 
 def batch_norm_as_affine(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

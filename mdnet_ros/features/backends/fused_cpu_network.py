@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mdnet_ros.features.backends.folding import Convolution
+from mdnet_ros.features.backends.folding import Convolution, through_blocks
 from mdnet_ros.features.network import MDNet, NetworkOutput, fuse, standardise
 
 #: Number of output channels that a convolution computes at once.
@@ -191,15 +191,6 @@ def _double_rows(x: torch.Tensor) -> torch.Tensor:
     return rows.permute(0, 3, 1, 2)
 
 
-def _through(
-    blocks: list[tuple[_Convolution, _Convolution]], x: torch.Tensor
-) -> torch.Tensor:
-    """Take a (B, C, H, W) map, which is overwritten, through residual blocks."""
-    for look, add in blocks:
-        x = add(look(x, relu=True), onto=x)
-    return x
-
-
 class CpuNetwork:
     """Runs a network like :class:`MDNet`, without gradients.
 
@@ -277,10 +268,10 @@ class CpuNetwork:
         maps = [x2]
         for widen, refine, blocks in self._stages:
             x = widen(F.avg_pool2d(maps[-1], 2), relu=True)
-            maps.append(_through(blocks, refine(x, relu=True).add_(x)))
+            maps.append(through_blocks(blocks, refine(x, relu=True).add_(x)))
         _, x4, x8, x16 = maps
         pyramid = self._lateral8(x8, onto=_upsample(self._lateral16(x16)))
-        pyramid = _through(self._blocks8, pyramid)
+        pyramid = through_blocks(self._blocks8, pyramid)
         pyramid = self._lateral4(x4, onto=_upsample(self._mix8(pyramid)))
         wide = self._mix4(pyramid, relu=True)
         context = self._context(wide)

@@ -17,7 +17,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mdnet_ros.features.backends.folding import Convolution, batch_norm_as_affine
+from mdnet_ros.features.backends.folding import (
+    Convolution,
+    batch_norm_as_affine,
+    through_blocks,
+)
 from mdnet_ros.features.network import EPSILON, Fold, MDNet, NetworkOutput, fuse, upsample
 
 _C = TypeVar('_C', bound=Convolution)
@@ -92,7 +96,7 @@ class _Product(Convolution):
 def _rounded_up(network: MDNet) -> MDNet:
     """Return a fused network whose stages' widths, and the saliency head's, are multiples of eight.
 
-    The channels added stay zero.
+    The added channels hold zeros throughout, so that the output stays the same.
     """
     def up(width: int) -> int:
         return -(-width // _CHANNELS_AT_ONCE) * _CHANNELS_AT_ONCE
@@ -114,13 +118,6 @@ def _with_bias_of(first: _C, later: Convolution) -> _C:
     Upsampling is a weighted mean, which passes a constant on as it is.
     """
     return replace(first, bias=first.bias + later.bias)
-
-
-def _through(blocks: list[tuple[_Convolution, _Product]], x: torch.Tensor) -> torch.Tensor:
-    """Take a (B, C, H, W) map through residual blocks."""
-    for look, add in blocks:
-        x = add(look(x, relu=True), onto=x)
-    return x
 
 
 class CudaNetwork:
@@ -209,10 +206,10 @@ class CudaNetwork:
         maps = [x2]
         for widen, refine, blocks in self._stages:
             x = widen(F.avg_pool2d(maps[-1], 2), relu=True)
-            maps.append(_through(blocks, refine(x, relu=True).add_(x)))
+            maps.append(through_blocks(blocks, refine(x, relu=True).add_(x)))
         _, x4, x8, x16 = maps
         pyramid = self._lateral8(x8, onto=upsample(self._lateral16(x16)))
-        pyramid = _through(self._blocks8, pyramid)
+        pyramid = through_blocks(self._blocks8, pyramid)
         pyramid = self._lateral4(x4, onto=upsample(self._mix8(pyramid)))
         pyramid = self._mix4(pyramid)
         wide = pyramid.relu()
